@@ -1,0 +1,87 @@
+# What a person types. `make train` and `make test` set everything up themselves.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+# A Python of 3.11 or newer; name another with PYTHON=…
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
+	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; break; }; \
+	done)
+# Further Hydra overrides: make train ARGS="dataset=dancetrack optimizer.lr=1e-4"
+ARGS ?=
+# A checkpoint for `make evaluate`
+CHECKPOINT ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: help
+help:  ## Show this list
+	@echo "Targets (further options: ARGS=\"key=value …\", PYTHON=python3.12):"
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16 | sed 's/^/  /'
+
+.PHONY: train
+train: $(STAMP)  ## Train a tracker (synthetic dancers on the CPU unless ARGS say otherwise)
+	$(BIN)/python -m scene_track.train $(ARGS)
+
+.PHONY: test
+test: lint  ## Check the format, the style and the types, then run the tests
+	$(BIN)/pytest
+
+.PHONY: setup
+setup: $(STAMP)  ## Create .venv and install the pinned dependencies (the others do this themselves)
+
+.PHONY: data
+data: $(STAMP)  ## Write the synthetic data set
+	$(BIN)/python -m scene_track.data.synthetic_dance $(ARGS)
+
+.PHONY: sweep
+sweep: $(STAMP)  ## Train a small grid: denoising on and off
+	$(BIN)/python -m scene_track.train --multirun denoiser.lambda_dn=0,1 $(ARGS)
+
+.PHONY: evaluate
+evaluate: $(STAMP)  ## Score a checkpoint: make evaluate CHECKPOINT=outputs/…/best.ckpt
+	@test -n "$(CHECKPOINT)" || { echo "say which: make evaluate CHECKPOINT=outputs/…/best.ckpt" >&2; exit 2; }
+	$(BIN)/python -m scene_track.evaluate checkpoint='$(CHECKPOINT)' $(ARGS)
+
+.PHONY: tensorboard
+tensorboard: $(STAMP)  ## Show the curves and pictures of all runs in the browser
+	$(BIN)/tensorboard --logdir outputs
+
+.PHONY: lint
+lint: $(STAMP)  ## Check the format, the style and the types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+
+.PHONY: format
+format: $(STAMP)  ## Bring the code into the format that lint asks for
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.PHONY: third-party
+third-party:  ## Fetch the reference projects (optional; needs the network)
+	@git submodule update --init --depth 1 || { \
+		echo "could not fetch the reference projects: this needs a git clone and the network." >&2; \
+		echo "They are optional; see third_party/README.md." >&2; exit 1; }
+
+.PHONY: clean
+clean:  ## Remove caches and build files (keeps outputs/, data/ and .venv/)
+	rm -rf build dist .pytest_cache .ruff_cache .hypothesis .coverage htmlcov *.egg-info
+	find scene_track tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.PHONY: clean-all
+clean-all: clean  ## Remove outputs/, data/ and .venv/ too: make clean-all CONFIRM=1
+	@test "$(CONFIRM)" = 1 || { echo "this removes all runs and data; type: make clean-all CONFIRM=1" >&2; exit 2; }
+	rm -rf outputs data $(VENV)
+
+# Installed again when what is to be installed has changed.
+$(STAMP): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "no Python of 3.11 or newer found; name one: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2; exit 2; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+		echo "$(PYTHON) is not a Python of 3.11 or newer; name one: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2; exit 2; }
+	test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@

@@ -1,0 +1,1 @@
+"""Finding the configuration and checking it before anything is built."""

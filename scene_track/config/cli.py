@@ -1,0 +1,265 @@
+"""An entry point around a job function: configuration found, composed, checked, then the job runs.
+
+A person's mistake (a misspelt key, a wrong value, a missing folder) ends in one line on stderr per
+fault and exit code 2; a fault of the program ends in a traceback and exit code 1. Hydra's own
+complaints are brought into the same form. ``HYDRA_FULL_ERROR=1`` shows the traceback in both cases;
+the run's log file has it always. Neither torch nor pydantic is imported before a job runs, so
+``--help`` and ``--cfg job`` are fast.
+"""
+
+from __future__ import annotations
+
+import difflib
+import dis
+import functools
+import logging
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException, InstantiationException, OverrideParseException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from scene_track.config.help import help_text
+from scene_track.config.paths import config_dir
+
+_FULL = "HYDRA_FULL_ERROR"
+_USER_MISTAKE = 2
+
+
+class UserError(ValueError):
+    """A person's mistake, found while a job ran; its message is one line per fault."""
+
+
+def run_main(config_name: str, job: Callable[[DictConfig], Any], root: str | None = None) -> None:
+    """Runs ``job`` on the configuration composed from the command line.
+
+    Args:
+        config_name: of the primary configuration in ``conf/``.
+        job: a function at module level (launchers pickle it) that takes the checked configuration
+            and returns the objective of a sweep, or nothing.
+        root: dotted name of the class or function whose signature describes the root keys; by
+            default those of a training run.
+
+    Raises:
+        SystemExit: with code 2 after a person's mistake.
+    """
+    if {"--help", "-h"} & set(sys.argv[1:]):
+        print(help_text(config_dir(), config_name, *_called(job)))
+        return
+    wanted_full = os.environ.get(_FULL) == "1"
+    task = _Job(job, root, wanted_full)
+    # With this set Hydra hands its exceptions on instead of printing them and leaving with code 1.
+    with _environment(_FULL, "1"):
+        try:
+            main = hydra.main(
+                version_base="1.3", config_path=config_dir(), config_name=config_name
+            )(task)
+            main()
+        except UserError:  # a job of a sweep; it has said what is wrong
+            sys.exit(_USER_MISTAKE)
+        except (HydraException, OmegaConfBaseException, FileNotFoundError) as error:
+            if not _is_composing(error):
+                raise
+            _say(_in_one_line(error, config_name), error, wanted_full)
+            sys.exit(_USER_MISTAKE)
+
+
+def _called(job: Callable[[DictConfig], Any]) -> tuple[str, str]:
+    """How the entry point is called, and what it does: the first line of its module."""
+    module = sys.modules[job.__module__]
+    name = module.__spec__.name if module.__spec__ is not None else Path(sys.argv[0]).name
+    program = f"python -m {name}" if module.__spec__ is not None else f"python {name}"
+    return program, (module.__doc__ or "").strip().split("\n")[0]
+
+
+class _Job:
+    """The job with the check in front; pickles by its parts."""
+
+    def __init__(
+        self, function: Callable[[DictConfig], Any], root: str | None, wanted_full: bool
+    ) -> None:
+        functools.update_wrapper(self, function)  # Hydra names the job after the wrapped one
+        self._function = function
+        self._root = root
+        self._wanted_full = wanted_full
+
+    def __call__(self, cfg: DictConfig) -> Any:
+        """Checks ``cfg`` and runs the job on it."""
+        from scene_track.config.check import ConfigError, check
+
+        with _environment(_FULL, "1" if self._wanted_full else None):
+            try:
+                check(cfg, self._root)
+                return self._function(cfg)
+            except ConfigError as error:
+                mistake = UserError(str(error))
+                mistake.__cause__ = error
+            except Exception as error:
+                message = self._mistake_of(error)
+                if message is None:
+                    _write_to_log("the run failed", error)
+                    raise
+                mistake = UserError(message)
+                mistake.__cause__ = error
+        _write_to_log(str(mistake), mistake)
+        run = HydraConfig.get()
+        if run.mode == RunMode.MULTIRUN:
+            _say(f"job {run.job.num}: {mistake}", mistake, self._wanted_full)
+            raise mistake  # the launcher collects it; the other jobs of the sweep go on
+        _say(str(mistake), mistake, self._wanted_full)
+        sys.exit(_USER_MISTAKE)
+
+    def _mistake_of(self, error: BaseException) -> str | None:
+        """The message of a person's mistake; None if ``error`` is a fault of the program.
+
+        A ``ValueError`` or ``FileNotFoundError`` is a person's mistake if a ``raise`` in our own
+        code made it; one out of the depths of a library is not. Lightning says the same by its
+        ``MisconfigurationException``.
+        """
+        where = ""
+        while isinstance(error, InstantiationException) and error.__cause__ is not None:
+            if match := re.search(r"^full_key: (.+)$", str(error), re.MULTILINE):
+                where = f"{match[1]}: "
+            error = error.__cause__
+        if not any(cls.__name__ == "MisconfigurationException" for cls in type(error).__mro__):
+            ours = {"scene_track", "__main__", self._function.__module__.split(".")[0]}
+            if (
+                not isinstance(error, ValueError | FileNotFoundError)
+                or _raised_in(error) not in ours
+            ):
+                return None
+        return where + " ".join(str(error).split())
+
+
+def _raised_in(error: BaseException) -> str:
+    """Top-level package of the ``raise`` that made the error; empty if it came out of a call."""
+    trace = error.__traceback__
+    if trace is None:
+        return ""
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    code = trace.tb_frame.f_code.co_code
+    if dis.opname[code[trace.tb_lasti]] != "RAISE_VARARGS":
+        return ""
+    return trace.tb_frame.f_globals.get("__name__", "").split(".")[0]
+
+
+def _write_to_log(message: str, error: BaseException) -> None:
+    """Writes the traceback to the run's log file, and there only."""
+    log = logging.getLogger("scene_track")
+    info = (type(error), error, error.__traceback__)
+    record = log.makeRecord(log.name, logging.ERROR, __file__, 0, message, (), info)
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.handle(record)
+
+
+def _say(message: str, error: BaseException, full: bool) -> None:
+    """Says on stderr what is wrong, after the traceback if that was asked for."""
+    if full:
+        traceback.print_exception(error)
+    print(message, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def _environment(name: str, value: str | None) -> Iterator[None]:
+    """An environment variable for a while."""
+    before = os.environ.get(name)
+    try:
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = before
+
+
+# --- Hydra's complaints in one line --------------------------------------------------------------
+
+
+def _is_composing(error: BaseException) -> bool:
+    """Whether the error came up in Hydra itself, not in the job."""
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code is _Job.__call__.__code__:
+            return False
+        trace = trace.tb_next
+    return True
+
+
+def _in_one_line(error: BaseException, config_name: str) -> str:
+    """Hydra's message without its search paths, with the near matches of a misspelt key."""
+    text = str(error).strip()
+    if isinstance(error, OverrideParseException):
+        return f"{error.override}: cannot be read as key=value: {text.splitlines()[0]}"
+    if match := re.match(r"Could not override '([^']+)'", text):
+        key = match[1]
+        if "No match in the defaults list" in text:
+            return f"{key}: no option of this group is in use; type +{key}=OPTION"
+        choices = sorted({*_keys(config_name, key), *_groups()})
+        return f"{key}: unknown key{_near(key, choices)}"
+    if match := re.search(r"Could not find '([^']+)'", text):
+        group, _, option = match[1].rpartition("/")
+        if not group:
+            return f"{option}: no such configuration"
+        listing = text.partition("Available options")[2].partition("Config search path")[0]
+        options = re.findall(r"^\t(\S+)$", listing, re.MULTILINE)
+        return f"{group}={option}: no such option{_near(option, options)}; allowed: " + ", ".join(
+            options
+        )
+    kept = [line.strip() for line in text.partition("Config search path")[0].splitlines()]
+    noise = ("full_key", "object_type", "See ")
+    return "; ".join(line for line in kept if line and not line.startswith(noise))
+
+
+def _near(word: str, choices: list[str]) -> str:
+    """The question whether a near match was meant, with a semicolon in front, or nothing."""
+    matches = difflib.get_close_matches(word, choices, n=2, cutoff=0.6)
+    return f"; did you mean {' or '.join(matches)}?" if matches else ""
+
+
+def _groups() -> list[str]:
+    """All config groups."""
+    root = config_dir()
+    return [os.path.relpath(folder, root) for folder, _, _ in os.walk(root) if folder != root]
+
+
+def _keys(config_name: str, unknown: str) -> list[str]:
+    """The dotted keys that there would be without the unknown one; empty if that cannot be said."""
+    overrides = [
+        argument
+        for argument in sys.argv[1:]
+        if "=" in argument and not argument.startswith("-") and not argument.startswith(unknown)
+    ]
+    GlobalHydra.instance().clear()
+    try:
+        with hydra.initialize_config_dir(config_dir(), version_base="1.3"):
+            cfg = hydra.compose(config_name, overrides=[o for o in overrides if "," not in o])
+    except (HydraException, OmegaConfBaseException):
+        return []
+    found: list[str] = []
+
+    def walk(node: Any, path: str) -> None:
+        for key, value in node.items():
+            here = f"{path}.{key}" if path else str(key)
+            found.append(here)
+            if isinstance(value, dict):
+                walk(value, here)
+
+    walk(OmegaConf.to_container(cfg, resolve=False), "")
+    return found

@@ -1,0 +1,108 @@
+"""What ``--help`` says: keys and groups with their options, straight from the YAML files.
+
+Hydra's own help composes the configuration and rescans its search path once per group, which takes
+seconds for a tree of this size; this one only reads the first lines of the YAML files.
+"""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+_FLAGS = {
+    "key=value": "change a value, such as optimizer.lr=3e-4; group=option chooses an option",
+    "+key=value": "add what is not there yet",
+    "--multirun": "one job for each combination: denoiser.lambda_dn=0,1 optimizer.lr=1e-4,3e-4",
+    "--cfg job": "show the composed configuration instead of running",
+    "--info defaults": "show which files it is composed of",
+    "--hydra-help": "further flags of Hydra",
+}
+
+
+def help_text(directory: str, config_name: str, program: str, summary: str) -> str:
+    """The text of ``--help``.
+
+    Args:
+        directory: folder of the configuration.
+        config_name: of the primary configuration.
+        program: how the entry point is called.
+        summary: what it does.
+
+    Returns:
+        Usage, flags, and every group with its options; ``*`` marks the defaults.
+    """
+    root = Path(directory)
+    chosen = _defaults(root, config_name)
+    groups: dict[str, list[Path]] = {}
+    for file in sorted(root.rglob("*.yaml")):
+        group = file.parent.relative_to(root).as_posix()
+        if group != ".":
+            groups.setdefault(group, []).append(file)
+    lines = [summary, "", f"usage: {program} [key=value ...] [flags]", ""]
+    lines += [f"  {flag:<17}{meaning}" for flag, meaning in _FLAGS.items()]
+    keys = _root_keys(root / f"{config_name}.yaml")
+    if keys:
+        lines += ["", "Keys:", ""]
+        lines += [_entry(f"    {key}", comment) for key, comment in keys.items()]
+    # What an entry point does not compose it need not list.
+    relevant = {group: files for group, files in groups.items() if group in chosen}
+    if relevant:
+        lines += ["", "Groups (group=option, * is the default):"]
+    for group, files in relevant.items():
+        lines += ["", f"  {group}"]
+        for file in files:
+            mark = "*" if chosen[group] == file.stem else " "
+            lines.append(_entry(f"  {mark} {file.stem}", _comment(file)))
+    return "\n".join(lines)
+
+
+def _entry(head: str, text: str) -> str:
+    """One option with its comment, wrapped."""
+    return (
+        textwrap.fill(text, width=100, initial_indent=f"{head:<25} ", subsequent_indent=" " * 26)
+        if text
+        else head
+    )
+
+
+def _comment(file: Path) -> str:
+    """The first sentence of the comment that a YAML file opens with."""
+    words: list[str] = []
+    for line in file.read_text(encoding="utf-8").splitlines():
+        if line.startswith("# @package"):
+            continue
+        if not line.startswith("#"):
+            break
+        words.append(line.lstrip("# "))
+    return " ".join(words).partition(". ")[0].rstrip(".")
+
+
+def _root_keys(file: Path) -> dict[str, str]:
+    """The keys of the primary configuration that are no groups, with the comment beside them."""
+    rows = re.findall(r"^(\w+): +[^#\n]*?(?: +# (.*))?$", file.read_text("utf-8"), re.MULTILINE)
+    return dict(rows)
+
+
+def _defaults(root: Path, name: str) -> dict[str, str | None]:
+    """The option of every group that a configuration composes by default, nested ones included."""
+    found: dict[str, str | None] = {}
+    file = root / f"{name}.yaml"
+    if not file.is_file():
+        return found
+    entries = OmegaConf.load(file).get("defaults", [])  # type: ignore[union-attr]
+    parent = file.parent.relative_to(root)
+    for entry in entries:
+        if not hasattr(entry, "items"):
+            continue
+        for key, option in entry.items():
+            if str(key).startswith("override "):
+                continue
+            group = str(key).removeprefix("optional ").partition("@")[0]
+            path = group.lstrip("/") if group.startswith("/") else (parent / group).as_posix()
+            found[path] = option
+            if option is not None:
+                found |= _defaults(root, f"{path}/{option}")
+    return found

@@ -1,0 +1,127 @@
+"""What flows out of the data room: one batch of clips with their ground truth.
+
+Shape vocabulary used everywhere: B clips, T frames, M padded objects per frame, N objects, H W pixels.
+Targets are stored padded (three small tensors per batch instead of B x T x 5), so that moving a batch to
+a device is one copy per field and every loss is vectorised; ``SceneBatch.targets`` gives the
+per-frame view that a human reads.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class TargetFrame:
+    """Ground truth of one frame.
+
+    Attributes:
+        center: ``[N, 2]`` box centres (cx, cy), 0-1 of the resized canvas.
+        size: ``[N, 2]`` box sizes (w, h), 0-1 of the resized canvas.
+        track_ids: ``[N]`` int64 identities, unique within their sequence.
+        confidence: ``[N]`` 1 for a sure box; a ball's visibility lives here too.
+        labels: ``[N]`` int64 class indices from 0.
+    """
+
+    center: Tensor
+    size: Tensor
+    track_ids: Tensor
+    confidence: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return self.center.shape[0]
+
+    @property
+    def boxes(self) -> Tensor:
+        """``[N, 4]`` cxcywh."""
+        return torch.cat((self.center, self.size), dim=-1)
+
+    @classmethod
+    def empty(cls) -> TargetFrame:
+        """A frame with nothing in it."""
+        return cls(
+            center=torch.zeros(0, 2),
+            size=torch.zeros(0, 2),
+            track_ids=torch.zeros(0, dtype=torch.long),
+            confidence=torch.zeros(0),
+            labels=torch.zeros(0, dtype=torch.long),
+        )
+
+
+@dataclass
+class SceneBatch:
+    """A batch of clips.
+
+    Attributes:
+        frames: ``[B, T, 3, H, W]`` uint8 RGB; normalised on the device by the model.
+        boxes: ``[B, T, M, 4]`` float32 cxcywh, 0-1 of the canvas; 0 where padded.
+        labels: ``[B, T, M]`` int64; 0 where padded.
+        track_ids: ``[B, T, M]`` int64; -1 where padded.
+        confidence: ``[B, T, M]`` float32; 0 where padded.
+        padding_mask: ``[B, T]`` bool, True = this frame is padding (black, without targets).
+        sequence_ids: B sequence names.
+        frame_indices: ``[B, T]`` int64 frame numbers as in the files (from 1); padding repeats the last.
+        frame_rate: ``[B]`` float32 frames per second of the sequence.
+        original_size: ``[B, 2]`` int64 (height, width) in pixels of the sequence's files.
+        sequence_length: ``[B]`` int64 number of frames of the (possibly cut) sequence.
+        xyz: ``[B, T, M, 3]`` float32 positions in metres in the camera frame; NaN where unknown.
+    """
+
+    frames: Tensor
+    boxes: Tensor
+    labels: Tensor
+    track_ids: Tensor
+    confidence: Tensor
+    padding_mask: Tensor
+    sequence_ids: list[str]
+    frame_indices: Tensor
+    frame_rate: Tensor
+    original_size: Tensor
+    sequence_length: Tensor
+    xyz: Tensor | None = None
+
+    @property
+    def valid(self) -> Tensor:
+        """``[B, T, M]`` bool, True = a real object."""
+        return self.track_ids >= 0
+
+    @property
+    def targets(self) -> list[list[TargetFrame]]:
+        """B x T per-frame targets (a view for people and slow paths; losses use the padded fields)."""
+        rows: list[list[TargetFrame]] = []
+        for b in range(self.boxes.shape[0]):
+            row: list[TargetFrame] = []
+            for t in range(self.boxes.shape[1]):
+                keep = self.valid[b, t]
+                row.append(
+                    TargetFrame(
+                        center=self.boxes[b, t, keep, :2],
+                        size=self.boxes[b, t, keep, 2:],
+                        track_ids=self.track_ids[b, t, keep],
+                        confidence=self.confidence[b, t, keep],
+                        labels=self.labels[b, t, keep],
+                    )
+                )
+            rows.append(row)
+        return rows
+
+    def _map(self, function: Any) -> SceneBatch:
+        moved = {
+            field.name: function(value)
+            for field in fields(self)
+            if isinstance(value := getattr(self, field.name), Tensor)
+        }
+        return replace(self, **moved)
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> SceneBatch:
+        """The batch with every tensor on ``device``."""
+        return self._map(lambda x: x.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> SceneBatch:
+        """The batch in page-locked memory (called by the data loader)."""
+        return self._map(lambda x: x.pin_memory())

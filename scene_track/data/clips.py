@@ -1,0 +1,340 @@
+"""Windows over sequences, clips as samples, batches of clips.
+
+Special here: a sample is asked for by (epoch, index), and everything random about it follows from
+(seed, epoch, index): the order of workers, their number, and a resume change nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence as Seq
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scene_track.data.batch import SceneBatch
+from scene_track.data.frame_store import FrameError, FrameStore
+from scene_track.data.resumable_loader import derive_seed
+from scene_track.data.sequences import OnError, Sequence
+from scene_track.data.transforms import Clip, ClipAugment
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Sample:
+    """One clip, not padded.
+
+    Attributes:
+        frames: ``[T, 3, H, W]`` uint8.
+        boxes: T tensors ``[N, 4]`` cxcywh, 0-1 of the canvas.
+        labels: T tensors ``[N]`` int64.
+        track_ids: T tensors ``[N]`` int64.
+        xyz: T tensors ``[N, 3]`` metres; None where the sequence has no positions.
+        frame_indices: ``[T]`` int64; with T = 0 (every frame was skipped) still one number, the
+            first asked for.
+        sequence: the video.
+    """
+
+    frames: Tensor
+    boxes: list[Tensor]
+    labels: list[Tensor]
+    track_ids: list[Tensor]
+    xyz: list[Tensor] | None
+    frame_indices: Tensor
+    sequence: Sequence
+
+
+def window_starts(count: int, length: int, stride: int) -> list[int]:
+    """First positions of windows over ``count`` frames; the last window reaches the end.
+
+    A sequence shorter than ``length`` has one window, which is short.
+
+    Raises:
+        ValueError: if an argument is below 1.
+    """
+    if min(count, length, stride) < 1:
+        raise ValueError(
+            f"frames, length and stride must be at least 1, got {count}, {length}, {stride}"
+        )
+    if count <= length:
+        return [0]
+    starts = list(range(0, count - length + 1, stride))
+    if starts[-1] + length < count:
+        starts.append(count - length)
+    return starts
+
+
+class _Clips:
+    """What training and streaming clips share: reading frames and targets at given positions."""
+
+    def __init__(
+        self,
+        sequences: Seq[Sequence],
+        *,
+        size: tuple[int, int],
+        cache_dir: Path | None,
+        on_error: OnError,
+    ) -> None:
+        self.sequences = list(sequences)
+        self.stores = [FrameStore(s, size, cache_dir) for s in self.sequences]
+        self.on_error: OnError = on_error
+        self.skipped: set[Path] = set()
+
+    def _read(self, number: int, positions: Seq[int]) -> tuple[Tensor, list[int]]:
+        """Frames ``[T, 3, h, w]`` and the positions that could be read."""
+        store = self.stores[number]
+        frames: list[Tensor] = []
+        used: list[int] = []
+        for position in positions:
+            try:
+                frames.append(store.read(position))
+            except FrameError as error:
+                if self.on_error == "raise":
+                    raise FrameError(
+                        f"{error}; restore it, or type dataset.on_error=skip to go on without"
+                    ) from None
+                file = store.sequence.files[position]
+                if file not in self.skipped:
+                    self.skipped.add(file)
+                    log.warning("skipped frame (%d so far): %s", len(self.skipped), error)
+                continue
+            used.append(position)
+        if not frames:
+            return torch.zeros(0, 3, *store.size, dtype=torch.uint8), used
+        return torch.stack(frames), used
+
+    def _corners(self, sequence: Sequence, rows: Seq[slice], height: int, width: int) -> Tensor:
+        """``[N, 4]`` float32 corner boxes of some rows in pixels of a (height, width) canvas."""
+        parts = [sequence.table.boxes[r] for r in rows]
+        boxes = np.concatenate(parts) if parts else np.zeros((0, 4))
+        corners = np.concatenate((boxes[:, :2], boxes[:, :2] + boxes[:, 2:]), axis=1)
+        corners *= np.array((width / sequence.info.width, height / sequence.info.height) * 2)
+        return torch.from_numpy(corners.astype(np.float32))
+
+    def _sample(
+        self, sequence: Sequence, clip: Clip, used: list[int], rows: list[slice], asked: int
+    ) -> Sample:
+        height, width = clip.frames.shape[-2:]
+        corners = clip.boxes.as_subclass(Tensor)
+        scale = corners.new_tensor((width, height))
+        centre = (corners[:, :2] + corners[:, 2:]) / 2 / scale
+        extent = (corners[:, 2:] - corners[:, :2]) / scale
+        boxes = torch.cat((centre, extent), dim=1)
+        counts = [r.stop - r.start for r in rows]
+        keep = clip.keep.split(counts)
+
+        def per_frame(values: Tensor) -> list[Tensor]:
+            return [v[k] for v, k in zip(values.split(counts), keep, strict=True)]
+
+        def column(values: np.ndarray) -> Tensor:
+            return torch.from_numpy(
+                np.concatenate([values[r] for r in rows]) if rows else values[:0]
+            )
+
+        xyz = None
+        if sequence.xyz is not None:
+            places = column(sequence.xyz).float()
+            if clip.mirrored:
+                places = places * places.new_tensor((-1.0, 1.0, 1.0))
+            xyz = per_frame(places)
+        return Sample(
+            frames=clip.frames.as_subclass(Tensor),
+            boxes=per_frame(boxes),
+            labels=per_frame(column(sequence.labels)),
+            track_ids=per_frame(column(sequence.table.ids)),
+            xyz=xyz,
+            frame_indices=torch.from_numpy(sequence.frames[used or [asked]].copy()),
+            sequence=sequence,
+        )
+
+
+class ClipDataset(_Clips):
+    """Training clips: interval, direction and looks are random, the same for a whole clip."""
+
+    def __init__(
+        self,
+        sequences: Seq[Sequence],
+        *,
+        size: tuple[int, int],
+        length: int,
+        stride: int,
+        max_interval: int,
+        augment: ClipAugment,
+        seed: int,
+        base_scale: float = 1.0,
+        cache_dir: Path | None = None,
+        on_error: OnError = "raise",
+    ) -> None:
+        """Lists the windows.
+
+        Args:
+            sequences: the videos.
+            size: (height, width) of the clips in pixels.
+            length: frames per clip.
+            stride: frames between the starts of windows. Each epoch moves every start on by a
+                random 0 to stride - 1 frames, so that all frames are seen.
+            max_interval: a clip takes every k-th frame, k uniform from 1 to this, less where the
+                sequence is too short.
+            augment: the transforms.
+            seed: of every random draw, with epoch and index.
+            base_scale: frames are kept at this multiple of ``size`` before the transforms.
+            cache_dir: folder for resized frames; None = decode every time.
+            on_error: ``raise``, or ``skip`` frames that cannot be read: the clip gets shorter.
+        """
+        base = (round(size[0] * base_scale), round(size[1] * base_scale))
+        super().__init__(sequences, size=base, cache_dir=cache_dir, on_error=on_error)
+        self.size = size
+        self.length = length
+        self.stride = stride
+        self.max_interval = max_interval
+        self.augment = augment
+        self.seed = seed
+        self.windows = [
+            (number, start)
+            for number, sequence in enumerate(self.sequences)
+            for start in window_starts(len(sequence), length, stride)
+        ]
+
+    def __len__(self) -> int:
+        return len(self.windows)
+
+    def positions(self, key: tuple[int, int], generator: torch.Generator) -> list[int]:
+        """Positions in its sequence of the frames of a sample, in the order of the clip."""
+        number, start = self.windows[key[1]]
+        count = len(self.sequences[number])
+        length = min(self.length, count)
+        most = min(self.max_interval, (count - 1) // (length - 1)) if length > 1 else 1
+        interval = int(torch.randint(1, most + 1, (), generator=generator))
+        start += int(torch.randint(0, self.stride, (), generator=generator))
+        start = min(start, count - 1 - (length - 1) * interval)
+        positions = list(range(start, start + (length - 1) * interval + 1, interval))
+        return positions[::-1] if self.augment.draw_reversed(generator) else positions
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
+        """The sample of an (epoch, index) pair.
+
+        Raises:
+            FrameError: with ``on_error="raise"``, for a frame that cannot be read.
+        """
+        epoch, index = key
+        generator = torch.Generator().manual_seed(derive_seed(self.seed, epoch, index))
+        number, _ = self.windows[index]
+        sequence = self.sequences[number]
+        asked = self.positions(key, generator)
+        frames, used = self._read(number, asked)
+        rows = [sequence.rows(p) for p in used]
+        corners = self._corners(sequence, rows, *frames.shape[-2:])
+        clip = Clip.of(frames, corners)
+        if used:
+            clip = self.augment(clip, self.size, generator)
+        else:
+            clip = Clip.of(torch.zeros(0, 3, *self.size, dtype=torch.uint8), corners)
+        return self._sample(sequence, clip, used, rows, asked[0])
+
+
+class StreamDataset(_Clips):
+    """Whole sequences in order, as consecutive chunks that do not overlap; nothing is random.
+
+    Boxes are as in the file, normalised, also where they reach over the border (values below 0 or
+    above 1 at their corners), because this is what the official evaluation scores.
+    """
+
+    def __init__(
+        self,
+        sequences: Seq[Sequence],
+        *,
+        size: tuple[int, int],
+        length: int,
+        cache_dir: Path | None = None,
+        on_error: OnError = "raise",
+    ) -> None:
+        """Lists the chunks.
+
+        Args:
+            sequences: the videos.
+            size: (height, width) of the frames in pixels.
+            length: frames per chunk.
+            cache_dir: folder for resized frames; None = decode every time.
+            on_error: ``raise``, or ``skip`` frames that cannot be read: the chunk gets shorter.
+        """
+        super().__init__(sequences, size=size, cache_dir=cache_dir, on_error=on_error)
+        self.size = size
+        self.length = length
+        self.chunks = [
+            (number, start)
+            for number, sequence in enumerate(self.sequences)
+            for start in range(0, len(sequence), length)
+        ]
+
+    def __len__(self) -> int:
+        return len(self.chunks)
+
+    def __getitem__(self, index: int) -> Sample:
+        """The chunk with this number.
+
+        Raises:
+            FrameError: with ``on_error="raise"``, for a frame that cannot be read.
+        """
+        number, start = self.chunks[index]
+        sequence = self.sequences[number]
+        asked = list(range(start, min(start + self.length, len(sequence))))
+        frames, used = self._read(number, asked)
+        rows = [sequence.rows(p) for p in used]
+        clip = Clip.of(frames, self._corners(sequence, rows, *self.size))
+        return self._sample(sequence, clip, used, rows, asked[0])
+
+
+def collate(samples: Seq[Sample], length: int) -> SceneBatch:
+    """Pads samples to a batch.
+
+    Args:
+        samples: B clips of at most ``length`` frames and of one size.
+        length: T, the same for every batch, so that shapes do not change.
+    """
+    height, width = samples[0].frames.shape[-2:]
+    batch = len(samples)
+    most = max([len(b) for s in samples for b in s.boxes], default=0)
+    most = max(most, 1)
+    frames = torch.zeros(batch, length, 3, height, width, dtype=torch.uint8)
+    boxes = torch.zeros(batch, length, most, 4)
+    labels = torch.zeros(batch, length, most, dtype=torch.long)
+    track_ids = torch.full((batch, length, most), -1, dtype=torch.long)
+    confidence = torch.zeros(batch, length, most)
+    padding_mask = torch.ones(batch, length, dtype=torch.bool)
+    frame_indices = torch.zeros(batch, length, dtype=torch.long)
+    placed = any(s.xyz is not None for s in samples)
+    xyz = torch.full((batch, length, most, 3), torch.nan) if placed else None
+    for b, sample in enumerate(samples):
+        count = len(sample.boxes)
+        frames[b, :count] = sample.frames
+        padding_mask[b, :count] = False
+        frame_indices[b] = sample.frame_indices[-1]
+        frame_indices[b, :count] = sample.frame_indices[:count]
+        for t in range(count):
+            n = len(sample.boxes[t])
+            boxes[b, t, :n] = sample.boxes[t]
+            labels[b, t, :n] = sample.labels[t]
+            track_ids[b, t, :n] = sample.track_ids[t]
+            confidence[b, t, :n] = 1.0
+            if xyz is not None and sample.xyz is not None:
+                xyz[b, t, :n] = sample.xyz[t]
+    return SceneBatch(
+        frames=frames,
+        boxes=boxes,
+        labels=labels,
+        track_ids=track_ids,
+        confidence=confidence,
+        padding_mask=padding_mask,
+        sequence_ids=[s.sequence.name for s in samples],
+        frame_indices=frame_indices,
+        frame_rate=torch.tensor([s.sequence.info.frame_rate for s in samples]),
+        original_size=torch.tensor(
+            [(s.sequence.info.height, s.sequence.info.width) for s in samples]
+        ),
+        sequence_length=torch.tensor([len(s.sequence) for s in samples]),
+        xyz=xyz,
+    )

@@ -1,0 +1,308 @@
+"""The one data module: any source of sequences, any size, training clips and streaming validation.
+
+Special here: Lightning's samplers are not used. The training loader orders itself by (seed, epoch)
+and can be resumed at any batch; the validation loader gives each process whole sequences, so that a
+tracker can stream and raw counts can simply be added up (``use_distributed_sampler: false``).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence as Seq
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field
+from pytorch_lightning import LightningDataModule
+from torch.utils.data import DataLoader
+
+from scene_track.data.batch import SceneBatch
+from scene_track.data.clips import ClipDataset, StreamDataset, collate
+from scene_track.data.resumable_loader import ResumableLoader
+from scene_track.data.sequences import Sequence, Source
+from scene_track.data.transforms import ClipAugment
+
+log = logging.getLogger(__name__)
+
+_METADATA = "metadata"
+_FRAMES = "frames"
+
+
+class Window:
+    """How training clips are cut from sequences."""
+
+    def __init__(
+        self,
+        *,
+        length: Annotated[int, Field(ge=1, le=1000)] = 4,
+        stride: Annotated[int, Field(ge=1, le=100_000)] = 4,
+        max_interval: Annotated[int, Field(ge=1, le=1000)] = 1,
+    ) -> None:
+        """Sets the window.
+
+        Args:
+            length: frames per clip.
+            stride: frames between the starts of windows.
+            max_interval: a clip takes every k-th frame, k random from 1 to this.
+        """
+        self.length = length
+        self.stride = stride
+        self.max_interval = max_interval
+
+
+class EvalWindow:
+    """How sequences are cut into chunks for streaming."""
+
+    def __init__(self, *, length: Annotated[int, Field(ge=1, le=1000)] = 8) -> None:
+        """Sets the window.
+
+        Args:
+            length: frames per chunk.
+        """
+        self.length = length
+
+
+class Loader:
+    """How batches are made ready."""
+
+    def __init__(
+        self,
+        *,
+        num_workers: Annotated[int, Field(ge=0, le=256)] = 0,
+        pin_memory: bool = False,
+        persistent_workers: bool = True,
+        prefetch_factor: Annotated[int, Field(ge=1, le=64)] = 4,
+        drop_last: bool = True,
+    ) -> None:
+        """Sets the loader.
+
+        Args:
+            num_workers: processes that prepare batches; 0 = the training process itself.
+            pin_memory: page-locked batches, for a GPU.
+            persistent_workers: keep the processes between epochs.
+            prefetch_factor: batches that each process prepares ahead.
+            drop_last: leave out a last training batch that is not full.
+        """
+        self.num_workers = num_workers
+        self.pin_memory = pin_memory
+        self.persistent_workers = persistent_workers
+        self.prefetch_factor = prefetch_factor
+        self.drop_last = drop_last
+
+
+class TrackingDataModule(LightningDataModule):
+    """Training, validation and test data of a tracker."""
+
+    def __init__(
+        self,
+        *,
+        root: str,
+        source: Any,
+        size: Annotated[
+            list[Annotated[int, Field(ge=16, le=8192)]], Field(min_length=2, max_length=2)
+        ],
+        window: Window,
+        eval_window: EvalWindow,
+        augment: ClipAugment,
+        loader: Loader,
+        batch_size: Annotated[int, Field(ge=1, le=4096)] = 2,
+        train: str | list[str] = "train",
+        val: str | list[str] = "val",
+        test: str | list[str] | None = "test",
+        base_scale: Annotated[float, Field(ge=0.5, le=4)] = 1.0,
+        cache: bool = False,
+        cache_dir: str | None = None,
+        on_error: Literal["raise", "skip"] = "raise",
+        seed: Annotated[int, Field(ge=0)] = 0,
+    ) -> None:
+        """Describes the data; nothing is read before :meth:`setup`.
+
+        Args:
+            root: folder of the data set; caches lie in its ``.cache`` folder unless ``cache_dir``
+                is given.
+            source: gives sequences per split; see :class:`scene_track.data.sequences.Source`.
+            size: [height, width] of the frames that the model sees, pixels.
+            window: how training clips are cut.
+            eval_window: how validation and test sequences are cut.
+            augment: transforms of training clips.
+            loader: how batches are made ready.
+            batch_size: training clips per batch and process.
+            train: training split: a folder under the root, or sequences such as
+                ``ADL-Rundle-6:1-400``.
+            val: validation split.
+            test: test split; None = there is none.
+            base_scale: training frames are resized to this multiple of ``size`` (and so cached)
+                before scale jitter cuts into them.
+            cache: keep resized frames on disk: 3 x height x width bytes each.
+            cache_dir: folder of the caches; None = ``<root>/.cache``.
+            on_error: ``raise``, or ``skip`` faulty rows and frames, counted and logged.
+            seed: of the order and of every random draw.
+        """
+        super().__init__()
+        self.root = Path(root)
+        self.source: Source = source
+        self.size = (int(size[0]), int(size[1]))
+        self.window = window
+        self.eval_window = eval_window
+        self.augment = augment
+        self.loader = loader
+        self.batch_size = batch_size
+        self.splits: dict[str, str | list[str] | None] = {
+            "train": train if isinstance(train, str) else list(train),
+            "val": val if isinstance(val, str) else list(val),
+            "test": test if test is None or isinstance(test, str) else list(test),
+        }
+        self.base_scale = base_scale
+        self.cache = cache
+        self.cache_dir = None if cache_dir is None else Path(cache_dir)
+        self.on_error: Literal["raise", "skip"] = on_error
+        self.seed = seed
+        self._sequences: dict[str, list[Sequence]] = {}
+        self._train_loader: ResumableLoader | None = None
+
+    @property
+    def class_names(self) -> list[str]:
+        """Class names by label index."""
+        return list(self.source.class_names)
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return len(self.class_names)
+
+    def prepare_data(self) -> None:
+        """Makes the files exist (Lightning calls this on one process per machine)."""
+        self.source.prepare()
+
+    def setup(self, stage: str | None = None) -> None:
+        """Reads the sequences of the splits that ``stage`` (fit, validate, test, predict) needs.
+
+        Raises:
+            FileNotFoundError: if a split is not there, with what to type.
+            ValueError: for wrong content.
+        """
+        needs = {
+            "fit": ("train", "val"),
+            "validate": ("val",),
+            "test": ("test",),
+            "predict": ("test",),
+        }
+        for split in needs[stage] if stage is not None else ("train", "val"):
+            self.sequences(split)
+
+    def sequences(self, split: Literal["train", "val", "test"] | str) -> list[Sequence]:
+        """The sequences of a split, with exact float64 ground truth in original pixels.
+
+        Raises:
+            FileNotFoundError: if the split is not there, with what to type.
+            ValueError: for wrong content, or if the configuration has no such split.
+        """
+        if split not in self._sequences:
+            where = self.splits.get(split)
+            if where is None:
+                raise ValueError(
+                    f"there is no {split} split: type dataset.{split}=FOLDER, or name another split"
+                )
+            sequences = self.source.sequences(
+                where, on_error=self.on_error, cache_dir=self._cache_folder(_METADATA)
+            )
+            unlabelled = [s.name for s in sequences if not s.labelled]
+            if unlabelled and split != "test":
+                # Without this, a forgotten gt folder would be trained on as "nobody is there".
+                raise FileNotFoundError(
+                    f"{sequences[0].folder.parent}: {len(unlabelled)} of {len(sequences)} "
+                    f"sequences of the {split} split have no gt/gt.txt, the first: {unlabelled[0]}. "
+                    f"Type dataset.{split}=SPLIT with labelled sequences"
+                )
+            self._sequences[split] = sequences
+        return self._sequences[split]
+
+    def train_dataloader(self) -> ResumableLoader:
+        """Training batches, shuffled.
+
+        The same loader on every call; Lightning saves its position in checkpoints and gives it
+        back.
+        """
+        if self._train_loader is None:
+            dataset = ClipDataset(
+                self.sequences("train"),
+                size=self.size,
+                length=self.window.length,
+                stride=self.window.stride,
+                max_interval=self.window.max_interval,
+                augment=self.augment,
+                seed=self.seed,
+                base_scale=self.base_scale,
+                cache_dir=self._cache_folder(_FRAMES) if self.cache else None,
+                on_error=self.on_error,
+            )
+            self._train_loader = ResumableLoader(
+                dataset,
+                batch_size=self.batch_size,
+                shuffle=True,
+                seed=self.seed,
+                drop_last=self.loader.drop_last,
+                num_workers=self.loader.num_workers,
+                collate_fn=partial(collate, length=self.window.length),
+                pin_memory=self.loader.pin_memory,
+                persistent_workers=self.loader.persistent_workers,
+                prefetch_factor=self.loader.prefetch_factor,
+            )
+        return self._train_loader
+
+    def val_dataloader(self) -> DataLoader[SceneBatch]:
+        """Whole validation sequences of this process, in order, one chunk per batch."""
+        return self._stream("val")
+
+    def test_dataloader(self) -> DataLoader[SceneBatch]:
+        """Whole test sequences of this process, in order, one chunk per batch."""
+        return self._stream("test")
+
+    def predict_dataloader(self) -> DataLoader[SceneBatch]:
+        """The same as :meth:`test_dataloader`."""
+        return self._stream("test")
+
+    def _stream(self, split: str) -> DataLoader[SceneBatch]:
+        dataset = StreamDataset(
+            _share(self.sequences(split)),
+            size=self.size,
+            length=self.eval_window.length,
+            cache_dir=self._cache_folder(_FRAMES) if self.cache else None,
+            on_error=self.on_error,
+        )
+        return DataLoader(
+            dataset,  # pyright: ignore[reportArgumentType]
+            batch_size=1,
+            shuffle=False,
+            num_workers=self.loader.num_workers,
+            collate_fn=partial(collate, length=self.eval_window.length),
+            pin_memory=self.loader.pin_memory,
+        )
+
+    def _cache_folder(self, kind: str) -> Path | None:
+        """Where a cache lies; None when metadata cannot be kept anywhere.
+
+        Raises:
+            ValueError: if frames are to be kept and the root cannot be written to.
+        """
+        if self.cache_dir is not None:
+            return self.cache_dir / kind
+        if os.access(self.root, os.W_OK):
+            return self.root / ".cache" / kind
+        if kind == _FRAMES:
+            raise ValueError(
+                f"dataset.cache=true, but {self.root} cannot be written to: "
+                "type dataset.cache_dir=FOLDER or dataset.cache=false"
+            )
+        return None
+
+
+def _share(sequences: Seq[Sequence]) -> list[Sequence]:
+    """Every world-size-th sequence, from this process's rank on."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
+        return list(sequences)[rank::world]
+    return list(sequences)

@@ -1,0 +1,324 @@
+"""A training data loader that can be stopped and continued at any batch, bit for bit.
+
+Special here: nothing random is *kept*. The order of an epoch is a pure function of (seed, epoch),
+and the dataset is asked for ``dataset[(epoch, index)]``, so that a sample derives its own
+randomness from ``derive_seed(seed, epoch, index)`` whatever worker builds it. A position is
+therefore two integers (epoch, batches done), and a resumed run sees exactly the batches that an
+uninterrupted one would have seen.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+
+def derive_seed(*parts: int) -> int:
+    """One well-mixed seed from several integers, the same on every machine.
+
+    Neighbouring inputs such as (seed, epoch, 3) and (seed, epoch, 4) give unrelated streams, which
+    adding them up would not.
+
+    Args:
+        parts: integers >= 0, for example ``(seed, epoch, index)``.
+
+    Returns:
+        A seed in ``[0, 2**63)``, accepted by torch, numpy and ``random``.
+
+    Raises:
+        ValueError: a part is negative.
+    """
+    if any(part < 0 for part in parts):
+        raise ValueError(f"seeds are made from integers >= 0, found {parts}")
+    # the count goes in too: numpy pads with zeros, so (7,) and (7, 0) would otherwise be one seed
+    state = np.random.SeedSequence((len(parts), *parts)).generate_state(1, np.uint64)[0]
+    return int(state) & 0x7FFF_FFFF_FFFF_FFFF
+
+
+def epoch_order(length: int, *, seed: int, epoch: int, shuffle: bool) -> Tensor:
+    """The order in which an epoch visits the samples.
+
+    Args:
+        length: number of samples.
+        seed: the run's seed, >= 0.
+        epoch: epoch number from 0.
+        shuffle: False gives 0, 1, 2, ... in every epoch.
+
+    Returns:
+        ``[length]`` int64 permutation.
+    """
+    if not shuffle:
+        return torch.arange(length)
+    generator = torch.Generator().manual_seed(derive_seed(seed, epoch))
+    return torch.randperm(length, generator=generator)
+
+
+class _SizedDataset(Protocol):
+    """What the loader needs of a dataset."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, key: tuple[int, int]) -> Any: ...
+
+
+class _EpochBatches:
+    """Batch sampler: lists of (epoch, index) of this rank, from a position on.
+
+    It has itself as ``sampler``, which is where Lightning looks for ``set_epoch``. The loader on
+    purpose has no ``sampler`` of its own: Lightning would try to replace that one.
+    """
+
+    def __init__(
+        self,
+        *,
+        length: int,
+        batch_size: int,
+        shuffle: bool,
+        seed: int,
+        drop_last: bool,
+        rank: int | None,
+        world_size: int | None,
+    ) -> None:
+        self.length = length
+        self.batch_size = batch_size
+        self.shuffle = shuffle
+        self.seed = seed
+        self.drop_last = drop_last
+        self._rank = rank
+        self._world_size = world_size
+        self.epoch = 0
+        self.start = 0  # where the next iteration begins
+        self.done = (
+            0  # batches handed to the training loop (what workers prepare ahead does not count)
+        )
+
+    @property
+    def sampler(self) -> _EpochBatches:
+        return self
+
+    @property
+    def rank(self) -> int:
+        if self._rank is not None:
+            return self._rank
+        return torch.distributed.get_rank() if _distributed() else 0
+
+    @property
+    def world_size(self) -> int:
+        if self._world_size is not None:
+            return self._world_size
+        return torch.distributed.get_world_size() if _distributed() else 1
+
+    def set_epoch(self, epoch: int) -> None:
+        # Lightning announces the epoch again after a mid-epoch resume: the position must survive
+        # that
+        if epoch != self.epoch:
+            self.epoch, self.start, self.done = epoch, 0, 0
+
+    def __len__(self) -> int:
+        step = self.batch_size * self.world_size
+        full, rest = divmod(self.length, step)
+        return full + (not self.drop_last and rest >= self.world_size)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        # not a generator itself: the position is the one at the time of ``iter``, not of the first
+        # ``next``
+        return self._from(self.epoch, self.start)
+
+    def _from(self, epoch: int, start: int) -> Iterator[list[tuple[int, int]]]:
+        rank, world = self.rank, self.world_size
+        order = epoch_order(self.length, seed=self.seed, epoch=epoch, shuffle=self.shuffle).tolist()
+        step = self.batch_size * world
+        for batch in range(start, len(self)):
+            chunk = order[batch * step : (batch + 1) * step]
+            # contiguous shares: together the ranks train on what one process with world x
+            # batch_size would
+            first, last = rank * len(chunk) // world, (rank + 1) * len(chunk) // world
+            yield [(epoch, index) for index in chunk[first:last]]
+
+
+class ResumableLoader:
+    """Wraps ``torch.utils.data.DataLoader``; iterates one epoch of this rank's batches.
+
+    Under DDP the ranks get disjoint shares and equally many batches: batch ``i`` of all ranks
+    together is one chunk of the epoch's order. With ``drop_last=False`` the last, smaller chunk is
+    split evenly; when it has fewer samples than ranks it is left out of this epoch (another epoch's
+    order leaves out others).
+
+    Iterators are lazy: order and workers start with the first ``next``. Lightning calls ``iter``
+    before it announces the epoch with ``set_epoch``, and an eager iterator would fetch the wrong
+    epoch.
+    """
+
+    def __init__(
+        self,
+        dataset: _SizedDataset,
+        *,
+        batch_size: int,
+        shuffle: bool = True,
+        seed: int = 0,
+        drop_last: bool = False,
+        num_workers: int = 0,
+        collate_fn: Callable[[list[Any]], Any] | None = None,
+        pin_memory: bool = False,
+        persistent_workers: bool = True,
+        prefetch_factor: int = 2,
+        rank: int | None = None,
+        world_size: int | None = None,
+    ) -> None:
+        """Check the arguments and describe the epochs; no worker starts yet.
+
+        Args:
+            dataset: has ``__len__`` and ``__getitem__((epoch, index))``.
+            batch_size: samples per batch and rank, >= 1.
+            shuffle: a new order every epoch.
+            seed: >= 0; the order is a function of it and of the epoch.
+            drop_last: leave out a last batch that is not full.
+            num_workers: worker processes; 0 = load in this process.
+            collate_fn: turns a list of samples into a batch; default: torch's.
+            pin_memory: put batches into page-locked memory (for a GPU).
+            persistent_workers: keep the workers between epochs (of no effect with 0 workers).
+            prefetch_factor: batches that each worker prepares ahead, >= 1 (of no effect with 0
+                workers).
+            rank: this process's share, 0 to world_size - 1; None = ask ``torch.distributed`` when
+                iterating.
+            world_size: number of shares; None = ask ``torch.distributed`` when iterating.
+
+        Raises:
+            ValueError: an argument is out of range, or there would be no batch at all.
+        """
+        for name, value, least in (
+            ("batch_size", batch_size, 1),
+            ("num_workers", num_workers, 0),
+            ("prefetch_factor", prefetch_factor, 1),
+            ("seed", seed, 0),
+        ):
+            if value < least:
+                raise ValueError(f"{name} is {value}; it must be at least {least}")
+        if (rank is None) != (world_size is None):
+            raise ValueError(f"give rank and world_size together, found {rank} and {world_size}")
+        if rank is not None and world_size is not None and not 0 <= rank < world_size:
+            raise ValueError(f"rank is {rank}; it must be in 0..{world_size - 1}")
+        self.dataset = dataset
+        self.batch_sampler = _EpochBatches(
+            length=len(dataset),
+            batch_size=batch_size,
+            shuffle=shuffle,
+            seed=seed,
+            drop_last=drop_last,
+            rank=rank,
+            world_size=world_size,
+        )
+        if len(self.batch_sampler) == 0:
+            raise ValueError(
+                f"{len(dataset)} samples give no batch of {batch_size} for"
+                f" {self.batch_sampler.world_size} process(es) with drop_last={drop_last}:"
+                " lower the batch size or bring more samples"
+            )
+        # the generator is the loader's own: starting workers must not move the global random state
+        self._generator = torch.Generator()
+        self._loader: DataLoader[Any] = DataLoader(
+            _AsTorchDataset(dataset),
+            batch_sampler=self.batch_sampler,  # pyright: ignore[reportArgumentType]
+            num_workers=num_workers,
+            collate_fn=collate_fn,
+            pin_memory=pin_memory,
+            persistent_workers=persistent_workers and num_workers > 0,
+            prefetch_factor=prefetch_factor if num_workers > 0 else None,
+            worker_init_fn=_ignore_interrupt if num_workers > 0 else None,
+            generator=self._generator,
+        )
+
+    @property
+    def batch_size(self) -> int:
+        """Samples per batch and rank."""
+        return self.batch_sampler.batch_size
+
+    @property
+    def _iterator(self) -> Any:
+        """The live multi-process iterator: where Lightning looks to stop the workers."""
+        return self._loader._iterator
+
+    @_iterator.setter
+    def _iterator(self, value: Any) -> None:
+        self._loader._iterator = value
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch to show next (from 0); keeps a position loaded for that epoch."""
+        self.batch_sampler.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        """Batches in a whole epoch of this rank, wherever the position is."""
+        return len(self.batch_sampler)
+
+    def __iter__(self) -> Iterator[Any]:
+        """The batches of the current epoch from the loaded position on (lazily)."""
+        sampler = self.batch_sampler
+        self._generator.manual_seed(derive_seed(sampler.seed, sampler.epoch, sampler.rank))
+        iterator = iter(self._loader)  # takes the position ...
+        sampler.done, sampler.start = (
+            sampler.start,
+            0,
+        )  # ... and a second look begins at the beginning
+        for batch in iterator:
+            sampler.done += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """The position: plain integers, so that checkpoints load with ``weights_only=True``."""
+        sampler = self.batch_sampler
+        return {
+            "epoch": sampler.epoch,
+            "batches": sampler.done,
+            "seed": sampler.seed,
+            "samples": sampler.length,
+            "global_batch": sampler.batch_size * sampler.world_size,
+        }
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Continue at a position from ``state_dict``.
+
+        Raises:
+            ValueError: the position belongs to other data, another batch size or another seed.
+        """
+        here = self.state_dict()
+        for key, name in (
+            ("seed", "seed"),
+            ("samples", "number of samples"),
+            ("global_batch", "samples per step over all processes"),
+        ):
+            if state[key] != here[key]:
+                raise ValueError(
+                    f"cannot continue inside epoch {state['epoch']}: the checkpoint's {name} is"
+                    f" {state[key]}, now it is {here[key]}; use the same settings, or start a new"
+                    " run with init_from="
+                )
+        self.batch_sampler.epoch = state["epoch"]
+        self.batch_sampler.start = self.batch_sampler.done = state["batches"]
+
+
+class _AsTorchDataset(Dataset[Any]):
+    """Gives the dataset the base class that torch's loader is typed for."""
+
+    def __init__(self, dataset: _SizedDataset) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, key: tuple[int, int]) -> Any:
+        return self.dataset[key]
+
+
+def _distributed() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
+def _ignore_interrupt(_: int) -> None:
+    """Ctrl-C reaches all processes; the main one decides, and still needs its next batch."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,0 +1,177 @@
+"""Augmentation of clips: one random draw for all frames of a clip, on uint8 frames and pixel boxes.
+
+Special here: every draw comes from the generator that the caller passes, never from global state,
+so that a sample is a function of (seed, epoch, index) alone. Frames are ``tv_tensors.Video``, boxes
+are ``tv_tensors.BoundingBoxes`` of all frames together; geometry runs through
+``torchvision.transforms.v2``.
+
+Boxes cut by the border: in training a box is clipped to the canvas, and dropped when less than
+``min_visible`` of its area, or less than one pixel, remains. In evaluation nothing is clipped or
+dropped: ground truth stays as in the file.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torchvision import tv_tensors
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2 import functional as F
+
+
+@dataclass
+class Clip:
+    """Frames and boxes on their way through the transforms.
+
+    Attributes:
+        frames: ``[T, 3, H, W]`` uint8.
+        boxes: ``[N, 4]`` corners (x1, y1, x2, y2) in pixels of ``frames``, of all frames together.
+        keep: ``[N]`` bool, False = dropped.
+        mirrored: whether left and right were exchanged.
+    """
+
+    frames: tv_tensors.Video
+    boxes: tv_tensors.BoundingBoxes
+    keep: Tensor
+    mirrored: bool = False
+
+    @classmethod
+    def of(cls, frames: Tensor, corners: Tensor) -> Clip:
+        """Wraps plain tensors: ``[T, 3, H, W]`` uint8 and ``[N, 4]`` float32 corners in pixels."""
+        height, width = frames.shape[-2:]
+        return cls(
+            frames=tv_tensors.Video(frames),
+            # torchvision would clamp after every step; how much of a box is cut must stay known
+            boxes=_boxes(corners.reshape(-1, 4), (height, width)),
+            keep=torch.ones(len(corners), dtype=torch.bool),
+        )
+
+
+def _boxes(data: Tensor, canvas: tuple[int, int]) -> tv_tensors.BoundingBoxes:
+    return tv_tensors.BoundingBoxes(  # pyright: ignore[reportCallIssue]
+        data, format="XYXY", canvas_size=canvas, clamping_mode=None
+    )
+
+
+class ClipAugment:
+    """The training transforms, each with its own strength; 0 switches it off."""
+
+    def __init__(
+        self,
+        *,
+        flip: Annotated[float, Field(ge=0, le=1)] = 0.5,
+        reverse: Annotated[float, Field(ge=0, le=1)] = 0.5,
+        scale: Annotated[float, Field(ge=0, le=2)] = 0.3,
+        shift: Annotated[float, Field(ge=0, le=1)] = 0.15,
+        channel_permutation: Annotated[float, Field(ge=0, le=1)] = 1.0,
+        gain: Annotated[float, Field(ge=0, le=2)] = 0.3,
+        bias: Annotated[float, Field(ge=0, le=255)] = 20.0,
+        min_visible: Annotated[float, Field(ge=0, le=1)] = 0.25,
+    ) -> None:
+        """Sets the strengths.
+
+        Args:
+            flip: probability of a horizontal flip.
+            reverse: probability that a clip runs backwards in time.
+            scale: the picture is scaled by e^u, u uniform in ±scale.
+            shift: the picture is shifted by u of its width and of its height, u uniform in ±shift.
+            channel_permutation: probability that red, green, blue are permuted (uniformly of all
+                six).
+            gain: each channel is multiplied by e^u, u uniform in ±gain.
+            bias: each channel is raised by u levels of 255, u uniform in ±bias.
+            min_visible: a box is dropped when a smaller part of its area than this stays on the
+                canvas.
+        """
+        self.flip = flip
+        self.reverse = reverse
+        self.scale = scale
+        self.shift = shift
+        self.channel_permutation = channel_permutation
+        self.gain = gain
+        self.bias = bias
+        self.min_visible = min_visible
+
+    def draw_reversed(self, generator: torch.Generator) -> bool:
+        """Whether this clip runs backwards."""
+        return _uniform(generator) < self.reverse
+
+    def __call__(self, clip: Clip, size: tuple[int, int], generator: torch.Generator) -> Clip:
+        """Augments a clip.
+
+        Args:
+            clip: frames of any size.
+            size: (height, width) of the result.
+            generator: source of every draw.
+        """
+        # Everything is drawn before anything is done: an option that is off shifts no other draw.
+        flipped = _uniform(generator) < self.flip
+        zoom = math.exp((2 * _uniform(generator) - 1) * self.scale)
+        move = ((2 * torch.rand(2, generator=generator) - 1) * self.shift).tolist()
+        permuted = _uniform(generator) < self.channel_permutation
+        order = torch.randperm(3, generator=generator).tolist()
+        gain = ((2 * torch.rand(3, generator=generator) - 1) * self.gain).exp()
+        bias = (2 * torch.rand(3, generator=generator) - 1) * self.bias
+
+        frames, boxes = clip.frames, clip.boxes
+        height, width = frames.shape[-2:]
+        if self.scale or self.shift:
+            # The part of the picture that fills the canvas; outside the picture is black.
+            h, w = max(round(height / zoom), 1), max(round(width / zoom), 1)
+            top = round((height - h) / 2 - move[1] * height)
+            left = round((width - w) / 2 - move[0] * width)
+            crop: dict[str, Any] = {"top": top, "left": left, "height": h, "width": w}
+            frames = F.resized_crop(
+                frames,
+                **crop,
+                size=list(size),
+                interpolation=InterpolationMode.BILINEAR,
+                antialias=True,
+            )
+            boxes = F.resized_crop(boxes, **crop, size=list(size))
+        elif (height, width) != size:
+            frames = F.resize(frames, list(size), InterpolationMode.BILINEAR, antialias=True)
+            boxes = F.resize(boxes, list(size))
+        if flipped:
+            frames, boxes = F.horizontal_flip(frames), F.horizontal_flip(boxes)
+        if permuted:
+            frames = F.permute_channels(frames, order)
+        if self.gain or self.bias:
+            changed = frames.as_subclass(Tensor).to(torch.float32)
+            changed.mul_(gain.view(3, 1, 1)).add_(bias.view(3, 1, 1) + 0.5).clamp_(0, 255)
+            frames = tv_tensors.Video(changed.to(torch.uint8))
+        clipped, keep = clip_boxes(boxes, size, self.min_visible)
+        return Clip(
+            frames=tv_tensors.Video(frames.contiguous()),
+            boxes=_boxes(clipped, size),
+            keep=clip.keep & keep,
+            mirrored=clip.mirrored ^ flipped,
+        )
+
+
+def clip_boxes(boxes: Tensor, size: tuple[int, int], min_visible: float) -> tuple[Tensor, Tensor]:
+    """Clips corner boxes to the canvas.
+
+    Args:
+        boxes: ``[N, 4]`` corners in pixels.
+        size: (height, width) of the canvas.
+        min_visible: least part of the area that must stay on the canvas, 0-1.
+
+    Returns:
+        ``[N, 4]`` clipped corners and ``[N]`` bool, False where too little remains.
+    """
+    boxes = boxes.as_subclass(Tensor)
+    limit = boxes.new_tensor((size[1], size[0], size[1], size[0]))
+    clipped = torch.minimum(boxes.clamp(min=0), limit)
+    whole = boxes[:, 2:] - boxes[:, :2]
+    rest = clipped[:, 2:] - clipped[:, :2]
+    keep = (rest >= 1).all(-1) & (rest.prod(-1) >= min_visible * whole.prod(-1))
+    return clipped, keep
+
+
+def _uniform(generator: torch.Generator) -> float:
+    return float(torch.rand((), generator=generator))

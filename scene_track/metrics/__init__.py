@@ -1,0 +1,1 @@
+"""Tracking and detection metrics as pure functions over numpy arrays."""

@@ -1,0 +1,1 @@
+"""Backbones, encoders, decoders and heads: tensors in, ``Predictions`` out."""

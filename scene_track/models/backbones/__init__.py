@@ -1,0 +1,1 @@
+"""Feature extractors that share one interface, see ``base.Backbone``."""

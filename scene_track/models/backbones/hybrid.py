@@ -1,0 +1,143 @@
+"""A small backbone that learns from scratch on a CPU.
+
+A plain patch embedding does not start within minutes; a convolutional stem does. So: convolutions to
+stride 8 for edges and limbs, global attention at stride 16 for context, and the context added back onto the
+stride-8 map, which is fine enough for boxes.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from scene_track.models.attention import attend
+from scene_track.models.backbones.base import Backbone, BackboneFeatures
+from scene_track.models.positional import sincos_2d
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+def _norm(channels: int) -> nn.GroupNorm:
+    # Group norm, not batch norm: the frames of a clip are near copies of each other, so batch statistics of
+    # two clips say little, and a frozen backbone must have no running state.
+    return nn.GroupNorm(max(1, channels // 16), channels)
+
+
+class ConvNorm(nn.Sequential):
+    """3x3 convolution, group norm, ReLU (on these large maps GELU costs as much as a convolution)."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
+        super().__init__(
+            nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), _norm(outputs), nn.ReLU()
+        )
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions around a skip connection (He et al., 2016)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = ConvNorm(channels, channels)
+        self.second = nn.Sequential(
+            nn.Conv2d(channels, channels, 3, 1, 1, bias=False), _norm(channels)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[N, C, h, w]`` to the same shape."""
+        return F.relu(x + self.second(self.first(x)))
+
+
+class AttentionBlock(nn.Module):
+    """Pre-norm transformer block over all cells (Dosovitskiy et al., 2021)."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm1 = nn.LayerNorm(dim)
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.project = nn.Linear(dim, dim)
+        self.norm2 = nn.LayerNorm(dim)
+        self.mlp = nn.Sequential(nn.Linear(dim, 3 * dim), nn.GELU(), nn.Linear(3 * dim, dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[N, L, D]`` to the same shape."""
+        n, length, dim = x.shape
+        qkv = self.qkv(self.norm1(x)).view(n, length, 3, self.heads, dim // self.heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        attended = attend(q, k, v)
+        x = x + self.project(attended.transpose(1, 2).reshape(n, length, dim))
+        return x + self.mlp(self.norm2(x))
+
+
+class HybridBackbone(Backbone):
+    """Convolutional stem to stride 8, global attention at stride 16, fused back to stride 8."""
+
+    def __init__(
+        self,
+        *,
+        channels: Annotated[list[int], Field(min_length=3, max_length=3)] = (24, 48, 96),  # type: ignore[assignment]
+        dim: Annotated[int, Field(ge=16, multiple_of=16)] = 128,
+        depth: Annotated[int, Field(ge=0)] = 3,
+        heads: Annotated[int, Field(ge=1)] = 4,
+        size_multiple: Literal[16] = 16,
+        freeze: bool = False,
+        unfreeze_after: Annotated[int, Field(ge=0)] | None = None,
+    ) -> None:
+        """Build the backbone.
+
+        Args:
+            channels: channels of the stem at strides 2, 4 and 8.
+            dim: channels of the attention part and of the output map.
+            depth: attention blocks at stride 16.
+            heads: attention heads.
+            size_multiple: 16, what the two resolutions need.
+            freeze: keep frozen for the whole run.
+            unfreeze_after: keep frozen for the first N epochs.
+
+        Raises:
+            ValueError: ``dim`` is no multiple of ``heads``.
+        """
+        super().__init__(
+            size_multiple=size_multiple,
+            mean=IMAGENET_MEAN,
+            std=IMAGENET_STD,
+            freeze=freeze,
+            unfreeze_after=unfreeze_after,
+        )
+        if dim % heads:
+            raise ValueError(f"model.backbone.dim={dim} must be a multiple of heads={heads}")
+        c2, c4, c8 = channels
+        self.dim, self.cls_dim, self.stride = dim, dim, 8
+        self.stem = nn.Sequential(
+            ConvNorm(3, c2, 2),
+            ConvNorm(c2, c4, 2),
+            ConvNorm(c4, c8, 2),
+            ResidualBlock(c8),
+            ResidualBlock(c8),
+        )
+        self.down = nn.Sequential(nn.Conv2d(c8, dim, 3, 2, 1, bias=False), _norm(dim))
+        self.blocks = nn.ModuleList(AttentionBlock(dim, heads) for _ in range(depth))
+        self.norm = nn.LayerNorm(dim)
+        self.lateral = nn.Conv2d(c8, dim, 1)
+        self.fuse = ConvNorm(dim, dim)
+
+    def extract(self, images: Tensor) -> BackboneFeatures:
+        """Features of normalised ``[N, 3, H, W]`` at stride 8, and their mean token."""
+        fine = self.stem(images.contiguous(memory_format=torch.channels_last))
+        coarse = self.down(fine)
+        n, dim, h, w = coarse.shape
+        position = sincos_2d(h, w, dim, device=coarse.device).flatten(0, 1)
+        x = coarse.flatten(2).transpose(1, 2) + position
+        for block in self.blocks:
+            x = block(x)
+        x = self.norm(x)
+        context = x.transpose(1, 2).reshape(n, dim, h, w)
+        context = context.contiguous(memory_format=torch.channels_last)
+        lateral = self.lateral(fine)
+        up = F.interpolate(context.to(lateral.dtype), scale_factor=2, mode="nearest")
+        return BackboneFeatures(patches=self.fuse(lateral + up), cls=x.mean(dim=1))

@@ -1,0 +1,1 @@
+"""Task heads: what a decoder query (or a feature map) means."""

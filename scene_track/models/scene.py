@@ -1,0 +1,181 @@
+"""SceneModel: frames to backbone to queries to whatever the head makes of them.
+
+``frames -> backbone (patches, cls) -> projection to D -> TemporalEncoder on cls -> z -> dense proposals ->
+recurrent temporal-deformable decoder -> head``. The same forward serves clips in training and a stream of
+windows: what a window leaves behind for the next is one ``SceneState``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from scene_track.models.backbones.base import Backbone
+from scene_track.models.decoder import QueryState, SceneDecoder
+from scene_track.models.heads.base import SceneHead
+from scene_track.models.identity import PointerIdentity
+from scene_track.models.positional import AbsoluteTimeEmbedding, sincos_2d
+from scene_track.models.predictions import (
+    DenoisingQueries,
+    DensePredictions,
+    LayerPredictions,
+    ScenePredictions,
+)
+from scene_track.models.proposals import DenseProposals
+from scene_track.models.temporal import TemporalEncoder, TemporalState
+
+
+@dataclass
+class SceneState:
+    """What a window of a video leaves for the next one; its size does not grow.
+
+    Attributes:
+        temporal: past keys and values of the temporal encoder.
+        queries: the last frame's decoder states.
+    """
+
+    temporal: TemporalState | None
+    queries: QueryState | None
+
+
+class SceneModel(nn.Module):
+    """End-to-end scene model over clips of video."""
+
+    def __init__(
+        self,
+        *,
+        dim: Annotated[int, Field(ge=16, multiple_of=4)],
+        backbone: Backbone,
+        proposals: DenseProposals,
+        decoder: SceneDecoder,
+        head: SceneHead,
+        temporal_encoder: Callable[..., TemporalEncoder] | None = None,
+        identity: PointerIdentity | None = None,
+        absolute_time: bool = True,
+        fps: Annotated[float, Field(gt=0)] = 30.0,
+        time_horizon: Annotated[float, Field(gt=0)] = 30.0,
+    ) -> None:
+        """Assemble the model.
+
+        Args:
+            dim: width D of everything after the backbone.
+            backbone: pictures to features.
+            proposals: dense head that proposes the first anchors.
+            decoder: queries to boxes.
+            head: meaning of a query.
+            temporal_encoder: builds the clip context encoder, given ``input_dim``; None leaves it out.
+            identity: pointer head; None makes a detector without tracks.
+            absolute_time: add an embedding of the time to each frame's queries.
+            fps: frames per second of the fastest footage, sets the highest time frequency.
+            time_horizon: seconds, sets the lowest time frequency.
+        """
+        super().__init__()
+        self.dim = dim
+        self.backbone = backbone
+        self.projection = nn.Sequential(
+            nn.Conv2d(backbone.dim, dim, 1), nn.GroupNorm(max(1, dim // 16), dim)
+        )
+        self.temporal_encoder = (
+            None if temporal_encoder is None else temporal_encoder(input_dim=backbone.cls_dim)
+        )
+        self.time_horizon, self.fps = time_horizon, fps
+        self.time = AbsoluteTimeEmbedding(dim, fps, time_horizon) if absolute_time else None
+        if self.time is not None:
+            nn.init.constant_(self.time.scale, 0.05)
+        self.proposals = proposals
+        self.decoder = decoder
+        self.head = head
+        self.identity = identity
+
+    @property
+    def num_queries(self) -> int:
+        """Q, matching queries per frame."""
+        return self.decoder.num_queries
+
+    def forward(
+        self,
+        frames: Tensor,
+        seconds: Tensor,
+        padding_mask: Tensor,
+        denoising: DenoisingQueries | None = None,
+        state: SceneState | None = None,
+    ) -> tuple[ScenePredictions, SceneState]:
+        """Predict a clip.
+
+        Args:
+            frames: ``[B, T, 3, H, W]`` uint8.
+            seconds: ``[B, T]`` time of each frame since the start of its video.
+            padding_mask: ``[B, T]`` bool, True = padding.
+            denoising: noised ground truth; None outside training.
+            state: what the window before this one left, when a video is streamed.
+
+        Returns:
+            Predictions, and the state for the next window.
+        """
+        b, t = frames.shape[:2]
+        features = self.backbone(frames.flatten(0, 1))
+        projected = self.projection(features.patches)
+        h, w = projected.shape[-2:]
+        z, temporal = self._context(
+            features.cls.unflatten(0, (b, t)), seconds, padding_mask, state
+        )
+        heat, dense = self.proposals(projected)
+        chosen = self.proposals.select(heat, dense, self.decoder.num_queries)
+        position = sincos_2d(h, w, self.dim, device=projected.device).permute(2, 0, 1)
+        keys = (projected + position.to(projected.dtype)).unflatten(0, (b, t))
+        decoded, queries = self.decoder(
+            keys,
+            chosen,
+            z,
+            seconds,
+            ~padding_mask,
+            denoising,
+            None if state is None else state.queries,
+        )
+        slots = 0 if denoising is None else denoising.valid.shape[1]
+        layers: list[LayerPredictions] = []
+        noised: list[LayerPredictions] = []
+        for index, (hidden, boxes) in enumerate(zip(decoded.hidden, decoded.boxes, strict=True)):
+            hidden, boxes = hidden.unflatten(0, (b, t)), boxes.unflatten(0, (b, t))
+            layers.append(self.head(hidden[:, :, slots:], boxes[:, :, slots:], index))
+            if slots:
+                noised.append(self.head(hidden[:, :, :slots], boxes[:, :, :slots], index))
+        tokens = decoded.hidden[-1][:, slots:].unflatten(0, (b, t))
+        last = layers[-1]
+        predictions = ScenePredictions(
+            bbox_center=last.boxes[..., :2],
+            bbox_size=last.boxes[..., 2:],
+            exist_conf=last.exist_logits.sigmoid(),
+            cls_logits=last.cls_logits,
+            tokens=tokens,
+            layers=layers,
+            dense=DensePredictions(heat.unflatten(0, (b, t)), dense.unflatten(0, (b, t))),
+            denoising=noised,
+            denoising_queries=denoising,
+            extras=self.head.extras(tokens),
+        )
+        return predictions, SceneState(temporal=temporal, queries=queries)
+
+    def _context(
+        self, cls: Tensor, seconds: Tensor, padding_mask: Tensor, state: SceneState | None
+    ) -> tuple[Tensor, TemporalState | None]:
+        """``[B, T, D]`` context of each frame, and what the temporal encoder hands on."""
+        z = torch.zeros(*cls.shape[:2], self.dim, device=cls.device)
+        temporal = None
+        if self.temporal_encoder is not None:
+            z, temporal = self.temporal_encoder(
+                cls, seconds * self.fps, padding_mask, None if state is None else state.temporal
+            )
+        if self.time is not None:
+            clock = seconds
+            if self.training:
+                # A random start of the clock: a clip must not be recognised by its time of day.
+                offset = torch.rand(seconds.shape[0], 1, device=seconds.device)
+                clock = seconds + offset * self.time_horizon
+            z = z + self.time(clock)
+        return z, temporal

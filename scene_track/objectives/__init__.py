@@ -1,0 +1,1 @@
+"""Matching, denoising queries and losses: predictions and targets in, scalars out."""

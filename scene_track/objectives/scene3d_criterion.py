@@ -1,0 +1,77 @@
+"""The set criterion with the terms of the 3-D head: role, position, body.
+
+Footage without 3-D ground truth (``SceneBatch.xyz`` is NaN or None there) trains boxes, existence and roles and
+leaves positions alone.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.nn import functional as F
+
+from scene_track.data.batch import SceneBatch
+from scene_track.models.predictions import ScenePredictions
+from scene_track.objectives.scene_criterion import SceneCriterion
+
+
+class Scene3dCriterion(SceneCriterion):
+    """``SceneCriterion`` plus ``role``, ``xyz`` and ``smpl``."""
+
+    def __init__(
+        self,
+        *,
+        weight_role: Annotated[float, Field(ge=0)] = 1.0,
+        weight_xyz: Annotated[float, Field(ge=0)] = 1.0,
+        weight_smpl: Annotated[float, Field(ge=0)] = 1e-3,
+        ball_label: Annotated[int, Field(ge=0)] | None = None,
+        **scene: Any,
+    ) -> None:
+        """Store the weights.
+
+        Args:
+            weight_role: cross-entropy of player against ball.
+            weight_xyz: smooth L1 of the position in metres, of the role that the object has.
+            weight_smpl: mean square of the body parameters: no data set here observes them, so they are
+                pulled to the mean body (as the prior of HMR, Kanazawa et al., 2018).
+            ball_label: class index that is the ball; None: every object is a player.
+            **scene: arguments of ``SceneCriterion``.
+        """
+        super().__init__(**scene)
+        self.ball_label = ball_label
+        self.weights |= {"role": weight_role, "xyz": weight_xyz, "smpl": weight_smpl}
+
+    def extra_terms(
+        self, predictions: ScenePredictions, batch: SceneBatch, matches: Tensor
+    ) -> dict[str, Tensor]:
+        """See ``SceneCriterion.extra_terms``."""
+        matched = (matches >= 0).float()
+        query = matches.clamp(min=0).unsqueeze(-1)
+
+        def at_objects(name: str) -> Tensor:
+            values = predictions.extras[name]
+            return values.gather(2, query.expand(-1, -1, -1, values.shape[-1]))
+
+        ball = torch.zeros_like(batch.labels)
+        if self.ball_label is not None:
+            ball = (batch.labels == self.ball_label).long()
+        role = F.cross_entropy(
+            at_objects("role_logits").flatten(0, 2), ball.flatten(), reduction="none"
+        ).view_as(matched)
+        xyz = batch.xyz
+        if xyz is None:
+            xyz = torch.full((*matches.shape, 3), torch.nan, device=matches.device)
+        known = xyz.isfinite().all(-1, keepdim=True)
+        wanted = torch.where(known, xyz, 0.0)
+        answer = torch.where(
+            ball.bool().unsqueeze(-1), at_objects("ball_xyz"), at_objects("player_xyz")
+        )
+        error = F.smooth_l1_loss(answer, wanted, reduction="none").sum(-1)
+        return {
+            "role": (role * matched).sum(),
+            "xyz": (error * matched * known.squeeze(-1)).sum(),
+            "smpl": (at_objects("smpl").square().mean(-1) * matched).sum(),
+        }

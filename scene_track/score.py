@@ -1,0 +1,215 @@
+"""Score MOTChallenge result files against ground truth: HOTA, CLEAR and Identity, without torch.
+
+    python -m scene_track.score ground_truth=data/dancetrack/val predictions=outputs/run/tracks \
+        output=scores.json
+
+Special here: files are checked before anything is counted, and whatever is wrong with the arguments
+or the files is one line on stderr and exit code 2. The heavy imports wait until there is work.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+__all__ = ["format_table", "main", "score_folders"]
+
+HELP = """\
+Score tracking results: HOTA, CLEAR and Identity as TrackEval defines them (no class filtering).
+
+  python -m scene_track.score ground_truth=DIR predictions=DIR [output=FILE.json] [overwrite=true]
+
+  ground_truth=DIR   one folder per sequence: DIR/<seq>/gt/gt.txt and DIR/<seq>/seqinfo.ini.
+                     Rows: frame,id,left,top,width,height,flag[,class[,visibility]]; frames from 1,
+                     pixels. Rows with flag 0 are not scored; classes are not told apart.
+  predictions=DIR    one file per sequence: DIR/<seq>.txt. An empty file: nothing was found.
+                     Rows: frame,id,left,top,width,height,confidence,-1,-1,-1
+  output=FILE.json   where to write {"combined": {...}, "sequences": {"<seq>": {...}}}, fractions as
+                     0-1 in full precision. Without it the table is all there is.
+  overwrite=true     replace an output file that exists. Default: false.
+
+Prints one line per sequence and COMBINED (raw counts of all sequences added up), fractions in
+percent. Exit code 2 and one line on stderr if the arguments or a file are wrong.
+"""
+
+_KEYS = ("ground_truth", "predictions", "output", "overwrite")
+_FRACTIONS = ("HOTA", "DetA", "AssA", "LocA", "IDF1", "IDP", "IDR", "MOTA", "MOTP")
+_COUNTS = ("IDSW", "FP", "FN", "TP", "Frag", "MT", "ML")
+_SHOWN_NAMES = 5
+
+
+def score_folders(ground_truth: Path, predictions: Path) -> dict[str, Any]:
+    """Score every sequence of a folder.
+
+    Args:
+        ground_truth: folder of sequence folders, each with ``gt/gt.txt`` and ``seqinfo.ini``.
+        predictions: folder with one ``<seq>.txt`` per sequence.
+
+    Returns:
+        ``{"combined": metrics, "sequences": {name: metrics}}``, where metrics are those of
+        :func:`scene_track.metrics.tracking.tracking_metrics`, with lists in place of arrays.
+
+    Raises:
+        FileNotFoundError: if a folder or file is missing, on either side.
+        ValueError: if a file holds rows that cannot be meant.
+    """
+    from scene_track.data.mot_files import read_boxes, read_length
+    from scene_track.metrics.tracking import TrackingCounts, TrackingSequence, count_tracking
+
+    names = _sequence_names(ground_truth)
+    _check_prediction_files(predictions, names)
+    counts = {}
+    for name in names:
+        length = read_length(ground_truth / name)
+        truth, _ = read_boxes(ground_truth / name / "gt" / "gt.txt", length=length)
+        found, _ = read_boxes(predictions / f"{name}.txt", kind="result", length=length)
+        counts[name] = count_tracking(TrackingSequence(truth, found, length))
+    return {
+        "combined": _plain_metrics(sum(counts.values(), start=TrackingCounts.zero())),
+        "sequences": {name: _plain_metrics(count) for name, count in counts.items()},
+    }
+
+
+def format_table(scores: dict[str, Any]) -> str:
+    """Lay out the result of :func:`score_folders` as plain text, fractions in percent."""
+    rows: list[tuple[str, ...]] = [("sequence", *_FRACTIONS, *_COUNTS)]
+    for name, metrics in [*scores["sequences"].items(), ("COMBINED", scores["combined"])]:
+        fractions = (f"{100 * metrics[key]:.2f}" for key in _FRACTIONS)
+        rows.append((name, *fractions, *(str(metrics[key]) for key in _COUNTS)))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join(
+            cell.rjust(width) if place else cell.ljust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in rows
+    ]
+    rule = "-" * len(lines[0])
+    return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: ``key=value`` words; None takes them from the command line.
+
+    Returns:
+        Exit code: 0, or 2 after one line on stderr.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if "--help" in words or "-h" in words:
+        print(HELP, end="")
+        return 0
+    try:
+        options = _parse(words)
+        output = _output_file(options)
+        scores = score_folders(Path(options["ground_truth"]), Path(options["predictions"]))
+        print(format_table(scores))
+        if output is not None:
+            from scene_track.data.mot_files import write_atomic
+
+            output.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(output, json.dumps(scores, indent=1, allow_nan=False) + "\n")
+            print(f"written: {output}")
+    except (ValueError, OSError) as error:
+        print(f"score: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parse(words: list[str]) -> dict[str, str]:
+    options: dict[str, str] = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals or not value:
+            raise ValueError(f"{word!r}: expected key=value with one of {', '.join(_KEYS)}")
+        if key not in _KEYS:
+            near = difflib.get_close_matches(key, _KEYS, n=1)
+            hint = f", did you mean {near[0]}?" if near else ""
+            raise ValueError(f"unknown key {key!r}{hint} (keys: {', '.join(_KEYS)})")
+        if key in options:
+            raise ValueError(f"{key} is given twice: {options[key]} and {value}")
+        options[key] = value
+    for key in ("ground_truth", "predictions"):
+        if key not in options:
+            raise ValueError(f"{key} is missing, type {key}=DIR (--help explains)")
+    if options.setdefault("overwrite", "false") not in ("true", "false"):
+        raise ValueError(f"overwrite={options['overwrite']}: expected true or false")
+    return options
+
+
+def _output_file(options: dict[str, str]) -> Path | None:
+    if "output" not in options:
+        return None
+    output = Path(options["output"])
+    if output.is_dir():
+        raise ValueError(
+            f"output={output} is a folder, expected a file such as {output}/scores.json"
+        )
+    if output.exists() and options["overwrite"] != "true":
+        raise ValueError(f"output={output} exists, type overwrite=true to replace it")
+    return output
+
+
+def _sequence_names(ground_truth: Path) -> list[str]:
+    if not ground_truth.is_dir():
+        raise FileNotFoundError(f"ground_truth={ground_truth}: no such folder")
+    if (ground_truth / "gt" / "gt.txt").is_file():
+        raise ValueError(
+            f"ground_truth={ground_truth} is one sequence, expected the folder above it: "
+            f"type ground_truth={ground_truth.resolve().parent}"
+        )
+    # Other folders (seqmaps, caches) may lie beside the sequences; anything that looks like a
+    # sequence must be complete.
+    marks = ("gt", "img1", "seqinfo.ini")
+    folders = (folder for folder in sorted(ground_truth.iterdir()) if folder.is_dir())
+    sequences = [f for f in folders if any((f / mark).exists() for mark in marks)]
+    if not sequences:
+        raise FileNotFoundError(
+            f"ground_truth={ground_truth}: holds no sequence, expected <seq>/gt/gt.txt and "
+            "<seq>/seqinfo.ini in it"
+        )
+    bare = [folder.name for folder in sequences if not (folder / "gt" / "gt.txt").is_file()]
+    if bare:
+        raise FileNotFoundError(f"ground_truth={ground_truth}: no gt/gt.txt in {_some(bare)}")
+    return [folder.name for folder in sequences]
+
+
+def _check_prediction_files(predictions: Path, names: list[str]) -> None:
+    if not predictions.is_dir():
+        raise FileNotFoundError(f"predictions={predictions}: no such folder")
+    found = {file.stem for file in predictions.glob("*.txt") if not file.name.startswith(".")}
+    missing = [f"{name}.txt" for name in names if name not in found]
+    if missing:
+        raise FileNotFoundError(
+            f"predictions={predictions}: no result file for {len(missing)} of {len(names)} "
+            f"sequences: {_some(missing)} (an empty file says that nothing was found)"
+        )
+    extra = sorted(f"{name}.txt" for name in found - set(names))
+    if extra:
+        raise FileNotFoundError(
+            f"predictions={predictions}: no ground truth for {_some(extra)}, "
+            f"expected only files for {_some(names)}"
+        )
+
+
+def _some(names: list[str]) -> str:
+    more = len(names) - _SHOWN_NAMES
+    return ", ".join(names[:_SHOWN_NAMES]) + (f" and {more} more" if more > 0 else "")
+
+
+def _plain_metrics(counts: Any) -> dict[str, Any]:
+    """Metrics with lists in place of arrays, ready for JSON."""
+    from scene_track.metrics.tracking import tracking_metrics
+
+    metrics = tracking_metrics(counts)
+    return {k: v.tolist() if hasattr(v, "tolist") else v for k, v in metrics.items()}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Predictions of a whole video to tracks, streaming, and the result files."""

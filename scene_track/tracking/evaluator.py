@@ -1,0 +1,255 @@
+"""Whole-sequence evaluation of a scene model while it trains.
+
+Windows of a sequence arrive in order; each frame goes through the tracker once. A finished sequence is turned into
+raw counts, counts add up over sequences and over processes, and only at the end do they become figures.
+Boxes are compared in the pixels of the original footage.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, ClassVar
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import Tensor
+
+from scene_track.data.batch import SceneBatch
+from scene_track.metrics.detection import DetectionCounts, count_detections, detection_metrics
+from scene_track.metrics.sequence import TrackingSequence
+from scene_track.metrics.tracking import TrackingCounts, count_tracking, tracking_metrics
+from scene_track.models.boxes import nms_keep
+from scene_track.models.predictions import ScenePredictions
+from scene_track.models.scene import SceneModel
+from scene_track.tracking.streaming import IdentityTracker
+from scene_track.viz.scene import SceneVisualiser
+
+_TRACKING = {
+    "hota": "HOTA",
+    "deta": "DetA",
+    "assa": "AssA",
+    "loca": "LocA",
+    "idf1": "IDF1",
+    "mota": "MOTA",
+}
+
+
+def to_pixels(boxes: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.float64]:
+    """cxcywh 0-1 ``[N, 4]`` to left, top, width, height in pixels of a ``(height, width)`` picture."""
+    height, width = size
+    scaled = boxes.reshape(-1, 4) * np.array((width, height, width, height), dtype=np.float64)
+    return np.concatenate((scaled[:, :2] - scaled[:, 2:] / 2, scaled[:, 2:]), axis=1)
+
+
+# Average precision of the decoder, of decoder + NMS and of the dense proposals + NMS: the three that tell a
+# fault of the boxes from duplicate queries from a weak decoder.
+_SOURCES = ("", "_nms", "_dense")
+
+
+@dataclass
+class _Detections:
+    boxes: list[NDArray[np.float64]] = field(default_factory=list)
+    scores: list[NDArray[np.float64]] = field(default_factory=list)
+    labels: list[NDArray[np.int64]] = field(default_factory=list)
+
+
+@dataclass
+class _OpenSequence:
+    name: str
+    gt_labels: list[NDArray[np.int64]] = field(default_factory=list)
+    gt_ids: list[NDArray[np.int64]] = field(default_factory=list)
+    gt_boxes: list[NDArray[np.float64]] = field(default_factory=list)
+    ids: list[NDArray[np.int64]] = field(default_factory=list)
+    boxes: list[NDArray[np.float64]] = field(default_factory=list)
+    detections: dict[str, _Detections] = field(
+        default_factory=lambda: {name: _Detections() for name in _SOURCES}
+    )
+
+
+class SceneEvaluator:
+    """Streams predictions through the tracker and counts."""
+
+    LOGS: ClassVar[tuple[str, ...]] = (
+        "val/hota",
+        "val/deta",
+        "val/assa",
+        "val/loca",
+        "val/idf1",
+        "val/mota",
+        "val/ap50",
+        "val/ap75",
+        "val/ap50_nms",
+        "val/ap75_nms",
+        "val/ap50_dense",
+        "val/ap75_dense",
+        "val/loss",
+    )
+
+    def __init__(
+        self,
+        *,
+        tracker: IdentityTracker,
+        visualiser: SceneVisualiser,
+        num_classes: Annotated[int, Field(ge=1)] = 1,
+        nms_iou: Annotated[float, Field(gt=0, le=1)] = 0.7,
+        dense_candidates: Annotated[int, Field(ge=1)] = 100,
+    ) -> None:
+        """Store the parts.
+
+        Args:
+            tracker: turns detections into tracks.
+            visualiser: collects frames for the epoch's picture.
+            num_classes: C; average precision is the mean over classes.
+            nms_iou: overlap of the NMS in ``*_nms`` and ``*_dense``.
+            dense_candidates: hottest cells that count as dense detections.
+        """
+        self.tracker, self.visualiser = tracker, visualiser
+        self.num_classes, self.nms_iou = num_classes, nms_iou
+        self.dense_candidates = dense_candidates
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all counts."""
+        self._open: _OpenSequence | None = None
+        self._tracking = TrackingCounts.zero()
+        self._sequences = 0
+        self._detections = {name: DetectionCounts.zero(self.num_classes) for name in _SOURCES}
+        self.visualiser.reset()
+
+    @torch.no_grad()
+    def update(self, model: SceneModel, predictions: ScenePredictions, batch: SceneBatch) -> None:
+        """Take the next window (B = 1) of a sequence.
+
+        Args:
+            model: the model that predicted; its pointer head assigns identities.
+            predictions: of the window.
+            batch: the window, with ground truth where there is some.
+
+        Raises:
+            ValueError: more than one clip in the batch, or a model without a pointer head.
+        """
+        if len(batch.sequence_ids) != 1:
+            raise ValueError(
+                f"evaluation streams one window at a time, got {len(batch.sequence_ids)}"
+            )
+        if model.identity is None:
+            raise ValueError("model.identity=null makes no tracks, so there is nothing to evaluate")
+        name = batch.sequence_ids[0]
+        if self._open is None or self._open.name != name:
+            self._close()
+            self._open = _OpenSequence(name)
+            self.tracker.reset()
+        size = (int(batch.original_size[0, 0]), int(batch.original_size[0, 1]))
+        frames = torch.nonzero(~batch.padding_mask[0]).flatten().tolist()
+        tokens = model.identity.tokens(predictions.tokens[0]).float()
+        boxes = predictions.boxes[0].float()
+        scores = predictions.exist_conf[0, :, :, 0].float()
+        labels = predictions.cls_logits[0].argmax(-1)
+        seconds = (batch.frame_indices[0].float() / batch.frame_rate[0]).tolist()
+        self._count_detections(predictions, batch, boxes, scores, labels, frames, size)
+        for t in frames:
+            tracks = self.tracker.update(
+                model.identity, boxes[t], scores[t], labels[t], tokens[t], seconds[t]
+            )
+            valid = batch.valid[0, t]
+            true_ids = batch.track_ids[0, t, valid].cpu().numpy()
+            true_boxes = batch.boxes[0, t, valid].double().cpu().numpy()
+            self._open.gt_ids.append(true_ids)
+            self._open.ids.append(tracks.ids)
+            self._open.boxes.append(to_pixels(tracks.boxes, size))
+            if self.visualiser.max_frames:
+                self.visualiser.add_frame(
+                    batch.frames[0, t].permute(1, 2, 0).cpu().numpy(),
+                    (tracks.boxes, tracks.ids, tracks.scores),
+                    (true_boxes, true_ids),
+                    f"{name} frame {int(batch.frame_indices[0, t])}",
+                )
+
+    def _count_detections(
+        self,
+        predictions: ScenePredictions,
+        batch: SceneBatch,
+        boxes: Tensor,
+        scores: Tensor,
+        labels: Tensor,
+        frames: list[int],
+        size: tuple[int, int],
+    ) -> None:
+        """Count detections of the decoder, of decoder + NMS, and of the dense proposals + NMS."""
+        order = scores.argsort(dim=1, descending=True)
+        sorted_boxes = boxes.gather(1, order.unsqueeze(-1).expand_as(boxes))
+        kept = nms_keep(sorted_boxes, self.nms_iou)
+        sorted_scores, sorted_labels = scores.gather(1, order), labels.gather(1, order)
+        heat = predictions.dense.heat_logits[0].float().sigmoid()
+        best, label = heat.max(dim=1)
+        count = min(self.dense_candidates, best[0].numel())
+        dense_scores, cells = best.flatten(1).topk(count, dim=1)
+        dense_boxes = predictions.dense.boxes[0].float().flatten(2).transpose(1, 2)
+        dense_boxes = dense_boxes.gather(1, cells.unsqueeze(-1).expand(-1, -1, 4))
+        dense_labels = label.flatten(1).gather(1, cells)
+        dense_kept = nms_keep(dense_boxes, self.nms_iou)
+        everything = torch.ones_like(kept)
+        sources = {
+            "": (sorted_boxes, sorted_scores, sorted_labels, everything),
+            "_nms": (sorted_boxes, sorted_scores, sorted_labels, kept),
+            "_dense": (dense_boxes, dense_scores, dense_labels, dense_kept),
+        }
+        assert self._open is not None
+        for t in frames:
+            valid = batch.valid[0, t]
+            true_boxes = batch.boxes[0, t, valid].double().cpu().numpy()
+            self._open.gt_labels.append(batch.labels[0, t, valid].cpu().numpy())
+            self._open.gt_boxes.append(to_pixels(true_boxes, size))
+            for name, (box, score, klass, keep) in sources.items():
+                chosen = keep[t]
+                detected = self._open.detections[name]
+                detected.boxes.append(to_pixels(box[t, chosen].double().cpu().numpy(), size))
+                detected.scores.append(score[t, chosen].double().cpu().numpy())
+                detected.labels.append(klass[t, chosen].cpu().numpy())
+
+    def _close(self) -> None:
+        """Turn the open sequence into counts."""
+        if self._open is None:
+            return
+        sequence = TrackingSequence.from_frames(
+            self._open.gt_ids, self._open.gt_boxes, self._open.ids, self._open.boxes
+        )
+        self._tracking = self._tracking + count_tracking(sequence)
+        for name, detected in self._open.detections.items():
+            self._detections[name] = self._detections[name] + count_detections(
+                self._open.gt_boxes,
+                detected.boxes,
+                detected.scores,
+                gt_labels=self._open.gt_labels,
+                pred_labels=detected.labels,
+                num_classes=self.num_classes,
+            )
+        self._sequences += 1
+        self._open = None
+
+    def compute(self) -> dict[str, float]:
+        """Figures over all sequences of all processes, by short name (``hota``, ``ap50``, ...)."""
+        self._close()
+        tracking, detections = self._tracking, self._detections
+        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+            parts: list = [None] * dist.get_world_size()
+            dist.all_gather_object(parts, (tracking, detections))
+            tracking = sum((part[0] for part in parts), TrackingCounts.zero())
+            detections = {
+                name: sum((part[1][name] for part in parts), DetectionCounts.zero(self.num_classes))
+                for name in detections
+            }
+        figures = tracking_metrics(tracking)
+        metrics = {short: float(figures[name]) for short, name in _TRACKING.items()}
+        for name, counts in detections.items():
+            precision = detection_metrics(counts)
+            metrics[f"ap50{name}"] = precision["AP50"]
+            metrics[f"ap75{name}"] = precision["AP75"]
+        return metrics
+
+    def picture(self) -> NDArray[np.uint8] | None:
+        """``[H, W, 3]`` uint8 contact sheet of the epoch, None without frames."""
+        return self.visualiser.picture() if len(self.visualiser) else None

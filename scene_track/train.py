@@ -1,0 +1,97 @@
+"""Train a model: ``python -m scene_track.train [group=option] [key=value] ...``.
+
+The bare command is the quick start: synthetic dance, a small backbone from scratch, two CPU cores, minutes.
+
+    python -m scene_track.train                                              # the quick start
+    python -m scene_track.train dataset=dancetrack model.backbone.freeze=true
+    python -m scene_track.train --multirun denoiser.lambda_dn=0,0.5,1 optimizer.lr=1e-4,3e-4
+    python -m scene_track.train debug=fast_dev_run                           # seconds: does it run?
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import TYPE_CHECKING, Any
+
+from scene_track.config.cli import run_main
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
+    from omegaconf import DictConfig
+
+    from scene_track.training.module import TrackingModule
+
+log = logging.getLogger(__name__)
+
+
+def build_module(cfg: DictConfig) -> TrackingModule:
+    """Model, criterion, evaluator and optimiser of a checked configuration, in one LightningModule."""
+    from hydra.utils import instantiate
+    from omegaconf import OmegaConf
+
+    from scene_track.training.module import TrackingModule
+
+    return TrackingModule(
+        model=instantiate(cfg.model),
+        criterion=instantiate(cfg.head.criterion),
+        evaluator=instantiate(cfg.head.evaluator),
+        denoiser=instantiate(cfg.denoiser),
+        optimizer=instantiate(cfg.optimizer),
+        scheduler=instantiate(cfg.scheduler),
+        hyper_parameters=OmegaConf.to_container(cfg, resolve=True),  # type: ignore[arg-type]
+    )
+
+
+def train(cfg: DictConfig) -> float:
+    """One run, from a checked configuration to the best value of the monitor."""
+    from hydra.utils import instantiate
+    from omegaconf import OmegaConf
+
+    from scene_track.training.checkpointing import prepare_resume
+    from scene_track.training.reproducibility import seed_everything
+    from scene_track.training.transfer import init_from
+
+    log.info("run folder: %s", cfg.run_dir)
+    seed_everything(cfg.seed)
+    data = instantiate(cfg.dataset)
+    module = build_module(cfg)
+    if cfg.init_from is not None:
+        init_from(module, cfg.init_from)
+    resume = None if cfg.resume_from is None else prepare_resume(cfg.resume_from, module)
+
+    dry = bool(cfg.trainer.fast_dev_run)
+    if not dry:
+        OmegaConf.save(cfg, f"{cfg.run_dir}/config.yaml", resolve=True)
+    trainer: pl.Trainer = instantiate(
+        cfg.trainer,
+        callbacks=[instantiate(node) for node in cfg.callbacks.values()],
+        loggers=[] if dry else [instantiate(node) for node in cfg.logger.values()],
+    )
+    trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
+    return objective(trainer, cfg.monitor.metric)
+
+
+def objective(trainer: pl.Trainer, metric: str) -> float:
+    """The best value of the monitor, what a sweep compares.
+
+    Raises:
+        ValueError: the run has no finite value of it (a NaN returned to a sampler would kill the sweep).
+    """
+    best = getattr(trainer.checkpoint_callback, "best_model_score", None)
+    value = trainer.callback_metrics.get(metric) if best is None else best
+    if value is None or not math.isfinite(float(value)):
+        raise ValueError(
+            f"the run ended without a finite {metric} (found {value}): it needs at least one validation,"
+            " see trainer.limit_val_batches and trainer.check_val_every_n_epoch"
+        )
+    return float(value)
+
+
+def main() -> None:
+    """The command line."""
+    run_main("config", train)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,76 @@
+"""Keeps the backbone in the state that its schedule says, in every epoch and after every resume.
+
+Special here: nothing is remembered. ``Backbone.frozen_at(epoch)`` is asked when training starts (a
+resume in the middle of an epoch has no epoch start) and at every epoch start, so the state cannot
+get lost.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.strategies import DDPStrategy
+
+from scene_track.models.backbones.base import Backbone
+
+log = logging.getLogger(__name__)
+
+
+class BackboneFreezing(pl.Callback):
+    """Applies the freeze schedule of ``module.model.backbone``."""
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Check that the schedule works with the strategy; freeze for good what never thaws.
+
+        Raises:
+            ValueError: the backbone thaws during the run and the DDP strategy would not notice.
+        """
+        backbone = _backbone(pl_module)
+        if backbone is None or stage != "fit":
+            return
+        if backbone.unfreeze_after is None:
+            backbone.set_frozen(
+                backbone.freeze
+            )  # before DDP looks for parameters that need a gradient
+        elif (
+            backbone.unfreeze_after > 0
+            and isinstance(trainer.strategy, DDPStrategy)
+            and not trainer.strategy._ddp_kwargs.get("find_unused_parameters", False)
+        ):
+            # DDP lists the parameters once: a backbone frozen later leaves gradients it waits for
+            raise ValueError(
+                f"model.backbone.unfreeze_after={backbone.unfreeze_after} needs"
+                " trainer.strategy=ddp_find_unused_parameters_true"
+            )
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Set the state of the epoch that training begins or continues in."""
+        self._apply(trainer, pl_module, announce=True)
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Set the state of the new epoch."""
+        self._apply(trainer, pl_module, announce=False)
+
+    def _apply(self, trainer: pl.Trainer, pl_module: Any, *, announce: bool) -> None:
+        backbone = _backbone(pl_module)
+        if backbone is None:
+            return
+        epoch = trainer.current_epoch
+        frozen = backbone.frozen_at(epoch)
+        changed = frozen != backbone.frozen
+        if changed:
+            backbone.set_frozen(frozen)
+        if changed or announce:
+            until = (
+                f" until epoch {backbone.unfreeze_after}"
+                if frozen and backbone.unfreeze_after
+                else ""
+            )
+            log.info("epoch %d: backbone %s%s", epoch, "frozen" if frozen else "trains", until)
+
+
+def _backbone(module: Any) -> Backbone | None:
+    backbone = getattr(getattr(module, "model", None), "backbone", None)
+    return backbone if isinstance(backbone, Backbone) else None

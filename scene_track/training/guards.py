@@ -1,0 +1,109 @@
+"""Stops a run whose numbers are no longer numbers, before anything of it is saved.
+
+Special here: on a GPU looking at a loss makes the processor wait for it. There the finiteness of
+every loss stays on the device and is looked at every few steps and before every checkpoint; on a
+CPU every step.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import pytorch_lightning as pl
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from scene_track.training.checkpointing import NonFiniteError
+
+
+class NonFiniteGuard(pl.Callback):
+    """Raises ``NonFiniteError`` with the batch that gave a NaN or infinite loss.
+
+    No checkpoint is written once a loss was not finite, nor while a weight is not.
+    """
+
+    def __init__(self, *, every_n_steps: Annotated[int, Field(ge=1)]) -> None:
+        """Store the interval.
+
+        Args:
+            every_n_steps: batches between two looks on a GPU; on a CPU every batch is looked at.
+        """
+        self.every_n_steps = every_n_steps
+        self._batch: Any = None
+        self._place = ""
+        self._waiting: list[tuple[Tensor, Any, Any, str]] = []
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Remember which batch is trained."""
+        self._batch = batch
+        self._place = (
+            f"epoch {trainer.current_epoch}, batch {batch_idx}, step {trainer.global_step}"
+        )
+
+    def on_before_backward(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor
+    ) -> None:
+        """Note whether the loss is finite, before a step is made of it.
+
+        Raises:
+            NonFiniteError: it is not.
+        """
+        sequences = getattr(self._batch, "sequence_ids", None)
+        frames = getattr(self._batch, "frame_indices", None)
+        self._waiting.append((loss.detach(), sequences, frames, self._place))
+        if loss.device.type == "cpu" or len(self._waiting) >= self.every_n_steps:
+            self._look()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Look at what is left."""
+        self._look()
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Refuse to save numbers that are none.
+
+        Raises:
+            NonFiniteError: a loss since the last look or a weight is not finite.
+        """
+        self._look()
+        floats = [p for p in pl_module.parameters() if p.is_floating_point() and p.numel()]
+        sums = torch.stack(
+            [p.detach().sum(dtype=torch.float64).to("cpu", non_blocking=True) for p in floats]
+        )
+        if not bool(sums.isfinite().all()):
+            bad = [
+                n for n, p in pl_module.named_parameters() if not bool(p.detach().isfinite().all())
+            ]
+            if bad:
+                raise NonFiniteError(
+                    f"{len(bad)} weights such as {bad[0]} are not finite after {self._place}"
+                    f" ({_describe_batch(self._batch)}): a gradient overflowed;"
+                    " nothing of it was saved. Lower optimizer.lr, or set trainer.precision=32-true"
+                )
+
+    def _look(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        if not waiting:
+            return
+        losses = torch.stack([loss for loss, *_ in waiting]).tolist()  # the one wait for the device
+        for value, (_, sequences, frames, place) in zip(losses, waiting, strict=True):
+            if value - value != 0:  # true for NaN and both infinities
+                raise NonFiniteError(
+                    f"the loss is {value} at {place}: {_describe(sequences, frames)}."
+                    " Look at these frames, lower optimizer.lr, or set trainer.precision=32-true"
+                )
+
+
+def _describe_batch(batch: Any) -> str:
+    return _describe(getattr(batch, "sequence_ids", None), getattr(batch, "frame_indices", None))
+
+
+def _describe(sequences: Any, frames: Any) -> str:
+    if sequences is None or frames is None:
+        return "a batch without sequence ids"
+    clips = zip(sequences, torch.as_tensor(frames).tolist(), strict=True)
+    return "; ".join(f"sequence {name} frames {numbers}" for name, numbers in clips)

@@ -1,0 +1,176 @@
+"""The one LightningModule: whatever the dataset, the model and the head.
+
+It moves batches through model, criterion and evaluator, and owns nothing of their meaning. What is special:
+
+* **Normalisation that adds up.** Losses are sums divided by the number of objects. Under gradient
+  accumulation the mean of the micro-batches' ratios is not the ratio of the whole, so each micro-batch is
+  weighted by its own count and the gradients are divided by the total before they are clipped.
+* **Streaming validation.** Validation windows come in the order of the video; what one leaves behind
+  (``SceneState``) goes into the next of the same sequence, so the metric is that of a whole video.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+
+from scene_track.data.batch import SceneBatch
+from scene_track.models.scene import SceneModel, SceneState
+from scene_track.tracking.evaluator import SceneEvaluator
+
+logger = logging.getLogger(__name__)
+
+
+class TrackingModule(pl.LightningModule):
+    """Training and validation of any model, head and criterion."""
+
+    def __init__(
+        self,
+        *,
+        model: SceneModel,
+        criterion: nn.Module,
+        evaluator: SceneEvaluator,
+        denoiser: nn.Module | None = None,
+        optimizer: Any = None,
+        scheduler: Any = None,
+        hyper_parameters: dict[str, Any] | None = None,
+    ) -> None:
+        """Assemble the module.
+
+        Args:
+            model: frames to predictions.
+            criterion: predictions and batch to losses.
+            evaluator: predictions of whole sequences to metrics.
+            denoiser: makes denoising queries; None trains without.
+            optimizer: callable that takes this module and returns an optimiser.
+            scheduler: callable that takes the optimiser and ``total_steps``; None keeps the rate.
+            hyper_parameters: the resolved configuration as plain containers, stored in checkpoints.
+        """
+        super().__init__()
+        self.model, self.criterion, self.denoiser = model, criterion, denoiser
+        self.evaluator = evaluator
+        self._optimizer, self._scheduler = optimizer, scheduler
+        self._stream: tuple[str, SceneState] | None = None
+        self._window_first: Tensor | None = None
+        self._window_total: Tensor | None = None
+        if hyper_parameters is not None:
+            self.save_hyperparameters(hyper_parameters)
+
+    @property
+    def lambda_dn(self) -> float:
+        """Weight of the denoising losses; 0 without a denoiser."""
+        return 0.0 if self.denoiser is None else float(self.denoiser.lambda_dn)  # type: ignore[arg-type]
+
+    def on_fit_start(self) -> None:
+        """Batches are laid out for the convolutions of the device."""
+        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def losses(self, batch: SceneBatch, *, state: SceneState | None = None, denoise: bool) -> Any:
+        """Predictions, losses by name, and the state after the batch."""
+        queries = None
+        if denoise and self.denoiser is not None and self.lambda_dn > 0:
+            queries = self.denoiser(
+                batch.boxes.flatten(0, 1),
+                batch.labels.flatten(0, 1),
+                (batch.valid & ~batch.padding_mask.unsqueeze(-1)).flatten(0, 1),
+                self.model.num_queries,
+            )
+        seconds = batch.frame_indices.float() / batch.frame_rate.unsqueeze(1)
+        predictions, state = self.model(batch.frames, seconds, batch.padding_mask, queries, state)
+        # Losses in float32, also inside autocast.
+        with torch.autocast(batch.frames.device.type, enabled=False):
+            losses = self.criterion(
+                predictions,
+                batch,
+                model=self.model,
+                lambda_dn=self.lambda_dn,
+            )
+        return predictions, losses, state
+
+    def training_step(self, batch: SceneBatch, batch_idx: int) -> Tensor:
+        """One (micro-)batch."""
+        _, losses, _ = self.losses(batch, denoise=True)
+        self.log_dict(
+            {f"train/{name}": value for name, value in losses.items() if name != "total"},
+            batch_size=len(batch.sequence_ids),
+        )
+        self.log("train/loss", losses["total"].detach(), batch_size=len(batch.sequence_ids))
+        return self._weigh(losses["total"], losses["num_targets"])
+
+    def _weigh(self, loss: Tensor, num_targets: Tensor) -> Tensor:
+        """Turn the micro-batch's mean into its share of the accumulated window (see the header)."""
+        if self.trainer.accumulate_grad_batches == 1:
+            return loss
+        from scene_track.objectives.scene_criterion import mean_over_processes
+
+        count = mean_over_processes(num_targets).clamp(min=1.0)
+        if self._window_first is None or self._window_total is None:
+            self._window_first, self._window_total = count, torch.zeros_like(count)
+        self._window_total = self._window_total + count
+        return loss * (count / self._window_first)
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Divide the accumulated gradients by the window's count of objects, before clipping."""
+        if self._window_first is None or self._window_total is None:
+            return
+        # Lightning has divided each loss by the number of micro-batches.
+        scale = self._window_first * self.trainer.accumulate_grad_batches / self._window_total
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    parameter.grad.mul_(scale)
+        self._window_first = self._window_total = None
+
+    def on_validation_epoch_start(self) -> None:
+        """Start with no sequence open."""
+        self._stream = None
+        self.evaluator.reset()
+
+    def validation_step(self, batch: SceneBatch, batch_idx: int) -> None:
+        """One window of a streamed sequence."""
+        sequence = batch.sequence_ids[0]
+        known = self._stream is not None and self._stream[0] == sequence
+        state = self._stream[1] if known and self._stream is not None else None
+        predictions, losses, state = self.losses(batch, state=state, denoise=False)
+        self._stream = (sequence, state)
+        self.evaluator.update(self.model, predictions, batch)
+        self.log_dict(
+            {
+                f"val/{'loss' if name == 'total' else name}": value
+                for name, value in losses.items()
+                if not name.startswith("num_")
+            },
+            batch_size=1,
+            sync_dist=True,
+        )
+
+    def on_validation_epoch_end(self) -> None:
+        """Metrics of the whole sequences, and the picture."""
+        metrics = self.evaluator.compute()
+        self.log_dict({f"val/{name}": value for name, value in metrics.items()})
+        picture = self.evaluator.picture()
+        if picture is not None and self.trainer.is_global_zero:
+            for log in self.trainer.loggers:
+                experiment = getattr(log, "experiment", None)
+                if hasattr(experiment, "add_image"):
+                    experiment.add_image(  # type: ignore[union-attr]
+                        "val/tracks", picture, self.global_step, dataformats="HWC"
+                    )
+
+    def configure_optimizers(self) -> Any:
+        """The configured optimiser, and its schedule by step."""
+        if self._optimizer is None:
+            return None
+        optimizer = self._optimizer(self)
+        if self._scheduler is None:
+            return optimizer
+        steps = int(self.trainer.estimated_stepping_batches)
+        scheduler = self._scheduler(optimizer, total_steps=steps)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }

@@ -1,0 +1,137 @@
+"""Which parameter gets which learning rate and weight decay, proven disjoint and complete.
+
+Special here: whether a parameter is *frozen* plays no part. A backbone that thaws in epoch 3 must
+already be in the optimiser in epoch 0, otherwise it never trains, silently. Parameters without a
+gradient are skipped by the optimiser anyway.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import nn
+
+log = logging.getLogger(__name__)
+
+BACKBONE = "model.backbone"
+
+
+def decays(owner: nn.Module, leaf: str, parameter: nn.Parameter) -> bool:
+    """Whether weight decay applies: only to matrices that multiply activations.
+
+    Biases, 1-D parameters, norms, embeddings, and bare parameters such as tokens, learned queries
+    and position tables are free of it: pulling those to zero does not regularise a function, it
+    only biases them.
+
+    Args:
+        owner: the module that holds the parameter.
+        leaf: the parameter's name inside its owner.
+        parameter: the parameter.
+    """
+    if parameter.ndim < 2 or "weight" not in leaf:
+        return False
+    return (
+        not isinstance(owner, nn.Embedding | nn.EmbeddingBag) and "Norm" not in type(owner).__name__
+    )
+
+
+def build_parameter_groups(
+    module: nn.Module,
+    *,
+    lr: float,
+    weight_decay: float,
+    backbone_lr_scale: float = 1.0,
+    lr_scales: Mapping[str, float] | None = None,
+) -> list[dict[str, Any]]:
+    """Split all parameters of ``module`` into optimiser groups.
+
+    Args:
+        module: usually the LightningModule; its backbone lives at ``model.backbone``.
+        lr: base learning rate.
+        weight_decay: decay of the parameters that ``decays`` names; 0 for all others.
+        backbone_lr_scale: factor on the rate of ``model.backbone``.
+        lr_scales: factor per dotted prefix, such as ``{"model.decoder": 0.5}``; the longest
+            matching prefix wins, also inside the backbone, and replaces a shorter one's factor.
+
+    Returns:
+        Groups with ``params``, ``lr``, ``weight_decay`` and ``name`` (``<prefix>/decay`` or
+        ``<prefix>/no_decay``), in order of first appearance; empty groups are left out.
+
+    Raises:
+        ValueError: a prefix matches no parameter, or the module has none.
+    """
+    scales = {BACKBONE: backbone_lr_scale, **(lr_scales or {})}
+    owners = dict(module.named_modules())
+    groups: dict[str, dict[str, Any]] = {}
+    used: set[str] = set()
+    for name, parameter in module.named_parameters():
+        path, _, leaf = name.rpartition(".")
+        prefix = max(
+            (p for p in scales if (name + ".").startswith(p + ".")), key=len, default="base"
+        )
+        used.add(prefix)
+        decay = decays(owners[path], leaf, parameter)
+        key = f"{prefix}/{'decay' if decay else 'no_decay'}"
+        group = groups.setdefault(
+            key,
+            {
+                "params": [],
+                "lr": lr * scales.get(prefix, 1.0),
+                "weight_decay": weight_decay if decay else 0.0,
+                "name": key,
+            },
+        )
+        group["params"].append(parameter)
+    unmatched = [prefix for prefix in lr_scales or {} if prefix not in used]
+    if BACKBONE not in used and backbone_lr_scale != 1.0:
+        unmatched.append(f"{BACKBONE} (optimizer.backbone_lr_scale={backbone_lr_scale:g})")
+    if unmatched:
+        known = sorted({".".join(name.split(".")[:2]) for name, _ in module.named_parameters()})
+        raise ValueError(
+            f"optimizer.lr_scales: no parameter below {', '.join(unmatched)};"
+            f" there are {', '.join(known)}"
+        )
+    result = list(groups.values())
+    check_parameter_groups(module, result)
+    log.info("parameter groups:\n%s", parameter_table(result))
+    return result
+
+
+def check_parameter_groups(module: nn.Module, groups: Sequence[Mapping[str, Any]]) -> None:
+    """Prove that every parameter of ``module`` is in exactly one group and nothing else is in any.
+
+    Raises:
+        ValueError: names the parameters that are missing or double, or counts foreign ones.
+    """
+    names = {id(parameter): name for name, parameter in module.named_parameters()}
+    if not names:
+        raise ValueError(f"{type(module).__name__} has no parameters to optimise")
+    listed = [id(parameter) for group in groups for parameter in group["params"]]
+    missing = [name for key, name in names.items() if key not in set(listed)]
+    double = sorted({names.get(key, "?") for key in listed if listed.count(key) > 1})
+    foreign = sum(key not in names for key in listed)
+    if missing or double or foreign:
+        raise ValueError(
+            f"parameter groups are no partition: missing {missing}, in several groups {double},"
+            f" {foreign} of another module"
+        )
+
+
+def parameter_table(groups: Sequence[Mapping[str, Any]]) -> str:
+    """One line per group: name, rate, decay, tensors, parameters, how many are frozen now."""
+    width = max(len(group["name"]) for group in groups)
+    lines = [
+        f"{'group':<{width}}  {'lr':>9}  {'decay':>7}  {'tensors':>7}  {'parameters':>12}  frozen"
+    ]
+    for group in groups:
+        count = sum(parameter.numel() for parameter in group["params"])
+        frozen = sum(
+            parameter.numel() for parameter in group["params"] if not parameter.requires_grad
+        )
+        lines.append(
+            f"{group['name']:<{width}}  {group['lr']:>9.3g}  {group['weight_decay']:>7.3g}"
+            f"  {len(group['params']):>7}  {count:>12,}  {frozen:,}"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,65 @@
+"""Chooses the number format of training from what the machine can do natively.
+
+Special here: bf16 is not taken because PyTorch accepts it (it does everywhere) but because the
+processor has instructions for it; emulated bf16 is slower than fp32.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+
+log = logging.getLogger(__name__)
+
+PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed")
+
+
+def cpu_has_bf16() -> bool:
+    """Whether this CPU multiplies bf16 natively (AVX-512 BF16 or AMX)."""
+    has_amx = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)()
+    has_avx = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
+    return bool(has_amx or has_avx)
+
+
+def resolve_precision(precision: str, accelerator: str) -> str:
+    """The precision to train with.
+
+    Args:
+        precision: ``auto``, ``32-true``, ``bf16-mixed`` or ``16-mixed``.
+        accelerator: ``cpu``, ``gpu`` or ``auto``.
+
+    Returns:
+        ``32-true``, ``bf16-mixed`` or ``16-mixed``. ``auto`` is bf16-mixed where it is native, else
+        32-true. On a CPU ``16-mixed`` falls back to what ``auto`` gives, with a warning.
+
+    Raises:
+        ValueError: ``precision`` is none of the four.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f"trainer.precision={precision}; allowed: {', '.join(PRECISIONS)}")
+    on_gpu = accelerator in ("gpu", "cuda") or (accelerator == "auto" and torch.cuda.is_available())
+    if on_gpu:
+        native = torch.cuda.is_available() and torch.cuda.is_bf16_supported(
+            including_emulation=False
+        )
+    else:
+        native = cpu_has_bf16()
+    best = "bf16-mixed" if native else "32-true"
+    if precision == "auto":
+        log.info(
+            "precision %s (%s %s native bf16)",
+            best,
+            _device(on_gpu),
+            "with" if native else "without",
+        )
+        return best
+    if precision == "16-mixed" and not on_gpu:
+        log.warning("trainer.precision=16-mixed needs a GPU: training with %s instead", best)
+        return best
+    log.info("precision %s, as asked for", precision)
+    return precision
+
+
+def _device(on_gpu: bool) -> str:
+    return "GPU" if on_gpu else "CPU"

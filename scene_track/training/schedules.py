@@ -1,0 +1,102 @@
+"""Learning-rate schedules, stepped once per optimiser step.
+
+Special here: the rate is a function of the step alone, written as a plain function, so that torch
+saves only the step counter. A resumed run follows the configuration it was started with, also a
+longer one.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import Annotated
+
+from pydantic import Field
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+log = logging.getLogger(__name__)
+
+
+def warmup_scale(step: int, warmup_steps: int) -> float:
+    """Factor in (0, 1] of a linear warm-up: 1/n for step 0, ..., 1 from step n - 1 on."""
+    return min(1.0, (step + 1) / warmup_steps) if warmup_steps else 1.0
+
+
+def cosine_scale(step: int, *, start: int, total_steps: int, final_scale: float) -> float:
+    """Factor of a half cosine from 1 at step ``start`` to ``final_scale`` at the last step.
+
+    From Loshchilov & Hutter, *SGDR*, ICLR 2017, without restarts. Before ``start`` 1, after the end
+    ``final_scale``.
+    """
+    done = (step - start) / max(1, total_steps - 1 - start)
+    return final_scale + (1 - final_scale) * (1 + math.cos(math.pi * min(1.0, max(0.0, done)))) / 2
+
+
+def warmup_cosine(
+    optimizer: Optimizer,
+    *,
+    total_steps: int,
+    warmup_steps: Annotated[int, Field(ge=0)] | Annotated[float, Field(gt=0, lt=1)],
+    final_scale: Annotated[float, Field(ge=0, le=1)],
+) -> LambdaLR:
+    """Linear warm-up, then a half cosine.
+
+    Args:
+        optimizer: its groups' rates are the peaks.
+        total_steps: optimiser steps of the whole run.
+        warmup_steps: optimiser steps of the warm-up; a fraction below 1 means that share of the
+            run.
+        final_scale: rate of the last step as a share of the peak.
+
+    Returns:
+        A scheduler to be stepped after every optimiser step.
+
+    Raises:
+        ValueError: ``total_steps`` is not a number of steps.
+    """
+    warmup = _warmup(total_steps, warmup_steps)
+
+    def scale(step: int) -> float:
+        return warmup_scale(step, warmup) * cosine_scale(
+            step, start=max(0, warmup - 1), total_steps=total_steps, final_scale=final_scale
+        )
+
+    return LambdaLR(optimizer, scale)
+
+
+def constant(
+    optimizer: Optimizer,
+    *,
+    total_steps: int,
+    warmup_steps: Annotated[int, Field(ge=0)] | Annotated[float, Field(gt=0, lt=1)],
+) -> LambdaLR:
+    """Linear warm-up, then the full rate to the end.
+
+    Args:
+        optimizer: its groups' rates are the peaks.
+        total_steps: optimiser steps of the whole run.
+        warmup_steps: optimiser steps of the warm-up; a fraction below 1 means that share of the
+            run.
+
+    Raises:
+        ValueError: ``total_steps`` is not a number of steps.
+    """
+    warmup = _warmup(total_steps, warmup_steps)
+    return LambdaLR(optimizer, lambda step: warmup_scale(step, warmup))
+
+
+def _warmup(total_steps: int, warmup_steps: int | float) -> int:
+    if not math.isfinite(total_steps) or total_steps < 1:
+        raise ValueError(
+            f"the schedule needs the number of steps of the run, found {total_steps}:"
+            " set trainer.max_epochs to at least 1"
+        )
+    steps = round(warmup_steps * total_steps) if 0 < warmup_steps < 1 else int(warmup_steps)
+    if steps >= total_steps:
+        log.warning(
+            "scheduler.warmup_steps=%s but the run has only %d steps: the full rate is not reached",
+            warmup_steps,
+            total_steps,
+        )
+    return steps

@@ -1,0 +1,1 @@
+"""Boxes, identities and trails drawn on frames."""

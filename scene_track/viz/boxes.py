@@ -1,0 +1,376 @@
+"""Boxes, identities and trails on frames, and frames side by side. Arrays in, arrays out, no torch.
+
+An identity keeps its colour in every frame, panel, clip and run: the colour is a function of the
+number alone. Numbers that follow each other, as neighbours on a stage do, are far apart in hue.
+"""
+
+from __future__ import annotations
+
+import colorsys
+from collections import deque
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+Frame = NDArray[np.uint8]
+Colour = tuple[int, int, int]
+_Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
+
+INK: Colour = (235, 235, 235)
+PAPER: Colour = (24, 24, 28)
+NO_IDENTITY: Colour = (170, 170, 170)
+_GOLDEN_RATIO = 0.618033988749895
+
+
+def check_frame(frame: ArrayLike) -> Frame:
+    """Return ``frame`` as an array if it is a picture.
+
+    Args:
+        frame: ``[H, W, 3]`` uint8 RGB.
+
+    Raises:
+        ValueError: another shape or type.
+    """
+    array = np.asarray(frame)
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
+        raise ValueError(
+            f"a frame is a [H, W, 3] uint8 RGB array, not {list(array.shape)} of {array.dtype}"
+        )
+    return array
+
+
+def colour_of(track_id: int) -> Colour:
+    """RGB 0-255 of an identity, the same everywhere; negative numbers (no identity) are grey."""
+    if track_id < 0:
+        return NO_IDENTITY
+    # steps of the golden ratio never repeat a hue and keep any run of numbers well apart
+    hue = (0.02 + track_id * _GOLDEN_RATIO) % 1.0
+    # two saturations tell hues apart that come close after many identities
+    rgb = colorsys.hsv_to_rgb(hue, (0.85, 0.6)[track_id // 13 % 2], 1.0)
+    # blues and purples are mixed with white until they stand out from a dark stage
+    luminance = _luminance(rgb)
+    white = max(0.0, (0.5 - luminance) / (1 - luminance))
+    red, green, blue = (round(255 * (white + (1 - white) * channel)) for channel in rgb)
+    return red, green, blue
+
+
+def resize_width(frame: ArrayLike, width: int) -> Frame:
+    """The frame at ``width`` pixels, its aspect kept (bicubic up, area-like down).
+
+    Args:
+        frame: ``[H, W, 3]`` uint8 RGB.
+        width: new width in pixels, >= 1.
+    """
+    array = check_frame(frame)
+    height = max(1, round(array.shape[0] * width / array.shape[1]))
+    if array.shape[:2] == (height, width):
+        return array.copy()
+    return np.asarray(Image.fromarray(array).resize((width, height), Image.Resampling.LANCZOS))
+
+
+def draw_boxes(
+    frame: ArrayLike,
+    boxes: ArrayLike,
+    ids: ArrayLike | None = None,
+    scores: ArrayLike | None = None,
+    dashed: ArrayLike | None = None,
+) -> Frame:
+    """A copy of the frame with boxes and their labels.
+
+    Boxes are drawn from back to front (a lower edge is nearer), and all labels after all boxes.
+
+    Args:
+        frame: ``[H, W, 3]`` uint8 RGB.
+        boxes: ``[N, 4]`` cxcywh, 0-1 of the frame; may reach over the border.
+        ids: ``[N]`` identities, which choose the colours and are written; negative or ``None`` =
+            none.
+        scores: ``[N]`` 0-1, written as percent.
+        dashed: ``[N]`` bool, boxes to draw with a broken line.
+
+    Returns:
+        ``[H, W, 3]`` uint8 RGB.
+
+    Raises:
+        ValueError: a shape does not fit.
+    """
+    picture = Image.fromarray(check_frame(frame))
+    corners, numbers = _corners(boxes, picture.size), _per_box(ids, "ids", boxes)
+    marks, broken = _per_box(scores, "scores", boxes), _per_box(dashed, "dashed", boxes)
+    draw = ImageDraw.Draw(picture)
+    line = max(1, round(picture.width / 220))
+    font = _font(max(10, round(picture.width / 36)))
+    order = np.argsort(corners[:, 3], kind="stable")
+    colours = (
+        [NO_IDENTITY] * len(order) if numbers is None else [colour_of(int(i)) for i in numbers]
+    )
+    for n in order:
+        x0, y0, x1, y1 = (float(v) for v in corners[n])
+        if broken is not None and bool(broken[n]):
+            _dashed_rectangle(draw, (x0, y0, x1, y1), colours[n], line)
+        else:
+            draw.rectangle((x0, y0, x1, y1), outline=colours[n], width=line)
+    taken: list[tuple[float, float, float, float]] = []
+    for n in order:
+        words = []
+        if numbers is not None and numbers[n] >= 0:
+            words.append(str(int(numbers[n])))
+        if marks is not None:
+            words.append(f"{100 * float(marks[n]):.0f}%")
+        if words:
+            _label(picture, " ".join(words), corners[n], colours[n], font, taken)
+    return np.asarray(picture)
+
+
+class Trails:
+    """The ways of the feet: remembers where each identity stood, and draws it.
+
+    Feed it every frame of a video in order; one object per video.
+    """
+
+    def __init__(self, length: int = 30) -> None:
+        """Start without memory.
+
+        Args:
+            length: frames that a trail reaches back, >= 2.
+
+        Raises:
+            ValueError: ``length`` is below 2.
+        """
+        if length < 2:
+            raise ValueError(f"a trail needs at least 2 frames, not {length}")
+        self._length = length
+        self._points: dict[int, deque[tuple[int, float, float]]] = {}
+        self._frame = 0
+
+    def update(self, boxes: ArrayLike, ids: ArrayLike) -> None:
+        """Remember the middle of the lower edges of this frame's boxes.
+
+        Args:
+            boxes: ``[N, 4]`` cxcywh, 0-1 of the frame.
+            ids: ``[N]`` identities; negative ones leave no trail.
+        """
+        array = _boxes(boxes)
+        numbers = _per_box(ids, "ids", boxes)
+        assert numbers is not None
+        self._frame += 1
+        for box, number in zip(array, numbers, strict=True):
+            if number >= 0:
+                trail = self._points.setdefault(int(number), deque(maxlen=self._length))
+                trail.append((self._frame, float(box[0]), float(box[1] + box[3] / 2)))
+        oldest = self._frame - self._length
+        for number in list(self._points):
+            trail = self._points[number]
+            while trail and trail[0][0] <= oldest:
+                trail.popleft()
+            if not trail:
+                del self._points[number]
+
+    def draw(self, frame: ArrayLike) -> Frame:
+        """A copy of ``[H, W, 3]`` uint8 RGB with the trails, fading into the past."""
+        base = Image.fromarray(check_frame(frame)).convert("RGBA")
+        layer = Image.new("RGBA", base.size, (0, 0, 0, 0))
+        draw = ImageDraw.Draw(layer)
+        line = max(1, round(base.width / 250))
+        for number, trail in self._points.items():
+            points = list(trail)
+            for (_, x0, y0), (when, x1, y1) in zip(points, points[1:], strict=False):
+                fade = 1 - (self._frame - when) / self._length
+                ends = (x0 * base.width, y0 * base.height, x1 * base.width, y1 * base.height)
+                draw.line(ends, fill=(*colour_of(number), round(60 + 195 * fade)), width=line)
+        return np.asarray(Image.alpha_composite(base, layer).convert("RGB"))
+
+
+def text_bar(width: int, text: str, height: int = 24) -> Frame:
+    """``[height, width, 3]`` uint8 bar with one line of text, cut with an ellipsis if too long."""
+    bar = Image.new("RGB", (width, height), PAPER)
+    draw = ImageDraw.Draw(bar)
+    font = _font(round(height * 0.62))
+    if draw.textlength(text, font=font) > width - 12:
+        while text and draw.textlength(f"{text}…", font=font) > width - 12:
+            text = text[:-1]
+        text = f"{text}…"
+    draw.text((6, height / 2), text, fill=INK, font=font, anchor="lm")
+    return np.asarray(bar)
+
+
+def side_by_side(
+    prediction: ArrayLike,
+    truth: ArrayLike,
+    titles: tuple[str, str] = ("prediction", "ground truth"),
+    gap: int = 4,
+) -> Frame:
+    """Two frames of the same size beside each other, each with its name in the corner.
+
+    Args:
+        prediction: ``[H, W, 3]`` uint8 RGB, goes left.
+        truth: ``[H, W, 3]`` uint8 RGB, goes right.
+        titles: what to write into the lower left corners.
+        gap: pixels between the two.
+
+    Returns:
+        ``[H, 2 W + gap, 3]`` uint8 RGB.
+
+    Raises:
+        ValueError: the sizes differ.
+    """
+    left, right = check_frame(prediction), check_frame(truth)
+    if left.shape != right.shape:
+        raise ValueError(
+            "frames beside each other must have one size, not"
+            f" {left.shape[0]}x{left.shape[1]} and {right.shape[0]}x{right.shape[1]}"
+        )
+    panels = []
+    for frame, title in ((left, titles[0]), (right, titles[1])):
+        picture = Image.fromarray(frame)
+        font = _font(max(10, round(picture.width / 36)))
+        floor = np.array([0, picture.height, picture.width, picture.height], np.float64)
+        _label(picture, title, floor, PAPER, font, [])
+        panels.append(np.asarray(picture))
+    between = np.full((left.shape[0], gap, 3), PAPER, np.uint8)
+    return np.concatenate((panels[0], between, panels[1]), axis=1)
+
+
+def contact_sheet(
+    frames: Sequence[ArrayLike],
+    columns: int,
+    captions: Sequence[str] | None = None,
+    header: str = "",
+    gap: int = 8,
+) -> Frame:
+    """Frames in a grid, row by row; cells are as large as the largest frame.
+
+    Args:
+        frames: at least one ``[H, W, 3]`` uint8 RGB; sizes may differ.
+        columns: cells per row, >= 1; fewer frames than columns give a narrower sheet.
+        captions: one line of text above each frame.
+        header: one line of text above the sheet; empty for none.
+        gap: pixels around each cell.
+
+    Returns:
+        ``[H', W', 3]`` uint8 RGB.
+
+    Raises:
+        ValueError: no frames, no columns, or another number of captions than frames.
+    """
+    if not frames or columns < 1:
+        raise ValueError(
+            f"a contact sheet needs frames and columns, not {len(frames)} and {columns}"
+        )
+    if captions is not None and len(captions) != len(frames):
+        raise ValueError(f"{len(captions)} captions for {len(frames)} frames")
+    arrays = [check_frame(frame) for frame in frames]
+    if captions is not None:
+        arrays = [
+            np.concatenate((text_bar(array.shape[1], caption), array))
+            for array, caption in zip(arrays, captions, strict=True)
+        ]
+    columns = min(columns, len(arrays))
+    rows = -(-len(arrays) // columns)
+    height, width = (max(array.shape[axis] for array in arrays) for axis in (0, 1))
+    size = (rows * (height + gap) + gap, columns * (width + gap) + gap, 3)
+    sheet = np.full(size, PAPER, np.uint8)
+    for n, array in enumerate(arrays):
+        top, left = gap + n // columns * (height + gap), gap + n % columns * (width + gap)
+        sheet[top : top + array.shape[0], left : left + array.shape[1]] = array
+    if header:
+        sheet = np.concatenate((text_bar(sheet.shape[1], header, 34), sheet))
+    return sheet
+
+
+def _font(size: int) -> _Font:
+    return ImageFont.load_default(size=size)
+
+
+def _boxes(boxes: ArrayLike) -> NDArray[np.float64]:
+    array = np.asarray(boxes, np.float64)
+    if array.size == 0:
+        return np.zeros((0, 4))
+    if array.ndim != 2 or array.shape[1] != 4:
+        raise ValueError(f"boxes are [N, 4] cxcywh, not {list(array.shape)}")
+    return array
+
+
+def _corners(boxes: ArrayLike, size: tuple[int, int]) -> NDArray[np.float64]:
+    """``[N, 4]`` pixel corners (x0, y0, x1, y1), ordered even where a size is negative."""
+    array = _boxes(boxes)
+    half = np.abs(array[:, 2:]) / 2
+    corners = np.concatenate((array[:, :2] - half, array[:, :2] + half), axis=1)
+    # NaN has no place on a picture; far outside values overflow the drawing library
+    corners = np.nan_to_num(corners, nan=-1.0).clip(-2, 3)
+    return corners * np.array([size[0], size[1], size[0], size[1]], np.float64)
+
+
+def _per_box(values: ArrayLike | None, name: str, boxes: ArrayLike) -> NDArray | None:
+    if values is None:
+        return None
+    array, count = np.asarray(values), len(_boxes(boxes))
+    if array.shape != (count,):
+        raise ValueError(f"{name} must hold one value per box: {count} boxes, {list(array.shape)}")
+    return array
+
+
+def _dashed_rectangle(
+    draw: ImageDraw.ImageDraw, box: tuple[float, float, float, float], colour: Colour, line: int
+) -> None:
+    x0, y0, x1, y1 = box
+    dash = 4.0 * line
+    for ax, ay, bx, by in ((x0, y0, x1, y0), (x1, y0, x1, y1), (x0, y1, x1, y1), (x0, y0, x0, y1)):
+        length = max(abs(bx - ax), abs(by - ay))
+        start = 0.0
+        while start < length:
+            a, b = start / length, min(1.0, (start + dash) / length)
+            ends = (ax + a * (bx - ax), ay + a * (by - ay), ax + b * (bx - ax), ay + b * (by - ay))
+            draw.line(ends, fill=colour, width=line)
+            start += 2 * dash
+
+
+def _label(
+    picture: Image.Image,
+    text: str,
+    box: NDArray[np.float64],
+    colour: Colour,
+    font: _Font,
+    taken: list[tuple[float, float, float, float]],
+) -> None:
+    """Text on a chip above ``box``, or at another corner of it if earlier chips are there.
+
+    ``taken`` holds the chips so far (x0, y0, x1, y1) and receives this one.
+    """
+    draw = ImageDraw.Draw(picture)
+    left, top, right, bottom = draw.textbbox((0, 0), text, font=font, anchor="ls")
+    width, height = right - left + 4, bottom - top + 4
+    x0, y0, x1, y1 = (float(v) for v in box)
+    places = [
+        (x0, y0 - height),
+        (x1 - width, y0 - height),
+        (x0, y1),
+        (x1 - width, y1),
+        (x0, y0 - 2 * height),
+        (x0, y0),
+    ]
+    chips = []
+    for left_edge, top_edge in places:
+        x = min(max(left_edge, 0), picture.width - width)
+        y = min(max(top_edge, 0), picture.height - height)
+        chips.append((x, y, x + width, y + height))
+    free = [
+        chip
+        for chip in chips
+        if all(
+            chip[2] <= other[0] or other[2] <= chip[0] or chip[3] <= other[1] or other[3] <= chip[1]
+            for other in taken
+        )
+    ]
+    x, y, end_x, end_y = (free or chips)[0]
+    taken.append((x, y, end_x, end_y))
+    draw.rectangle((x, y, end_x - 1, end_y - 1), fill=colour)
+    bright = _luminance((colour[0] / 255, colour[1] / 255, colour[2] / 255)) > 0.45
+    ink = PAPER if bright else INK
+    draw.text((x + 2 - left, y + 2 - top), text, fill=ink, font=font, anchor="ls")
+
+
+def _luminance(rgb: tuple[float, float, float]) -> float:
+    """0-1 perceived brightness (ITU-R BT.601 weights)."""
+    return 0.299 * rgb[0] + 0.587 * rgb[1] + 0.114 * rgb[2]

@@ -1,0 +1,31 @@
+"""Fixtures for all tests: where things are, and small machines are kept quiet."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+# Two test processes with a pool of threads each would fight for two cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def repo_root() -> Path:
+    """The checkout."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real footage and reference numbers beside the checkout."""
+    folder = ROOT.parent / "shared"
+    if not (folder / "golden").is_dir():
+        pytest.skip(
+            "needs the folder 'shared' (real footage, reference numbers) beside the checkout; it is"
+            " not part of the repository, and the small extracts in tests/golden are tested anyway"
+        )
+    return folder

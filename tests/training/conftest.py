@@ -1,0 +1,205 @@
+"""A training run in miniature: real trainer, loader and callbacks; a model that costs nothing."""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+
+from scene_track.data.resumable_loader import ResumableLoader, derive_seed
+from scene_track.models.backbones.base import Backbone, BackboneFeatures
+from scene_track.training.checkpointing import RunCheckpoint
+from scene_track.training.freezing import BackboneFreezing
+from scene_track.training.guards import NonFiniteGuard
+from scene_track.training.optimizers import adamw
+from scene_track.training.reproducibility import StepSeeding, seed_everything
+from scene_track.training.schedules import warmup_cosine
+from scene_track.training.summary import RunCSVLogger, RunSummary
+from scene_track.training.trainer import build_trainer, total_steps
+
+
+class TinyBackbone(Backbone):
+    """Has all that freezing must hold still: weights, running statistics, dropout."""
+
+    def __init__(self, freeze: bool = False, unfreeze_after: int | None = None) -> None:
+        super().__init__(
+            size_multiple=1,
+            mean=(0.5, 0.5, 0.5),
+            std=(0.5, 0.5, 0.5),
+            freeze=freeze,
+            unfreeze_after=unfreeze_after,
+        )
+        self.dim, self.cls_dim, self.stride = 4, 4, 1
+        self.conv = nn.Conv2d(3, 4, 3, padding=1)
+        self.norm = nn.BatchNorm2d(4)
+        self.drop = nn.Dropout(0.2)
+
+    def extract(self, images: Tensor) -> BackboneFeatures:
+        patches = self.drop(self.norm(self.conv(images)))
+        return BackboneFeatures(patches, patches.mean((2, 3)))
+
+
+class TinyModel(nn.Module):
+    def __init__(self, **backbone: Any) -> None:
+        super().__init__()
+        self.backbone = TinyBackbone(**backbone)
+        self.head = nn.Linear(4, 1)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        return self.head(self.backbone(frames).cls)
+
+
+class TinyClips:
+    """Pictures and answers, both drawn from (epoch, index) as the real data does."""
+
+    def __init__(self, length: int = 14) -> None:
+        self.length = length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, Tensor]:
+        generator = torch.Generator().manual_seed(derive_seed(5, *key))
+        frames = torch.randint(0, 256, (3, 4, 4), generator=generator, dtype=torch.uint8)
+        return {"frames": frames, "answer": frames.float().mean() / 255, "key": torch.tensor(key)}
+
+
+class TinyModule(pl.LightningModule):
+    """Draws noise in its steps and counts validations, as the real module does."""
+
+    def __init__(self, *, lr: float = 1e-2, poison: tuple[int, int] | None = None, **backbone: Any):
+        super().__init__()
+        self.model = TinyModel(**backbone)
+        self.lr = lr
+        self.poison = poison
+        self.seen: list[tuple[int, list[int]]] = []
+        self.values: list[float] = []
+        self.stop_at: tuple[int, str] | None = None
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        self.seen.append((int(batch["key"][0, 0]), batch["key"][:, 1].tolist()))
+        noise = 0.1 * torch.randn(len(batch["answer"]), 1)
+        loss = (self.model(batch["frames"]) + noise - batch["answer"].unsqueeze(1)).square().mean()
+        if (self.current_epoch, batch_idx) == self.poison:
+            loss = loss * float("nan")
+        self.log("train/loss", loss)
+        return loss
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        torch.rand(3)  # validation may draw what it likes
+        error = (self.model(batch["frames"]) - batch["answer"].unsqueeze(1)).abs().mean()
+        self.log("val/loss", error)
+        self.log("val/hota", 1 / (1 + error))
+
+    def configure_optimizers(self) -> Any:
+        optimizer = adamw(
+            self,
+            lr=self.lr,
+            betas=[0.9, 0.98],
+            weight_decay=0.02,
+            eps=1e-8,
+            backbone_lr_scale=0.5,
+            lr_scales={},
+        )
+        schedule = partial(warmup_cosine, warmup_steps=3, final_scale=0.02)
+        scheduler = schedule(optimizer, total_steps=total_steps(self.trainer))
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
+
+
+class Stop(pl.Callback):
+    """Raises in a hook of a batch: the run ends in the middle of things."""
+
+    def __init__(self, hook: str, epoch: int, batch: int, error: BaseException) -> None:
+        self.at, self.error = (epoch, batch), error
+        setattr(self, hook, self._strike)
+
+    def _strike(self, trainer: pl.Trainer, module: pl.LightningModule, *rest: Any) -> None:
+        if not trainer.sanity_checking and (trainer.current_epoch, self._batch(trainer)) == self.at:
+            raise self.error
+
+    def _batch(self, trainer: pl.Trainer) -> int:
+        if trainer.validating:
+            return trainer.fit_loop.epoch_loop.val_loop.batch_progress.current.ready - 1
+        return trainer.fit_loop.batch_idx
+
+
+def callbacks(run_dir: Path, *, every_n_steps: int = 50) -> list[pl.Callback]:
+    return [
+        RunCheckpoint(
+            run_dir=str(run_dir), monitor="val/hota", mode="max", every_n_steps=every_n_steps
+        ),
+        RunSummary(run_dir=str(run_dir), monitor="val/hota", mode="max", seed=1),
+        StepSeeding(seed=1),
+        BackboneFreezing(),
+        NonFiniteGuard(every_n_steps=4),
+    ]
+
+
+def trainer(run_dir: Path, *, extra: list[pl.Callback] | None = None, **changes: Any) -> pl.Trainer:
+    every_n_steps = changes.pop("every_n_steps", 50)
+    settings: dict[str, Any] = {
+        "max_epochs": 3,
+        "max_steps": None,
+        "max_time": None,
+        "accelerator": "cpu",
+        "devices": 1,
+        "num_nodes": 1,
+        "strategy": "auto",
+        "precision": "32-true",
+        "accumulate_grad_batches": 1,
+        "gradient_clip_val": 5.0,
+        "limit_train_batches": 1.0,
+        "limit_val_batches": 1.0,
+        "check_val_every_n_epoch": 1,
+        "val_check_interval": 1.0,
+        "num_sanity_val_steps": 0,
+        "log_every_n_steps": 1,
+        "deterministic": False,
+        "benchmark": False,
+        "fast_dev_run": False,
+        "overfit_batches": 0,
+        "detect_anomaly": False,
+        "profiler": None,
+        "enable_progress_bar": False,
+        "default_root_dir": str(run_dir),
+        "callbacks": [*callbacks(run_dir, every_n_steps=every_n_steps), *(extra or [])],
+        "loggers": [RunCSVLogger(run_dir=str(run_dir))],
+    }
+    return build_trainer(**{**settings, **changes})
+
+
+def loaders(num_workers: int = 0, length: int = 14) -> tuple[ResumableLoader, ResumableLoader]:
+    train = ResumableLoader(TinyClips(length), batch_size=2, seed=1, num_workers=num_workers)
+    return train, ResumableLoader(TinyClips(4), batch_size=2, shuffle=False)
+
+
+def fit(
+    run_dir: Path,
+    *,
+    resume: Path | None = None,
+    num_workers: int = 0,
+    module: TinyModule | None = None,
+    **changes: Any,
+) -> TinyModule:
+    """A run; with ``resume`` its continuation in a new process' state."""
+    seed_everything(99 if resume else 1)  # a resumed process starts from other random numbers
+    module = module or TinyModule()
+    train, val = loaders(num_workers)
+    trainer(run_dir, **changes).fit(module, train, val, ckpt_path=str(resume) if resume else None)
+    return module
+
+
+@pytest.fixture(scope="session")
+def tiny() -> ModuleType:
+    """This file's names, for tests that train."""
+    return sys.modules[__name__]

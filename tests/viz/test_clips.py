@@ -1,0 +1,80 @@
+"""Clips: what comes back when the file is read again."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageSequence
+
+from scene_track.viz.clips import write_clip
+
+
+def frames(count: int = 6, height: int = 24, width: int = 40):
+    """A white square that moves right by four pixels a frame."""
+    for n in range(count):
+        frame = np.zeros((height, width, 3), np.uint8)
+        frame[8:16, 4 * n : 4 * n + 8] = 255
+        yield frame
+
+
+def test_gif_round_trip(tmp_path: Path) -> None:
+    path = write_clip(tmp_path / "new" / "clip.gif", frames(), fps=30)
+    with Image.open(path) as clip:
+        assert clip.info["loop"] == 0
+        pictures, durations = [], []
+        for picture in ImageSequence.Iterator(clip):
+            durations.append(picture.info["duration"])
+            pictures.append(np.asarray(picture.convert("RGB")))
+    assert sum(durations) == 200 and set(durations) == {30, 40}  # 6 frames at 30 fps
+    for found, expected in zip(pictures, frames(), strict=True):
+        assert np.abs(found.astype(int) - expected).max() <= 2
+    assert list(path.parent.iterdir()) == [path]  # no half file beside it
+
+
+def test_mp4_round_trip(tmp_path: Path) -> None:
+    av = pytest.importorskip("av")
+    path = write_clip(tmp_path / "clip.mp4", frames(height=65, width=97), fps=29.97)
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        assert float(stream.average_rate) == pytest.approx(29.97, rel=1e-3)
+        found = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
+    assert [frame.shape for frame in found] == [(64, 96, 3)] * 6
+    for n, frame in enumerate(found):
+        columns = np.nonzero(frame[12, :, 0] > 128)[0]
+        assert abs(columns.mean() - (4 * n + 3.5)) < 1.5
+
+
+def test_mp4_without_its_library_says_what_to_install(tmp_path: Path, monkeypatch) -> None:
+    real = importlib.import_module
+
+    def missing(name: str, *arguments):
+        if name == "av":
+            raise ModuleNotFoundError("No module named 'av'")
+        return real(name, *arguments)
+
+    monkeypatch.setattr(importlib, "import_module", missing)
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'scene_track\[video\]'"):
+        write_clip(tmp_path / "clip.mp4", frames(), fps=20)
+
+
+@pytest.mark.parametrize(
+    ("name", "fps", "message"),
+    [("clip.avi", 20, ".gif or .mp4"), ("clip.gif", 60, "0-50"), ("clip.gif", 0, "0-50")],
+)
+def test_bad_options_are_named(tmp_path: Path, name: str, fps: float, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        write_clip(tmp_path / name, frames(), fps=fps)
+    assert not list(tmp_path.iterdir())
+
+
+def test_bad_frames_are_named_and_leave_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no frames"):
+        write_clip(tmp_path / "a.gif", [], fps=20)
+    two_sizes = [np.zeros((4, 4, 3), np.uint8), np.zeros((4, 6, 3), np.uint8)]
+    with pytest.raises(ValueError, match="frame 1 is 4x6, the ones before are 4x4"):
+        write_clip(tmp_path / "a.gif", two_sizes, fps=20)
+    assert not list(tmp_path.iterdir())
