@@ -69,8 +69,8 @@ def score_folders(ground_truth: Path, predictions: Path) -> dict[str, Any]:
         found, _ = read_boxes(predictions / f"{name}.txt", kind="result", length=length)
         counts[name] = count_tracking(TrackingSequence(truth, found, length))
     return {
-        "combined": _plain_metrics(sum(counts.values(), start=TrackingCounts.zero())),
-        "sequences": {name: _plain_metrics(count) for name, count in counts.items()},
+        "combined": plain_metrics(sum(counts.values(), start=TrackingCounts.zero())),
+        "sequences": {name: plain_metrics(count) for name, count in counts.items()},
     }
 
 
@@ -203,7 +203,7 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:_SHOWN_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
-def _plain_metrics(counts: Any) -> dict[str, Any]:
+def plain_metrics(counts: Any) -> dict[str, Any]:
     """Metrics with lists in place of arrays, ready for JSON."""
     from scene_track.metrics.tracking import tracking_metrics
 

@@ -159,14 +159,14 @@ def _resolved(
     raw: str, node: Any, key: Any, path: str, references: dict[str, str], report: _Report
 ) -> Plain:
     """The value of an interpolation; ``_ELSEWHERE`` if it is a node or cannot be known."""
-    if match := re.fullmatch(r"\$\{(\.*)([\w.\[\]-]+)\}", raw):
+    if match := re.fullmatch(r"\$\{(?:oc\.select:)?(\.*)([\w.\[\]-]+)(?:,[^{}]*)?\}", raw):
         references[path] = _absolute(path, len(match[1]), match[2])
     try:
         value = node[key]
     except InterpolationToMissingValueError:
         return _ELSEWHERE
     except OmegaConfBaseException as error:
-        # Hydra's own values exist only inside a run.
+        # Hydra's own values exist only inside a run, not where one composes by hand.
         if HydraConfig.initialized() or "HydraConfig was not set" not in str(error):
             references.pop(path, None)
             report.add(path, f"={raw}: cannot be resolved: {str(error).strip().splitlines()[0]}")
@@ -277,7 +277,7 @@ def _check_model(
                 _check_model(annotation, inner, _join(path, name), report)
                 annotation = UNKNOWN
             else:
-                annotation = dict[str, Any]
+                annotation = dict
         elif info.metadata:
             annotation = Annotated[(annotation, *info.metadata)]
         parameters[name] = Parameter(name, annotation, info.is_required())

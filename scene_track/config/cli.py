@@ -17,7 +17,7 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -106,7 +106,7 @@ class _Job:
                 mistake = UserError(str(error))
                 mistake.__cause__ = error
             except Exception as error:
-                message = self._mistake_of(error)
+                message = self._mistake_of(error, cfg.get("trusted_targets") or ())
                 if message is None:
                     _write_to_log("the run failed", error)
                     raise
@@ -120,12 +120,12 @@ class _Job:
         _say(str(mistake), mistake, self._wanted_full)
         sys.exit(_USER_MISTAKE)
 
-    def _mistake_of(self, error: BaseException) -> str | None:
+    def _mistake_of(self, error: BaseException, trusted: Iterable[str]) -> str | None:
         """The message of a person's mistake; None if ``error`` is a fault of the program.
 
         A ``ValueError`` or ``FileNotFoundError`` is a person's mistake if a ``raise`` in our own
-        code made it; one out of the depths of a library is not. Lightning says the same by its
-        ``MisconfigurationException``.
+        code (or in what is trusted) made it; one out of a library is not. Lightning says the same
+        by its ``MisconfigurationException``.
         """
         where = ""
         while isinstance(error, InstantiationException) and error.__cause__ is not None:
@@ -133,7 +133,8 @@ class _Job:
                 where = f"{match[1]}: "
             error = error.__cause__
         if not any(cls.__name__ == "MisconfigurationException" for cls in type(error).__mro__):
-            ours = {"scene_track", "__main__", self._function.__module__.split(".")[0]}
+            modules = ("scene_track", "__main__", self._function.__module__, *trusted)
+            ours = {module.split(".")[0] for module in modules}
             if (
                 not isinstance(error, ValueError | FileNotFoundError)
                 or _raised_in(error) not in ours

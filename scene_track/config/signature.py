@@ -107,11 +107,13 @@ class _Found:
         return f"{self.module.name}.{self.name}"
 
 
+@dataclass(frozen=True)
 class _Opaque:
-    """Stands for a name that only running the code could find."""
+    """A name that only running the code could find, and where it would be found."""
+
+    dotted: str
 
 
-_OPAQUE = _Opaque()
 _Definition = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 
@@ -157,7 +159,7 @@ def _find_module(name: str) -> _Module | None:
         return None
     file, folders = located
     if file is None:
-        return _Module(name, {})
+        return _Module(name, {}, opaque=not folders)  # a namespace, or built into the interpreter
     if file.suffix != ".py":
         return _Module(name, {}, opaque=True)
     tree = ast.parse(file.read_text(encoding="utf-8"), filename=str(file))
@@ -241,7 +243,7 @@ def _lookup(module: _Module, name: str, depth: int = 0) -> _Module | _Found | _O
         source = _find_module(star)
         if source is not None and (found := _lookup(source, name, depth + 1)) is not None:
             return found
-    return _OPAQUE if module.opaque else None
+    return _Opaque(f"{module.name}.{name}") if module.opaque else None
 
 
 def _lookup_expression(
@@ -600,7 +602,7 @@ def read_signature(target: str) -> Signature:
     """
     found, owner = _resolve(target)
     if isinstance(found, _Opaque):
-        return Signature(target, open=True)
+        return Signature(found.dotted, open=True)
     if isinstance(found.node, ast.ClassDef):
         return _of_class(found)
     if isinstance(found.node, ast.FunctionDef):

@@ -214,7 +214,7 @@ class TrackingDataModule(LightningDataModule):
                 # Without this, a forgotten gt folder would be trained on as "nobody is there".
                 raise FileNotFoundError(
                     f"{sequences[0].folder.parent}: {len(unlabelled)} of {len(sequences)} "
-                    f"sequences of the {split} split have no gt/gt.txt, the first: {unlabelled[0]}. "
+                    f"sequences of the {split} split have no gt/gt.txt, first {unlabelled[0]}. "
                     f"Type dataset.{split}=SPLIT with labelled sequences"
                 )
             self._sequences[split] = sequences
@@ -255,17 +255,18 @@ class TrackingDataModule(LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[SceneBatch]:
         """Whole validation sequences of this process, in order, one chunk per batch."""
-        return self._stream("val")
+        return self.stream_dataloader("val")
 
     def test_dataloader(self) -> DataLoader[SceneBatch]:
         """Whole test sequences of this process, in order, one chunk per batch."""
-        return self._stream("test")
+        return self.stream_dataloader("test")
 
     def predict_dataloader(self) -> DataLoader[SceneBatch]:
         """The same as :meth:`test_dataloader`."""
-        return self._stream("test")
+        return self.stream_dataloader("test")
 
-    def _stream(self, split: str) -> DataLoader[SceneBatch]:
+    def stream_dataloader(self, split: str) -> DataLoader[SceneBatch]:
+        """Whole sequences of a split, of this process, in order, one chunk per batch."""
         dataset = StreamDataset(
             _share(self.sequences(split)),
             size=self.size,

@@ -40,6 +40,7 @@ _MAX_INTEGER = 2.0**53  # above this a float64 no longer holds every integer
 _SHOWN_PROBLEMS = 3
 
 _NEWLINE, _COMMA, _MINUS, _DOT, _ZERO, _NINE = b"\n,-.09"
+_BLOCK_BYTES = 65_536
 _EXACT_DIGITS = 15  # every whole number of so many digits, and 10**22, is exact in float64
 
 
@@ -369,14 +370,33 @@ def _positive_int(file: Path, section: configparser.SectionProxy, key: str) -> i
 def _parse_at_once(raw: bytes, columns: int) -> NDArray[np.float64] | None:
     """``[n, columns]`` of a plainly written file, None if it is written in any other way.
 
+    Goes block by block: small arrays stay in the cache and are not given back to the operating
+    system after every step, which makes it up to twice as fast as one go.
+    """
+    if raw and not raw.endswith(b"\n"):
+        raw += b"\n"
+    blocks = []
+    start = 0
+    while start < len(raw):
+        stop = raw.rfind(b"\n", start, start + _BLOCK_BYTES) + 1 or raw.find(b"\n", start) + 1
+        values = _parse_block(raw[start:stop], columns)
+        # A later, longer row may state what the first rows do not: that is for the other reader.
+        if values is None or (blocks and values.shape[1] != blocks[0].shape[1]):
+            return None
+        blocks.append(values)
+        start = stop
+    return _fill(np.concatenate(blocks), columns) if blocks else np.zeros((0, columns))
+
+
+def _parse_block(raw: bytes, columns: int) -> NDArray[np.float64] | None:
+    """``[n, at most columns]`` of whole, plainly written lines, None if they are not plain.
+
     Plain: decimals without exponent, commas and newlines only, no blank line, and as many columns
     in every row. A decimal of up to 15 digits is a whole number divided by a power of ten, both
     exact in float64, so that one correctly rounded division gives the very number that ``float``
     would (Clinger, "How to Read Floating Point Numbers Accurately", 1990).
     """
-    if not raw:
-        return np.zeros((0, columns))
-    data = np.frombuffer(raw if raw.endswith(b"\n") else raw + b"\n", dtype=np.uint8)
+    data = np.frombuffer(raw, dtype=np.uint8)
     newline, is_digit = data == _NEWLINE, (data >= _ZERO) & (data <= _NINE)
     separator, dot, minus = newline | (data == _COMMA), data == _DOT, data == _MINUS
     if not (is_digit | separator | dot | minus).all():
@@ -403,17 +423,19 @@ def _parse_at_once(raw: bytes, columns: int) -> NDArray[np.float64] | None:
     cells = np.arange(len(stops)).reshape(rows, found)[:, :columns].ravel()
     starts, stops, negative = starts[cells], stops[cells], negative[cells]
     decimals, num_digits = decimals[cells], num_digits[cells]
-    digits = (data[is_digit] - _ZERO).astype(np.int64)
-    last = np.cumsum(is_digit)[stops] - 1  # place of a cell's last digit among all digits
+    digits = data[is_digit] - np.uint8(_ZERO)
+    last = (
+        np.cumsum(is_digit, dtype=np.int32)[stops] - 1
+    )  # place of a cell's last digit among all digits
     whole = np.zeros(len(cells), dtype=np.int64)
     short = num_digits <= _EXACT_DIGITS
     for place in range(int(num_digits[short].max(initial=0))):
         here = np.flatnonzero(short & (num_digits > place))
-        whole[here] += digits[last[here] - place] * 10**place
+        whole[here] += digits[last[here] - place] * np.int64(10**place)
     values = np.where(negative, -whole, whole) / 10.0 ** np.minimum(decimals, _EXACT_DIGITS)
     for cell in np.flatnonzero(~short).tolist():
         values[cell] = float(raw[starts[cell] : stops[cell]])
-    return _fill(values.reshape(rows, -1), columns)
+    return values.reshape(rows, -1)
 
 
 def _fill(values: NDArray[np.float64], columns: int) -> NDArray[np.float64]:

@@ -18,6 +18,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from collections.abc import Sequence as Seq
@@ -219,19 +220,22 @@ class SyntheticDance:
                     text=True,
                 )
                 assert process.stdin is not None
-                process.stdin.write(json.dumps(request))
-                process.stdin.close()
-                process.stdin = None
+                process.stdin.write(json.dumps(request) + "\n")
+                process.stdin.flush()  # stays open: its end tells the painter that we have died
                 running.append(process)
             for process in running:
-                _, errors = process.communicate()
-                if process.returncode != 0:
+                assert process.stderr is not None
+                errors = process.stderr.read()
+                if process.wait() != 0:
                     raise RuntimeError(f"drawing the synthetic dance set failed:\n{errors}")
         finally:
             for process in running:
                 if process.poll() is None:
                     process.kill()
                     process.wait()
+                for pipe in (process.stdin, process.stderr):
+                    if pipe is not None:
+                        pipe.close()
 
 
 def _cores() -> int:
@@ -315,8 +319,15 @@ def write_sequence(spec: _Spec, folder: Path, split: str, number: int) -> None:
     (target / "gt" / "xyz.txt").write_text("".join(places))
 
 
+def _exit_with_parent() -> None:
+    """An orphan must not go on drawing into a folder that the next run removes."""
+    sys.stdin.read()
+    os._exit(1)
+
+
 def _worker() -> None:
-    request = json.load(sys.stdin)
+    request = json.loads(sys.stdin.readline())
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
     spec = _Spec(**request["spec"])
     for split, number in request["jobs"]:
         write_sequence(spec, Path(request["folder"]), split, number)

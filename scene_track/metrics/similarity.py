@@ -18,8 +18,8 @@ __all__ = ["EPS", "Overlaps", "frame_pairs", "overlapping_pairs", "pairwise_iou"
 
 EPS = float(np.finfo(np.float64).eps)
 
-# Candidate pairs looked at in one go: bounds memory (a few dozen MB) for crowded scenes.
-_PAIRS_PER_BLOCK = 1_000_000
+# Candidate pairs looked at in one go: bounds memory in crowded scenes, and stays in the cache.
+_PAIRS_PER_BLOCK = 50_000
 
 IntArray = NDArray[np.int64]
 FloatArray = NDArray[np.float64]

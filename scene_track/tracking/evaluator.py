@@ -15,7 +15,6 @@ import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
 from pydantic import Field
-from torch import Tensor
 
 from scene_track.data.batch import SceneBatch
 from scene_track.metrics.detection import DetectionCounts, count_detections, detection_metrics
@@ -24,6 +23,7 @@ from scene_track.metrics.tracking import TrackingCounts, count_tracking, trackin
 from scene_track.models.boxes import nms_keep
 from scene_track.models.predictions import ScenePredictions
 from scene_track.models.scene import SceneModel
+from scene_track.tracking.inference import original_size, to_pixels, track_window
 from scene_track.tracking.streaming import IdentityTracker
 from scene_track.viz.scene import SceneVisualiser
 
@@ -35,13 +35,6 @@ _TRACKING = {
     "idf1": "IDF1",
     "mota": "MOTA",
 }
-
-
-def to_pixels(boxes: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.float64]:
-    """cxcywh 0-1 ``[N, 4]`` to left, top, width, height in pixels of a ``(height, width)`` picture."""
-    height, width = size
-    scaled = boxes.reshape(-1, 4) * np.array((width, height, width, height), dtype=np.float64)
-    return np.concatenate((scaled[:, :2] - scaled[:, 2:] / 2, scaled[:, 2:]), axis=1)
 
 
 # Average precision of the decoder, of decoder + NMS and of the dense proposals + NMS: the three that tell a
@@ -129,31 +122,16 @@ class SceneEvaluator:
             batch: the window, with ground truth where there is some.
 
         Raises:
-            ValueError: more than one clip in the batch, or a model without a pointer head.
+            ValueError: see ``track_window``.
         """
-        if len(batch.sequence_ids) != 1:
-            raise ValueError(
-                f"evaluation streams one window at a time, got {len(batch.sequence_ids)}"
-            )
-        if model.identity is None:
-            raise ValueError("model.identity=null makes no tracks, so there is nothing to evaluate")
         name = batch.sequence_ids[0]
         if self._open is None or self._open.name != name:
             self._close()
             self._open = _OpenSequence(name)
             self.tracker.reset()
-        size = (int(batch.original_size[0, 0]), int(batch.original_size[0, 1]))
-        frames = torch.nonzero(~batch.padding_mask[0]).flatten().tolist()
-        tokens = model.identity.tokens(predictions.tokens[0]).float()
-        boxes = predictions.boxes[0].float()
-        scores = predictions.exist_conf[0, :, :, 0].float()
-        labels = predictions.cls_logits[0].argmax(-1)
-        seconds = (batch.frame_indices[0].float() / batch.frame_rate[0]).tolist()
-        self._count_detections(predictions, batch, boxes, scores, labels, frames, size)
-        for t in frames:
-            tracks = self.tracker.update(
-                model.identity, boxes[t], scores[t], labels[t], tokens[t], seconds[t]
-            )
+        size = original_size(batch)
+        self._collect_detections(predictions, batch, size)
+        for t, tracks in track_window(model, predictions, batch, self.tracker):
             valid = batch.valid[0, t]
             true_ids = batch.track_ids[0, t, valid].cpu().numpy()
             true_boxes = batch.boxes[0, t, valid].double().cpu().numpy()
@@ -168,17 +146,13 @@ class SceneEvaluator:
                     f"{name} frame {int(batch.frame_indices[0, t])}",
                 )
 
-    def _count_detections(
-        self,
-        predictions: ScenePredictions,
-        batch: SceneBatch,
-        boxes: Tensor,
-        scores: Tensor,
-        labels: Tensor,
-        frames: list[int],
-        size: tuple[int, int],
+    def _collect_detections(
+        self, predictions: ScenePredictions, batch: SceneBatch, size: tuple[int, int]
     ) -> None:
-        """Count detections of the decoder, of decoder + NMS, and of the dense proposals + NMS."""
+        """Keep the detections of the three sources, and the ground truth, of a window."""
+        boxes, scores = predictions.boxes[0].float(), predictions.exist_conf[0, :, :, 0].float()
+        labels = predictions.cls_logits[0].argmax(-1)
+        frames = torch.nonzero(~batch.padding_mask[0]).flatten().tolist()
         order = scores.argsort(dim=1, descending=True)
         sorted_boxes = boxes.gather(1, order.unsqueeze(-1).expand_as(boxes))
         kept = nms_keep(sorted_boxes, self.nms_iou)

@@ -107,19 +107,19 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}")
+    if not zipfile.is_zipfile(path):  # the directory of a zip file is its end: a torn one has none
+        size = path.stat().st_size
+        raise ValueError(f"{path} is torn ({size} bytes) or not a checkpoint: take another one")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if zipfile.is_zipfile(path):
-            raise ValueError(
-                f"{path} holds objects other than tensors and plain containers; such a file is not"
-                " opened because loading it could run code"
-            ) from error
-        raise ValueError(f"{path} is torn or not a checkpoint: take another one") from error
-    except (RuntimeError, EOFError, OSError) as error:
         raise ValueError(
-            f"{path} is torn ({path.stat().st_size} bytes) or not a checkpoint: take another one"
+            f"{path} holds objects other than tensors and plain containers; such a file is not"
+            " opened because loading it could run code"
         ) from error
+    except (RuntimeError, zipfile.BadZipFile) as error:
+        reason = str(error).split("\n")[0]
+        raise ValueError(f"{path} is damaged ({reason}): take another one") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} holds a {type(content).__name__}, expected a checkpoint")
     return content

@@ -62,6 +62,8 @@ class BackboneFreezing(pl.Callback):
         changed = frozen != backbone.frozen
         if changed:
             backbone.set_frozen(frozen)
+            # Lightning restores after a validation the modes it found before: nothing else wakes it
+            backbone.train(pl_module.training)
         if changed or announce:
             until = (
                 f" until epoch {backbone.unfreeze_after}"

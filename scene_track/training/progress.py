@@ -86,13 +86,13 @@ class RunProgress(ProgressBar):
     ) -> None:
         """Redraw when it is time."""
         now = time.monotonic()
+        if self._epoch_start[0] == 0.0:  # a resume inside an epoch has no epoch start
+            self._epoch_start = (now, batch_idx + 1)
         if not self._enabled or now < self._next:
-            if self._epoch_start[0] == 0.0:  # a resume inside an epoch has no epoch start
-                self._epoch_start = (now, batch_idx + 1)
             return
         self._next = now + (self.refresh_s if self._terminal else self.log_every_s)
         started, first = self._epoch_start
-        rate = (batch_idx + 1 - first) / max(now - started, 1e-9) if started else 0.0
+        rate = (batch_idx + 1 - first) / max(now - started, 1e-9)
         self._show(self.line(trainer, outputs, batch_idx + 1, rate), live=self._terminal)
 
     def line(self, trainer: pl.Trainer, outputs: Any, batches: int, rate: float) -> str:

@@ -316,7 +316,9 @@ class LearningRates(pl.Callback):
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
-        """Log the rates that this step is made with."""
+        """Log the rates that this step is made with, when the step is logged."""
+        if (trainer.global_step + 1) % trainer.log_every_n_steps:
+            return
         groups = enumerate(optimizer.param_groups)
         rates = {f"lr/{g.get('name', str(i)).split('/')[0]}": g["lr"] for i, g in groups}
         pl_module.log_dict(rates, on_step=True, on_epoch=False)

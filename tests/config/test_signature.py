@@ -8,7 +8,7 @@ import textwrap
 import typing
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, Optional, Union
+from typing import Annotated, Any, Literal
 
 import pytest
 from pydantic import TypeAdapter, ValidationError
@@ -133,15 +133,15 @@ def test_nothing_is_imported() -> None:
 def test_every_kind_of_annotation() -> None:
     types = _types("paper_models.models.Own")
     assert types["first"] is float
-    assert types["second"] == Optional[int]
+    assert types["second"] == int | None
     assert types["mode"] == Literal["min", "max"]
-    assert types["count"] == Union[int, float]
+    assert types["count"] == int | float
     assert typing.get_args(types["root"])[1] is type(None)
     assert types["sizes"] == tuple[int, int]
     assert types["many"] == list[str]
-    assert types["table"] == Optional[dict[str, float]]
-    assert types["path"] == Optional[Path]
-    assert types["late"] == Optional[int]  # null is its default
+    assert types["table"] == dict[str, float] | None
+    assert types["path"] == Path | None
+    assert types["late"] == int | None  # null is its default
     assert types["module"] is UNKNOWN
     assert types["tensor"] is float  # no YAML value is a tensor
     assert types["loose"] is UNKNOWN
@@ -220,20 +220,22 @@ def test_class_constants() -> None:
 
 
 def test_a_name_reached_through_an_import_is_told_by_where_it_is_defined() -> None:
-    assert read_signature("paper_models.os.system").defined_at.startswith("os.")
+    assert read_signature("paper_models.os.system").defined_at in ("os.system", "posix.system")
+    assert read_signature("paper_models.os.getenv").defined_at == "os.getenv"
 
 
 def test_libraries() -> None:
     trainer = _types("pytorch_lightning.Trainer")
-    assert trainer["max_epochs"] == Optional[int]
+    assert trainer["max_epochs"] == int | None
     TypeAdapter(trainer["precision"]).validate_python("bf16-mixed")
     with pytest.raises(ValidationError):
         TypeAdapter(trainer["precision"]).validate_python("bf17")
     assert _types("torch.optim.AdamW")["lr"] is float
     assert "in_features" in _types("torch.nn.Linear")
     assert read_signature("timm.create_model").open
-    assert _types("torch.optim.lr_scheduler.OneCycleLR")["anneal_strategy"] == (
-        Literal["cos", "linear"]
+    assert (
+        _types("torch.optim.lr_scheduler.OneCycleLR")["anneal_strategy"]
+        == (Literal["cos", "linear"])
     )
 
 

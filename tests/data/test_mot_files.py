@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -72,6 +72,16 @@ def test_rows_of_different_lengths_keep_what_they_state(text_file) -> None:
     table, _ = read_boxes(text_file("1,1,0,0,1,1\n2,1,0,0,1,1,0,2,0.5\n"))
     assert table.confidence.tolist() == [1.0, 0.0]
     assert table.classes.tolist() == [1, 2]
+
+
+def test_long_files_and_a_change_of_layout_far_down(text_file) -> None:
+    """Files are parsed in blocks: nothing is lost at a seam, no later column is overlooked."""
+    rows = [f"{k},{k % 7},{k / 4},-{k}.5,3,4" for k in range(1, 9001)]
+    table, _ = read_boxes(text_file("\n".join(rows)))
+    assert table.frames.tolist() == list(range(1, 9001))
+    np.testing.assert_array_equal(table.boxes[:, 0], np.arange(1, 9001) / 4)
+    table, _ = read_boxes(text_file("\n".join([*rows, "9001,1,0,0,1,1,0"])))
+    assert table.confidence.tolist() == [1.0] * 9000 + [0.0]
 
 
 @pytest.mark.parametrize("text", ["", "\n", "  \n\n"])
@@ -155,12 +165,15 @@ def test_a_file_that_is_not_text_is_an_error_not_a_crash(tmp_path: Path) -> None
 decimals = st.from_regex(r"-?(\d{1,20}(\.\d{0,20})?|\.\d{1,20})", fullmatch=True)
 
 
-@given(st.lists(st.tuples(decimals, decimals), min_size=1, max_size=6), st.sampled_from("\n\r"))
+@given(
+    st.lists(st.tuples(decimals, decimals), min_size=1, max_size=6), st.sampled_from(["\n", "\r\n"])
+)
+@settings(max_examples=50, deadline=None)
 def test_decimals_are_read_as_python_reads_them(tmp_path_factory, numbers, ending: str) -> None:
     """Whichever of the two ways a file takes (``\\r\\n`` takes the slow one), to the last bit."""
     file = tmp_path_factory.mktemp("boxes") / "b.txt"
     rows = [f"{k},1,{x},{y},1.50,2" for k, (x, y) in enumerate(numbers, start=1)]
-    file.write_bytes(("\n" if ending == "\n" else "\r\n").join(rows).encode())
+    file.write_bytes(ending.join(rows).encode())
     table, _ = read_boxes(file)
     expected = [[float(x), float(y), 1.5, 2.0] for x, y in numbers]
     np.testing.assert_array_equal(table.boxes, expected)
@@ -174,6 +187,7 @@ finite = st.floats(min_value=-1e6, max_value=1e6)
     sizes=hnp.arrays(np.float64, (6, 2), elements=st.floats(min_value=0, max_value=1e5)),
     confidence=hnp.arrays(np.float64, 6, elements=st.floats(min_value=0, max_value=1)),
 )
+@settings(max_examples=50, deadline=None)
 def test_results_come_back_bit_for_bit(tmp_path_factory, centres, sizes, confidence) -> None:
     file = tmp_path_factory.mktemp("results") / "r.txt"
     table = BoxTable.from_arrays(

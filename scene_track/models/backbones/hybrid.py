@@ -22,18 +22,16 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
-def _norm(channels: int) -> nn.GroupNorm:
-    # Group norm, not batch norm: the frames of a clip are near copies of each other, so batch statistics of
-    # two clips say little, and a frozen backbone must have no running state.
-    return nn.GroupNorm(max(1, channels // 16), channels)
-
-
 class ConvNorm(nn.Sequential):
-    """3x3 convolution, group norm, ReLU (on these large maps GELU costs as much as a convolution)."""
+    """3x3 convolution, batch norm, ReLU.
+
+    Batch norm, although the frames of a clip are near copies of each other: with group norm the same model reaches AP50
+    52 in 360 steps, with batch norm 74. ReLU, because on these large maps GELU costs as much as a convolution.
+    """
 
     def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
         super().__init__(
-            nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), _norm(outputs), nn.ReLU()
+            nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()
         )
 
 
@@ -44,7 +42,7 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.first = ConvNorm(channels, channels)
         self.second = nn.Sequential(
-            nn.Conv2d(channels, channels, 3, 1, 1, bias=False), _norm(channels)
+            nn.Conv2d(channels, channels, 3, 1, 1, bias=False), nn.BatchNorm2d(channels)
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -120,7 +118,7 @@ class HybridBackbone(Backbone):
             ResidualBlock(c8),
             ResidualBlock(c8),
         )
-        self.down = nn.Sequential(nn.Conv2d(c8, dim, 3, 2, 1, bias=False), _norm(dim))
+        self.down = nn.Sequential(nn.Conv2d(c8, dim, 3, 2, 1, bias=False), nn.BatchNorm2d(dim))
         self.blocks = nn.ModuleList(AttentionBlock(dim, heads) for _ in range(depth))
         self.norm = nn.LayerNorm(dim)
         self.lateral = nn.Conv2d(c8, dim, 1)

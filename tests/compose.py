@@ -1,0 +1,70 @@
+"""Compose the product's own configuration in tests, at a size that trains in a blink."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, open_dict
+
+from scene_track.config.paths import config_dir
+from scene_track.data.batch import SceneBatch
+
+TINY = (
+    "model.dim=32",
+    "model.temporal_encoder.heads=2",
+    "model.decoder.num_queries=8",
+    "model.decoder.heads=2",
+    "model.proposals.candidates=20",
+    "model.identity.width=32",
+    "model.identity.heads=2",
+)
+
+
+def compose_run(overrides: Sequence[str] = (), name: str = "config") -> DictConfig:
+    """The configuration of a run, as the command line would compose it."""
+    with initialize_config_dir(config_dir(), version_base="1.3"):
+        cfg = compose(name, overrides=list(overrides), return_hydra_config=True)
+    with open_dict(cfg):
+        cfg.experiment_name, cfg.run_dir = "test", "unused"
+        del cfg["hydra"]
+    return cfg
+
+
+def make_batch(
+    clips: int = 2,
+    frames: int = 3,
+    objects: int = 3,
+    size: tuple[int, int] = (32, 48),
+    seed: int = 0,
+) -> SceneBatch:
+    """A batch of noise pictures in which ``objects`` boxes drift to the right."""
+    generator = torch.Generator().manual_seed(seed)
+    start = torch.rand(clips, 1, objects, 2, generator=generator) * 0.5 + 0.2
+    drift = 0.02 * torch.arange(frames).view(1, frames, 1, 1) * torch.tensor((1.0, 0.0))
+    extent = torch.full((clips, frames, objects, 2), 0.2)
+    index = torch.arange(1, frames + 1).expand(clips, frames)
+    return SceneBatch(
+        frames=torch.randint(
+            0, 256, (clips, frames, 3, *size), dtype=torch.uint8, generator=generator
+        ),
+        boxes=torch.cat((start + drift, extent), dim=-1),
+        labels=torch.zeros(clips, frames, objects, dtype=torch.long),
+        track_ids=torch.arange(objects).expand(clips, frames, objects).clone(),
+        confidence=torch.ones(clips, frames, objects),
+        padding_mask=torch.zeros(clips, frames, dtype=torch.bool),
+        sequence_ids=[f"s{i}" for i in range(clips)],
+        frame_indices=index.clone(),
+        frame_rate=torch.full((clips,), 20.0),
+        original_size=torch.tensor([(64, 96)] * clips),
+        sequence_length=torch.full((clips,), frames),
+    )
+
+
+def without_objects(batch: SceneBatch) -> SceneBatch:
+    """The same pictures with nobody in them."""
+    batch.track_ids = torch.full_like(batch.track_ids, -1)
+    batch.boxes = torch.zeros_like(batch.boxes)
+    batch.confidence = torch.zeros_like(batch.confidence)
+    return batch

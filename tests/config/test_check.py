@@ -1,0 +1,312 @@
+"""The pre-flight check on a small configuration whose classes are written for the purpose."""
+
+from __future__ import annotations
+
+import copy
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+
+from scene_track.config import signature
+from scene_track.config.check import ConfigError, check
+from scene_track.config.signature import read_signature
+
+_SOURCE = """
+    from __future__ import annotations
+    from typing import Annotated, ClassVar, Literal
+    from pydantic import DirectoryPath, Field
+    import torch
+
+    class Net:
+        def __init__(self, *, width: Annotated[int, Field(ge=1)], freeze: bool = False,
+                     size_multiple: Annotated[int, Field(ge=1)] = 16): ...
+
+    class Model:
+        def __init__(self, *, backbone: Net, dim: Annotated[int, Field(ge=4, multiple_of=4)]): ...
+
+    class Data:
+        def __init__(self, *, root: DirectoryPath, size: tuple[int, int],
+                     splits: dict[str, str] | None = None,
+                     order: Literal["random", "sorted"] = "random"): ...
+
+    class Evaluator:
+        LOGS: ClassVar[tuple[str, ...]] = ("val/hota", "val/idf1")
+        def __init__(self, *, dim: Annotated[int, Field(ge=16)], frames: int = 1): ...
+
+    class Silent:
+        def __init__(self, *, dim: int): ...
+
+    def optimizer(*, params, lr: Annotated[float, Field(gt=0, le=1)] = 1e-3,
+                  betas: tuple[float, float] = (0.9, 0.999)): ...
+"""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    folder = tmp_path_factory.mktemp("check")
+    (folder / "paper_project.py").write_text(textwrap.dedent(_SOURCE))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(folder))
+        signature._find_module.cache_clear()
+        read_signature.cache_clear()
+        yield
+    signature._find_module.cache_clear()
+    read_signature.cache_clear()
+
+
+def _config() -> dict[str, Any]:
+    return {
+        "seed": 1,
+        "experiment_name": "paper",
+        "monitor": {"metric": "val/hota", "mode": "max"},
+        "viz": {"max_frames": 8},
+        "resume_from": None,
+        "init_from": None,
+        "run_dir": "out",
+        "trusted_targets": ["paper_project"],
+        "dataset": {"_target_": "paper_project.Data", "root": "/", "size": [128, 224]},
+        "model": {
+            "_target_": "paper_project.Model",
+            "dim": 64,
+            "backbone": {"_target_": "paper_project.Net", "width": 8},
+        },
+        "head": {"evaluator": {"_target_": "paper_project.Evaluator", "dim": "${model.dim}"}},
+        "optimizer": {"_target_": "paper_project.optimizer", "_partial_": True, "lr": 1e-3},
+    }
+
+
+def _faults(change: Callable[[dict[str, Any]], Any]) -> list[str]:
+    config = _config()
+    change(config)
+    try:
+        check(OmegaConf.create(config))
+    except ConfigError as error:
+        return str(error).split("\n")
+    return []
+
+
+def _set(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
+    def change(config: dict[str, Any]) -> None:
+        *parents, key = path.split(".")
+        node = config
+        for parent in parents:
+            node = node[parent]
+        node[key] = value
+
+    return change
+
+
+def test_a_right_configuration_passes_unchanged() -> None:
+    config = OmegaConf.create(_config())
+    before = copy.deepcopy(config)
+    check(config)
+    assert config == before
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "line"),
+    [
+        ("optimizer.lr", "abc", "optimizer.lr=abc: must be a number > 0 and <= 1"),
+        ("optimizer.lr", -1, "optimizer.lr=-1: must be a number > 0 and <= 1"),
+        ("optimizer.lr", float("nan"), "optimizer.lr=nan: must be a number > 0 and <= 1"),
+        ("optimizer.lr", True, "optimizer.lr=true: must be a number > 0 and <= 1"),
+        ("optimizer.lr", None, "optimizer.lr=null: must be a number > 0 and <= 1"),
+        ("optimizer.betas", [0.9], "optimizer.betas=[0.9]: must be a list of 2 numbers"),
+        ("model.dim", 6, "model.dim=6: must be an integer >= 4 and a multiple of 4"),
+        ("model.backbone.width", 8.0, "model.backbone.width=8.0: must be an integer >= 1"),
+        ("model.backbone.width", True, "model.backbone.width=true: must be an integer >= 1"),
+        ("model.backbone.freeze", 1, "model.backbone.freeze=1: must be true or false"),
+        ("model.backbone.freeze", "yes", "model.backbone.freeze=yes: must be true or false"),
+        ("dataset.order", "rand", "dataset.order=rand: must be one of random, sorted"),
+        ("dataset.root", "/no/such", "dataset.root=/no/such: must be a folder that exists"),
+        (
+            "dataset.splits",
+            {"train": 3},
+            "dataset.splits={train:3}: must be a mapping of text to text or null",
+        ),
+        ("seed", -1, "seed=-1: must be an integer >= 0 and < 4294967296"),
+        ("viz.max_frames", -1, "viz.max_frames=-1: must be an integer >= 0"),
+        ("viz", 3, "viz=3: must be a mapping"),
+        ("monitor.mode", "most", "monitor.mode=most: must be one of min, max"),
+        (
+            "resume_from",
+            "/no/run",
+            "resume_from=/no/run: must be a file that exists or a folder that exists or null",
+        ),
+        ("trusted_targets", "x", "trusted_targets=x: must be a list of text"),
+    ],
+)
+def test_one_line_names_key_value_and_what_is_allowed(path: str, value: Any, line: str) -> None:
+    assert line in _faults(_set(path, value))
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("optimizer.lr", 1),  # an integer is a number
+        ("dataset.splits", {"train": "a"}),
+        ("dataset.splits", None),
+        ("model.backbone.freeze", True),
+        ("resume_from", "/"),
+    ],
+)
+def test_fine_values(path: str, value: Any) -> None:
+    assert _faults(_set(path, value)) == []
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.floats(allow_nan=True) | st.integers())
+def test_a_range_is_enforced_for_every_number(value: float) -> None:
+    assert (_faults(_set("optimizer.lr", value)) == []) == (0 < value <= 1)
+
+
+def test_unknown_keys_with_the_near_ones() -> None:
+    (line,) = _faults(_set("model.backbone.freez", True))
+    assert line == (
+        "model.backbone.freez: unknown key; did you mean model.backbone.freeze?"
+        " allowed: freeze, size_multiple, width"
+    )
+    (line,) = _faults(_set("seeds", 3))
+    assert line.startswith("seeds: unknown key; did you mean seed?")
+    (line,) = _faults(_set("monitor.metrik", "x"))
+    assert line == "monitor.metrik: unknown key; did you mean monitor.metric? allowed: metric, mode"
+
+
+def test_all_faults_are_told_at_once() -> None:
+    def change(config: dict[str, Any]) -> None:
+        config["optimizer"]["lr"] = "abc"
+        config["seed"] = -1
+        config["model"]["backbone"]["width"] = 0
+
+    keys = [line.split("=")[0] for line in _faults(change)]
+    assert sorted(keys) == ["model.backbone.width", "optimizer.lr", "seed"]
+
+
+def test_missing_values_say_what_to_type() -> None:
+    (line,) = _faults(_set("dataset.root", "???"))
+    assert line == "dataset.root is required (a folder that exists): type dataset.root=PATH"
+    (line,) = _faults(lambda config: config["model"]["backbone"].pop("width"))
+    assert line == (
+        "model.backbone.width is required (an integer >= 1): type +model.backbone.width=VALUE"
+    )
+    (line,) = _faults(_set("viz.max_frames", "???"))
+    assert line.startswith("viz.max_frames is required")
+
+
+def test_a_missing_value_is_told_once_though_others_refer_to_it() -> None:
+    def change(config: dict[str, Any]) -> None:
+        config["model"]["dim"] = "???"
+        config["dataset"]["size"] = ["${model.dim}", 32]
+
+    (line,) = _faults(change)
+    assert line.startswith("model.dim is required")
+
+
+def test_partial_nodes_need_not_be_complete() -> None:
+    assert _faults(lambda config: config["optimizer"].pop("lr")) == []
+    lines = _faults(lambda config: config["optimizer"].pop("_partial_"))
+    assert lines == ["optimizer.params is required (a value): type +optimizer.params=VALUE"]
+
+
+def test_a_reference_is_spoken_of_by_the_key_that_a_person_types() -> None:
+    # 8 is fine for the model and too small for the evaluator, which takes it from the model.
+    (line,) = _faults(_set("model.dim", 8))
+    assert line == "model.dim=8: must be an integer >= 16 (for head.evaluator.dim)"
+    # Wrong for both: told once, by the owner.
+    (line,) = _faults(_set("model.dim", "x"))
+    assert line == "model.dim=x: must be an integer >= 4 and a multiple of 4"
+
+
+def test_relative_references_and_shared_nodes() -> None:
+    def change(config: dict[str, Any]) -> None:
+        config["head"]["frames"] = "x"
+        config["head"]["evaluator"]["frames"] = "${..frames}"
+        config["copy"] = {"evaluator": "${head.evaluator}"}
+
+    assert _faults(change) == ["head.frames=x: must be an integer (for head.evaluator.frames)"]
+
+
+def test_an_interpolation_that_leads_nowhere() -> None:
+    (line,) = _faults(_set("optimizer.lr", "${rates.fast}"))
+    assert line.startswith("optimizer.lr=${rates.fast}: cannot be resolved: Interpolation key")
+
+
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        ("os.system", "must start with scene_track."),
+        ("builtins.open", "must start with scene_track."),
+        ("torch.load", "must start with scene_track."),
+        ("torch.hub.load", "must start with scene_track."),
+        ("paper_projectile.Net", "must start with scene_track."),
+        (3, "must start with scene_track."),
+        ("paper_project.torch.load", "leads to torch.serialization.load, which is not allowed"),
+        ("torch.nn.modules.module.torch.load", "leads to torch.serialization.load"),
+        ("paper_project.Nett", "paper_project has no 'Nett'; it defines Data"),
+    ],
+)
+def test_only_known_targets(target: Any, words: str) -> None:
+    lines = _faults(_set("model.backbone._target_", target))
+    assert any(line.startswith("model.backbone._target_=") and words in line for line in lines)
+
+
+def test_targets_inside_lists_are_checked() -> None:
+    node = {"_target_": "paper_project.Net", "width": 0}
+    assert _faults(_set("more", {"nets": [1, node]})) == [
+        "more.nets[1].width=0: must be an integer >= 1"
+    ]
+
+
+def test_positional_arguments() -> None:
+    node = {"_target_": "torch.nn.Linear", "_args_": [3, 4]}
+    assert _faults(_set("model.backbone", node)) == []
+    node = {"_target_": "torch.nn.Linear", "_args_": [3]}
+    (line,) = _faults(_set("model.backbone", node))
+    assert line.startswith("model.backbone.out_features is required")
+
+
+def test_image_size_and_the_two_nearest() -> None:
+    (line,) = _faults(_set("dataset.size", [100, 224]))
+    assert line == (
+        "dataset.size=[100,224]: height and width must be multiples of 16 for model.backbone;"
+        " the nearest are [96,224] or [112,224]"
+    )
+
+    def change(config: dict[str, Any]) -> None:
+        config["dataset"]["size"] = [8, 224]
+        config["model"]["backbone"]["size_multiple"] = 32
+
+    (line,) = _faults(change)
+    assert line.endswith("multiples of 32 for model.backbone; the nearest are [32,224]")
+
+
+def test_monitor_must_be_logged_by_the_evaluator() -> None:
+    (line,) = _faults(_set("monitor.metric", "val/hot"))
+    assert line == (
+        "monitor.metric=val/hot: Evaluator does not log it; did you mean val/hota?"
+        " allowed: val/hota, val/idf1"
+    )
+    (line,) = _faults(_set("head.evaluator._target_", "paper_project.Silent"))
+    assert "states no LOGS" in line
+
+
+def test_home_folder_and_working_folder_are_explained(tmp_path: Path) -> None:
+    (line,) = _faults(_set("dataset.root", "~/data"))
+    assert "type $HOME" in line
+    (line,) = _faults(_set("dataset.root", "no/such"))
+    assert f"(looked in {Path.cwd()})" in line
+
+
+def test_root_keys_described_by_a_function() -> None:
+    right = {"params": 1, "lr": 0.1}
+    check(OmegaConf.create(right), root="paper_project.optimizer")
+    with pytest.raises(ConfigError, match=r"lr=2: must be a number > 0 and <= 1"):
+        check(OmegaConf.create(right | {"lr": 2}), root="paper_project.optimizer")
+    with pytest.raises(ConfigError, match="lrr: unknown key; did you mean lr"):
+        check(OmegaConf.create(right | {"lrr": 2}), root="paper_project.optimizer")

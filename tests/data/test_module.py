@@ -1,0 +1,192 @@
+"""The data module, built from the shipped configuration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from scene_track.data import module as data_module
+from scene_track.data.module import TrackingDataModule
+from scene_track.data.synthetic_dance import SyntheticDance
+
+TINY: dict[str, Any] = {
+    "train_sequences": 2,
+    "val_sequences": 3,
+    "test_sequences": 1,
+    "frames": 10,
+    "width": 128,
+    "height": 64,
+}
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("dance")
+    SyntheticDance(root=str(root), **TINY).prepare()
+    return root
+
+
+def build(repo_root: Path, name: str, **options: Any) -> TrackingDataModule:
+    config = OmegaConf.load(repo_root / "conf" / "dataset" / f"{name}.yaml")
+    config.pop("defaults", None)
+    return instantiate(
+        OmegaConf.create({"seed": 3, "dataset": OmegaConf.merge(config, options)}).dataset
+    )
+
+
+def synthetic(repo_root: Path, root: Path, **options: Any) -> TrackingDataModule:
+    settings = {"root": str(root), "source": TINY, "size": [32, 64]} | options
+    module = build(repo_root, "synthetic_dance", **settings)
+    module.prepare_data()
+    module.setup("fit")
+    return module
+
+
+def test_the_shipped_default(repo_root: Path, drawn: Path) -> None:
+    module = synthetic(repo_root, drawn)
+    assert module.class_names == ["dancer"]
+    assert module.num_classes == 1
+    assert module.seed == 3  # the run's seed
+    loader = module.train_dataloader()
+    batch = next(iter(loader))
+    assert batch.frames.shape == (2, 4, 3, 32, 64)
+    assert batch.frames.dtype == torch.uint8
+    assert batch.valid.any()
+    inside = batch.boxes[batch.valid]
+    corners = torch.cat((inside[:, :2] - inside[:, 2:] / 2, inside[:, :2] + inside[:, 2:] / 2), 1)
+    assert corners.min() >= -1e-6
+    assert corners.max() <= 1 + 1e-6
+    assert batch.xyz is not None
+    assert module.train_dataloader() is loader
+
+
+def test_validation_streams_whole_sequences(repo_root: Path, drawn: Path) -> None:
+    module = synthetic(repo_root, drawn, eval_window={"length": 4})
+    seen: dict[str, list[int]] = {}
+    for batch in module.val_dataloader():
+        assert batch.frames.shape == (1, 4, 3, 32, 64)
+        numbers = batch.frame_indices[0, ~batch.padding_mask[0]].tolist()
+        seen.setdefault(batch.sequence_ids[0], []).extend(numbers)
+    assert seen == {f"dance{i:04d}": list(range(1, 11)) for i in (1, 2, 3)}
+    # Exact ground truth for the evaluation, in original pixels, is at hand.
+    assert all(s.table.boxes.dtype.name == "float64" for s in module.sequences("val"))
+
+
+def test_ranks_share_whole_sequences(
+    repo_root: Path, drawn: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = synthetic(repo_root, drawn)
+    seen = []
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
+    for rank in (0, 1):
+        monkeypatch.setattr(torch.distributed, "get_rank", lambda rank=rank: rank)
+        seen.append({b.sequence_ids[0] for b in module.val_dataloader()})
+    assert seen == [{"dance0001", "dance0003"}, {"dance0002"}]
+
+
+def test_it_goes_on_where_it_stopped(repo_root: Path, drawn: Path) -> None:
+    whole = synthetic(repo_root, drawn).train_dataloader()
+    whole.set_epoch(1)
+    expected = list(whole)
+    first = synthetic(repo_root, drawn).train_dataloader()
+    first.set_epoch(1)
+    iterator = iter(first)
+    next(iterator)
+    state = first.state_dict()
+    second = synthetic(repo_root, drawn).train_dataloader()
+    second.load_state_dict(state)
+    second.set_epoch(1)
+    rest = list(second)
+    assert len(rest) == len(expected) - 1
+    for a, b in zip(rest, expected[1:], strict=True):
+        assert torch.equal(a.frames, b.frames)
+        assert torch.equal(a.boxes, b.boxes)
+
+
+def test_a_cached_run_sees_the_same_as_an_uncached_one(
+    repo_root: Path, drawn: Path, tmp_path: Path
+) -> None:
+    options: dict[str, Any] = {"cache_dir": str(tmp_path), "base_scale": 1.25}
+    batches = [
+        next(iter(synthetic(repo_root, drawn, cache=cache, **options).train_dataloader()))
+        for cache in (False, True, True)
+    ]
+    assert list(tmp_path.glob("frames/*-40x80-*.frames"))  # 1.25 times the size
+    assert list(tmp_path.glob("metadata/*.json"))
+    for batch in batches[1:]:
+        assert torch.equal(batch.frames, batches[0].frames)
+        assert torch.equal(batch.boxes, batches[0].boxes)
+
+
+def test_a_root_that_cannot_be_written_to(
+    repo_root: Path, drawn: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(data_module.os, "access", lambda *_: False)
+    module = synthetic(repo_root, drawn)
+    with pytest.raises(ValueError, match=r"dataset.cache_dir=FOLDER or dataset.cache=false"):
+        module.train_dataloader()
+    next(iter(synthetic(repo_root, drawn, cache=False).train_dataloader()))
+
+
+def mot(repo_root: Path, root: Path, **options: Any) -> TrackingDataModule:
+    settings = {"root": str(root), "size": [32, 48], "cache_dir": str(root / "cache")}
+    return build(repo_root, "mot", **(settings | options))
+
+
+def test_training_without_ground_truth_is_refused(repo_root: Path, make_sequence) -> None:
+    root = make_sequence("A", gt=None).parents[1]
+    module = mot(repo_root, root, train="train", val="train", test="train")
+    with pytest.raises(FileNotFoundError, match=r"train split have no gt/gt.txt, first A"):
+        module.setup("fit")
+    module.setup("test")  # a test split has none
+    assert len(list(module.test_dataloader())) == 1
+
+
+def test_a_split_that_is_not_there(repo_root: Path, make_sequence) -> None:
+    root = make_sequence("A").parents[1]
+    module = mot(repo_root, root, train="train", val="val")
+    with pytest.raises(FileNotFoundError, match="dataset.root="):
+        module.setup("fit")
+    with pytest.raises(ValueError, match="there is no test split: type dataset.test="):
+        module.setup("test")
+
+
+def test_real_footage(repo_root: Path, shared: Path, tmp_path: Path) -> None:
+    module = mot(
+        repo_root,
+        shared / "data" / "mot",
+        train=["ADL-Rundle-6:1-12"],
+        val=["ADL-Rundle-6:401-405", "TUD-Campus:1-3"],
+        size=[112, 192],
+        cache_dir=str(tmp_path),
+    )
+    module.setup("fit")
+    batch = next(iter(module.train_dataloader()))
+    assert batch.frames.shape == (2, 4, 3, 112, 192)
+    assert batch.frames.float().mean() > 30
+    seen = [(b.sequence_ids[0], b.frame_indices[0, 0].item()) for b in module.val_dataloader()]
+    assert seen == [("ADL-Rundle-6_401-405", 401), ("TUD-Campus_1-3", 1)]
+
+
+def test_dancetrack_layout(repo_root: Path, make_sequence, walking_gt) -> None:
+    for split, name, gt in (
+        ("train", "dancetrack0001", walking_gt),
+        ("val", "dancetrack0004", walking_gt),
+        ("test", "dancetrack0003", None),
+    ):
+        root = make_sequence(name, split=split, digits=8, extension="jpg", gt=gt).parents[1]
+    module = build(
+        repo_root, "dancetrack", root=str(root), size=[32, 64], loader={"num_workers": 0}
+    )
+    module.prepare_data()
+    module.setup("fit")
+    module.setup("test")
+    batch = next(iter(module.train_dataloader()))
+    assert batch.frames.shape == (1, 4, 3, 32, 64)
+    assert next(iter(module.test_dataloader())).sequence_ids == ["dancetrack0003"]

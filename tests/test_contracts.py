@@ -1,0 +1,136 @@
+"""Every entry of every config group: it builds, predicts, learns and survives a state_dict round trip."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from hydra.utils import instantiate
+
+from scene_track.config.check import check
+from scene_track.config.paths import config_dir
+from scene_track.train import build_module
+from tests.compose import TINY, compose_run, make_batch, without_objects
+
+CONF = Path(config_dir())
+
+
+def options(group: str) -> list[str]:
+    """Names of a config group's entries."""
+    names = sorted(file.stem for file in (CONF / group).glob("*.yaml"))
+    assert names, f"conf/{group} is empty"
+    return names
+
+
+def no_weights(name: str) -> list[str]:
+    """Pretrained backbones are tested on random weights: theirs are the user's to download."""
+    needs = "weights:" in (CONF / "model" / "backbone" / f"{name}.yaml").read_text()
+    return ["model.backbone.weights=null"] if needs else []
+
+
+def gradient_step(overrides: list[str], batch=None) -> None:
+    """One loss and its gradients; every trainable parameter must be touched, by finite numbers."""
+    torch.manual_seed(0)
+    cfg = compose_run([*TINY, *overrides])
+    module = build_module(cfg).train()
+    module._trainer = None
+    _, losses, _ = module.losses(batch or make_batch(), denoise=True)
+    assert losses["total"].isfinite()
+    losses["total"].backward()
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None, f"{name} got no gradient: DDP would hang"
+            assert parameter.grad.isfinite().all(), name
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    again = build_module(cfg)
+    again.load_state_dict(before)
+    module.eval(), again.eval()
+    with torch.no_grad():
+        first = module.losses(make_batch(), denoise=False)[1]["total"]
+        second = again.losses(make_batch(), denoise=False)[1]["total"]
+    torch.testing.assert_close(first, second)
+
+
+@pytest.mark.parametrize("name", options("model/backbone"))
+def test_every_backbone_trains_a_scene_model(name: str) -> None:
+    gradient_step([f"model/backbone={name}", *no_weights(name)])
+
+
+@pytest.mark.parametrize("head", [name for name in options("head")])
+def test_every_head_trains(head: str) -> None:
+    gradient_step([f"head={head}"])
+
+
+@pytest.mark.parametrize("head", [name for name in options("head")])
+def test_a_batch_without_anybody_trains_every_parameter(head: str) -> None:
+    gradient_step([f"head={head}"], without_objects(make_batch()))
+
+
+@pytest.mark.parametrize("denoiser", options("denoiser"))
+def test_every_denoiser_trains(denoiser: str) -> None:
+    gradient_step([f"denoiser={denoiser}"])
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        "model.decoder.recurrent=false",
+        "model.decoder.recurrent=true",
+        "model.decoder.temporal_radius=1",
+        "model.decoder.tbptt_detach=true",
+        "model.temporal_encoder=null",
+        "model.absolute_time=false",
+        "model.identity.appearance=0",
+        "model.decoder.num_layers=1",
+        "head.criterion.max_match_distance=null",
+    ],
+)
+def test_every_switch_of_the_model_trains(choice: str) -> None:
+    tiny = [o for o in TINY if not o.startswith("model.temporal_encoder") or "null" not in choice]
+    torch.manual_seed(0)
+    cfg = compose_run([*tiny, choice])
+    module = build_module(cfg).train()
+    _, losses, _ = module.losses(make_batch(), denoise=True)
+    losses["total"].backward()
+    missing = [n for n, p in module.named_parameters() if p.requires_grad and p.grad is None]
+    assert not missing
+
+
+@pytest.mark.parametrize("recipe", options("recipe"))
+@pytest.mark.parametrize("trainer", options("trainer"))
+def test_every_recipe_and_trainer_pass_the_check(recipe: str, trainer: str) -> None:
+    check(compose_run([f"recipe={recipe}", f"trainer={trainer}"]))
+
+
+@pytest.mark.parametrize("name", options("dataset"))
+def test_every_dataset_composes_with_its_own_defaults(name: str, tmp_path: Path) -> None:
+    (tmp_path / "train").mkdir()
+    cfg = compose_run([f"dataset={name}", f"dataset.root={tmp_path}", *split_of(name)])
+    if cfg.model.backbone.get("weights") is not None:
+        cfg.model.backbone.weights = None
+    check(cfg)
+    assert instantiate(cfg.dataset).size == tuple(cfg.dataset.size)
+
+
+def split_of(dataset: str) -> list[str]:
+    """The splits that a dataset of one's own must be told."""
+    return ["dataset.train=[a]", "dataset.val=[b]"] if dataset == "mot" else []
+
+
+@pytest.mark.parametrize("name", options("experiment"))
+def test_every_experiment_passes_the_check(name: str, tmp_path: Path) -> None:
+    cfg = compose_run([f"experiment={name}", f"dataset.root={tmp_path}"])
+    if cfg.model.backbone.get("weights") is not None:
+        cfg.model.backbone.weights = None
+    check(cfg)
+
+
+def test_dancetrack_brings_the_missions_defaults_and_the_command_line_wins() -> None:
+    cfg = compose_run(["dataset=dancetrack", "model.backbone.freeze=true"])
+    assert cfg.model.backbone._target_.endswith("DinoV3")
+    assert cfg.model.backbone.freeze is True and cfg.model.backbone.unfreeze_after is None
+    assert list(cfg.dataset.size) == [448, 800]
+    mine = compose_run(["dataset=dancetrack", "model/backbone=hybrid_tiny", "optimizer.lr=3e-4"])
+    assert mine.model.backbone._target_.endswith("HybridBackbone")
+    assert mine.optimizer.lr == 3e-4

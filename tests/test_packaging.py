@@ -1,0 +1,183 @@
+"""What surrounds the code: the wheel, the pins, the Makefile, the submodules."""
+
+from __future__ import annotations
+
+import configparser
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def project(repo_root: Path) -> dict:
+    return tomllib.loads((repo_root / "pyproject.toml").read_text())
+
+
+def _make(repo_root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    if shutil.which("make") is None:
+        pytest.skip("needs make")
+    return subprocess.run(["make", *arguments], cwd=repo_root, capture_output=True, text=True)
+
+
+def test_the_wheel_carries_the_configuration_and_nothing_else(
+    repo_root: Path, tmp_path: Path
+) -> None:
+    builders = pytest.importorskip("hatchling.builders.wheel")
+    (wheel,) = builders.WheelBuilder(str(repo_root)).build(
+        directory=str(tmp_path), versions=["standard"]
+    )
+    files = zipfile.ZipFile(wheel).namelist()
+    carried = {name for name in files if name.startswith("scene_track/conf/")}
+    conf = repo_root / "conf"
+    assert carried == {
+        f"scene_track/conf/{file.relative_to(conf).as_posix()}" for file in conf.rglob("*.yaml")
+    }
+    assert "scene_track/config/check.py" in files
+    tops = {name.split("/")[0] for name in files}
+    assert tops == {"scene_track", "scene_track-0.1.0.dist-info"}
+    assert any(name.endswith("licenses/LICENSE") for name in files)
+    assert not any("__pycache__" in name for name in files)
+
+    # As installed: the configuration is found, from any folder.
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "site")
+    code = "from scene_track.config.paths import config_dir; print(config_dir())"
+    shown = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd="/",
+        env={"PYTHONPATH": str(tmp_path / "site")},
+        capture_output=True,
+        text=True,
+    )
+    assert shown.stdout.strip() == str(tmp_path / "site" / "scene_track" / "conf"), shown.stderr
+
+
+def test_constraints_are_plain_pins_that_cover_the_dependencies(
+    repo_root: Path, project: dict
+) -> None:
+    lines = (repo_root / "constraints.txt").read_text().splitlines()
+    pins = [line for line in lines if line and not line.startswith("#")]
+    assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.!]+", pin) for pin in pins)
+    names = {_normalised(pin.split("==")[0]) for pin in pins}
+    assert len(names) == len(pins), "a package is pinned twice"
+    extras = project["project"]["optional-dependencies"]
+    wanted = project["project"]["dependencies"] + extras["dev"] + extras["cluster"]
+    missing = [w for w in wanted if _normalised(re.split(r"[\[=<>~!; ]", w)[0]) not in names]
+    assert not missing
+
+
+def test_installed_versions_are_the_pinned_ones_that_matter(repo_root: Path) -> None:
+    from importlib.metadata import version
+
+    pins = dict(
+        line.split("==")
+        for line in (repo_root / "constraints.txt").read_text().splitlines()
+        if "==" in line and not line.startswith("#")
+    )
+    for name in ("torch", "pytorch-lightning", "hydra-core", "omegaconf", "hydra-optuna-sweeper"):
+        assert version(name).split("+")[0] == pins[name], name
+
+
+def test_every_target_of_the_makefile_is_in_its_help(repo_root: Path) -> None:
+    text = (repo_root / "Makefile").read_text()
+    targets = set(re.findall(r"^\.PHONY: (\S+)$", text, re.MULTILINE))
+    assert targets == set(re.findall(r"^([a-z-]+):(?!=)", text, re.MULTILINE))
+    wanted = {"train", "test", "setup", "data", "sweep", "evaluate", "tensorboard", "lint"}
+    assert targets >= wanted | {"third-party", "clean"}
+    shown = _make(repo_root, "help").stdout
+    listed = set(re.findall(r"^  ([a-z-]+) +\S", shown, re.MULTILINE))
+    assert listed == targets
+
+
+def test_make_train_and_test_set_everything_up_first(repo_root: Path, tmp_path: Path) -> None:
+    # A checkout without .venv; -n prints what would be run.
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copy(repo_root / name, tmp_path)
+    for target, last in (("train", "scene_track.train seed=3"), ("test", "pytest")):
+        shown = _make(tmp_path, "-n", target, "ARGS=seed=3").stdout
+        steps = ["-m venv", "pip install", "-c constraints.txt", "touch", last]
+        places = [shown.find(step) for step in steps]
+        assert -1 not in places and places == sorted(places), shown
+    shown = _make(tmp_path, "-n", "test").stdout
+    steps = ["ruff format --check", "ruff check", "pyright", "pytest"]
+    places = [shown.find(step) for step in steps]
+    assert -1 not in places and places == sorted(places)
+
+
+def test_make_skips_the_set_up_that_is_done_and_repeats_it_for_new_pins(
+    repo_root: Path, tmp_path: Path
+) -> None:
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copy(repo_root / name, tmp_path)
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / ".venv" / ".installed").touch()
+    assert "pip install" not in _make(tmp_path, "-n", "train").stdout
+    shown = _make(tmp_path, "-n", "-W", "constraints.txt", "train").stdout
+    assert "pip install" in shown
+
+
+def test_make_says_what_to_do_without_a_python(repo_root: Path, tmp_path: Path) -> None:
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copy(repo_root / name, tmp_path)
+    for python in ("", "/no/such/python"):
+        result = _make(tmp_path, "setup", f"PYTHON={python}")
+        assert result.returncode != 0
+        assert "make setup PYTHON=/path/to/python3.11" in result.stderr
+        assert not (tmp_path / ".venv").exists()
+
+
+def test_make_clean_keeps_runs_and_data(repo_root: Path, tmp_path: Path) -> None:
+    shutil.copy(repo_root / "Makefile", tmp_path)
+    for name in ("outputs", "data", "dist", "scene_track/__pycache__", "tests", "benchmarks"):
+        (tmp_path / name).mkdir(parents=True)
+    assert _make(tmp_path, "clean").returncode == 0
+    left = {path.name for path in tmp_path.iterdir()}
+    assert {"outputs", "data"} <= left and "dist" not in left
+    assert not (tmp_path / "scene_track" / "__pycache__").exists()
+    refused = _make(tmp_path, "clean-all")
+    assert refused.returncode != 0 and "CONFIRM=1" in refused.stderr
+    assert (tmp_path / "outputs").exists()
+
+
+def test_submodules_and_their_readme(repo_root: Path) -> None:
+    modules = configparser.ConfigParser()
+    # git indents the values, which the parser would read as continuation lines
+    text = (repo_root / ".gitmodules").read_text()
+    modules.read_string(re.sub(r"^\s+", "", text, flags=re.MULTILINE))
+    paths = {modules[section]["path"] for section in modules.sections()}
+    assert paths == {"third_party/DanceTrack", "third_party/dinov3", "third_party/DINO"}
+    readme = (repo_root / "third_party" / "README.md").read_text()
+    for path in paths:
+        name = path.split("/")[1]
+        assert f"`{name}`" in readme
+    for commit in (
+        "44057dcc07e4bf6bcad2e6888c9d83ec63d4b1a3",
+        "6876159a11b4df116f30f667f8c9888617df0751",
+        "faa8520fe9604c23ad65a48bc583550a44c0e3ab",
+    ):
+        assert commit in readme
+
+
+def test_ignored_folders_do_not_swallow_the_sources(repo_root: Path) -> None:
+    probes = [
+        "scene_track/data/batch.py",
+        "conf/dataset/mot.yaml",
+        "outputs/run/summary.json",
+        "data/x",
+    ]
+    result = subprocess.run(
+        ["git", "check-ignore", *probes], cwd=repo_root, capture_output=True, text=True
+    )
+    if result.returncode not in (0, 1):
+        pytest.skip("needs a git checkout")
+    assert result.stdout.split() == ["outputs/run/summary.json", "data/x"]
+
+
+def _normalised(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()

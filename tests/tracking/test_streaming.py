@@ -1,0 +1,89 @@
+"""Tracking stories, told to the tracker by a pointer head that goes by position alone."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from scene_track.tracking.streaming import IdentityTracker
+
+
+class Nearest(nn.Module):
+    """Stands in for the pointer head: a detection points at the track whose last box is closest."""
+
+    history = 4
+
+    def encode(self, tokens: Tensor, boxes: Tensor, seconds: Tensor, present: Tensor) -> Tensor:
+        return tokens
+
+    def forward(self, tokens: Tensor, boxes: Tensor, seconds: Tensor, memory) -> Tensor:
+        distance = torch.cdist(boxes[:, :2], memory.box[:, :2])
+        return torch.cat((-100 * distance, torch.full((len(boxes), 1), -15.0)), dim=1)
+
+
+def frame(tracker: IdentityTracker, xs: list[float], scores: list[float] | None = None, t: int = 0):
+    boxes = torch.tensor([(x, 0.5, 0.08, 0.2) for x in xs]).view(-1, 4)
+    sure = torch.tensor(scores if scores is not None else [0.9] * len(xs))
+    labels = torch.zeros(len(xs), dtype=torch.long)
+    tracks = tracker.update(Nearest(), boxes, sure, labels, torch.zeros(len(xs), 4), t / 20)
+    return dict(zip(tracks.boxes[:, 0].round(3).tolist(), tracks.ids.tolist(), strict=True))
+
+
+def test_tracks_keep_their_identity_whatever_the_order_of_detections() -> None:
+    tracker = IdentityTracker()
+    first = frame(tracker, [0.2, 0.5, 0.8])
+    second = frame(tracker, [0.81, 0.21, 0.51], t=1)
+    assert [second[0.21], second[0.51], second[0.81]] == [first[0.2], first[0.5], first[0.8]]
+    assert sorted(first.values()) == [1, 2, 3]
+
+
+def test_a_track_survives_its_misses_and_no_more() -> None:
+    for misses, kept in ((3, True), (4, False)):
+        tracker = IdentityTracker(max_misses=3)
+        born = frame(tracker, [0.3])[0.3]
+        for t in range(misses):
+            assert frame(tracker, [], t=t + 1) == {}
+        back = frame(tracker, [0.3], t=misses + 1)[0.3]
+        assert (back == born) == kept
+        assert kept or back == 2  # a used identity is never given again
+
+
+def test_doubtful_detections_continue_tracks_but_start_none() -> None:
+    tracker = IdentityTracker(exist_conf=0.4, birth=0.6)
+    assert frame(tracker, [0.3], [0.5]) == {}
+    born = frame(tracker, [0.3], [0.7], t=1)[0.3]
+    assert frame(tracker, [0.31], [0.5], t=2)[0.31] == born
+    assert frame(tracker, [0.31], [0.3], t=3) == {}
+
+
+def test_two_boxes_on_one_dancer_become_one_track() -> None:
+    tracker = IdentityTracker(duplicate_iou=0.7)
+    tracks = frame(tracker, [0.3, 0.302, 0.6], [0.8, 0.9, 0.9])
+    assert sorted(tracks) == [0.302, 0.6]
+
+
+def test_a_detection_far_from_everything_is_new() -> None:
+    tracker = IdentityTracker(accept=0.2)
+    born = frame(tracker, [0.2])[0.2]
+    tracks = frame(tracker, [0.21, 0.9], t=1)
+    assert tracks[0.21] == born and tracks[0.9] == born + 1
+
+
+def test_reset_starts_a_new_sequence() -> None:
+    tracker = IdentityTracker()
+    frame(tracker, [0.2, 0.4])
+    tracker.reset()
+    assert tracker.num_tracks == 0 and frame(tracker, [0.9])[0.9] == 1
+
+
+@pytest.mark.parametrize("frames", [1_000])
+def test_memory_does_not_grow_with_the_video(frames: int) -> None:
+    tracker = IdentityTracker(max_misses=2)
+    most = 0
+    for t in range(frames):
+        # Somebody new every few frames, at another place.
+        frame(tracker, [0.05 + 0.9 * ((t // 5 * 7) % 11) / 11], t=t)
+        most = max(most, tracker.num_tracks)
+        assert tracker._tokens is not None and tracker._tokens.shape[1] == Nearest.history
+    assert most <= 3

@@ -1,0 +1,267 @@
+"""Checkpoint files: whole or not there, plain, refused with one clear line; and what signals do."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from torch import nn
+
+from scene_track.training.checkpointing import (
+    BEST,
+    FOLDER,
+    LAST,
+    AtomicCheckpointIO,
+    atomic_path,
+    exit_codes,
+    load_checkpoint,
+    prepare_resume,
+    resolve_checkpoint,
+)
+
+
+def folders(run: Path) -> list[str]:
+    return sorted(path.name for path in (run / FOLDER).iterdir())
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch) -> None:
+    path = tmp_path / "x" / "last.ckpt"
+    io = AtomicCheckpointIO()
+    io.save_checkpoint({"value": torch.ones(3)}, path)
+
+    def torn(content: Any, target: Path) -> None:
+        Path(target).write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", torn)
+        with pytest.raises(KeyboardInterrupt):
+            io.save_checkpoint({"value": torch.zeros(3)}, path)
+    assert torch.equal(io.load_checkpoint(path)["value"], torch.ones(3))
+    assert os.listdir(path.parent) == ["last.ckpt"], "no temporary file stays"
+
+
+def test_the_file_is_complete_on_the_disk_before_it_gets_its_name(tmp_path: Path, monkeypatch):
+    events: list[str] = []
+    monkeypatch.setattr(os, "fsync", lambda fd: events.append(f"flush {os.fstat(fd).st_size}"))
+    replace = os.replace
+    monkeypatch.setattr(os, "replace", lambda a, b: (events.append("rename"), replace(a, b)))
+    with atomic_path(tmp_path / "a.txt") as temporary:
+        assert temporary.parent == tmp_path, "a rename across file systems would be a copy"
+        temporary.write_text("hello")
+    assert events == ["flush 5", "rename"]
+    assert (tmp_path / "a.txt").read_text() == "hello"
+
+
+def test_files_are_readable_as_any_other(tmp_path: Path) -> None:
+    (tmp_path / "plain").touch()
+    with atomic_path(tmp_path / "a") as temporary:
+        temporary.write_text("x")
+    assert (tmp_path / "a").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_bad_files_are_told_apart(tmp_path: Path) -> None:
+    good = tmp_path / "good.ckpt"
+    torch.save({"state_dict": {"w": torch.ones(100)}}, good)
+    torn = tmp_path / "torn.ckpt"
+    for length in (0, 10, 300, good.stat().st_size - 30):
+        torn.write_bytes(good.read_bytes()[:length])
+        with pytest.raises(ValueError, match=r"torn\.ckpt is torn"):
+            load_checkpoint(torn)
+    text = tmp_path / "text.ckpt"
+    text.write_text("hello, I am no checkpoint")
+    with pytest.raises(ValueError, match="not a checkpoint"):
+        load_checkpoint(text)
+    code = tmp_path / "code.ckpt"
+    torch.save({"state_dict": {}, "path": Path("x")}, code)
+    with pytest.raises(ValueError, match="loading it could run code"):
+        load_checkpoint(code)
+    array = tmp_path / "list.ckpt"
+    torch.save([1, 2], array)
+    with pytest.raises(ValueError, match="holds a list"):
+        load_checkpoint(array)
+    with pytest.raises(FileNotFoundError, match="no checkpoint at"):
+        load_checkpoint(tmp_path / "none.ckpt")
+
+
+def test_where_a_checkpoint_is_looked_for(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    (run / FOLDER).mkdir(parents=True)
+    with pytest.raises(FileNotFoundError, match=f"has no {FOLDER}/{LAST}"):
+        resolve_checkpoint(run, prefer="last")
+    (run / FOLDER / BEST).touch()
+    assert resolve_checkpoint(run, prefer="last").name == BEST, (
+        "the other one, if it is all there is"
+    )
+    (run / FOLDER / LAST).touch()
+    assert resolve_checkpoint(run, prefer="last").name == LAST
+    assert resolve_checkpoint(run / FOLDER, prefer="best").name == BEST
+    assert resolve_checkpoint(run / FOLDER / LAST, prefer="best").name == LAST
+    with pytest.raises(FileNotFoundError, match="nowhere does not exist"):
+        resolve_checkpoint(tmp_path / "nowhere", prefer="last")
+
+
+def test_another_models_checkpoint_is_refused_by_name(tiny: Any, tmp_path: Path) -> None:
+    tiny.fit(tmp_path, max_epochs=1)
+    module = tiny.TinyModule()
+    assert prepare_resume(tmp_path, module) == tmp_path / FOLDER / LAST
+    module.extra = nn.Linear(1, 1)
+    module.model.head = nn.Linear(4, 2)
+    module.model.backbone.norm = nn.Identity()
+    with pytest.raises(ValueError) as caught:
+        prepare_resume(tmp_path, module)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert "missing in it: extra.weight, extra.bias;" in message
+    assert "unknown here: model.backbone.norm.weight" in message
+    assert "and 1 more" in message
+    assert "model.head.weight (1, 4) instead of (2, 4)" in message
+    bare = tmp_path / "bare.ckpt"
+    torch.save({"state_dict": {}}, bare)
+    with pytest.raises(ValueError, match="holds weights only; use init_from="):
+        prepare_resume(bare, module)
+
+
+def test_files_of_a_run_are_plain(tiny: Any, tmp_path: Path) -> None:
+    """Also with hyper-parameters and callback states that are not: they become so, or are named."""
+    module = tiny.TinyModule()
+    module.save_hyperparameters({"lr": np.float64(0.1), "where": Path("x"), "sizes": [1, (2, 3)]})
+    tiny.fit(tmp_path, module=module, max_epochs=1)
+    assert folders(tmp_path) == [BEST, LAST]
+    parameters = load_checkpoint(tmp_path / FOLDER / LAST)["hyper_parameters"]
+    assert parameters == {"lr": 0.1, "where": "x", "sizes": [1, (2, 3)]}
+    assert type(parameters["lr"]) is float
+    module.save_hyperparameters({"odd": object()})
+    with pytest.raises(TypeError, match="cannot hold a object"):
+        tiny.fit(tmp_path, module=module, max_epochs=1)
+
+
+@pytest.mark.parametrize(
+    ("values", "best_epoch"),
+    [
+        ([0.1, 0.3, 0.2], 1),
+        ([0.3, 0.3, 0.3], 0),
+        ([float("nan"), 0.1, float("nan")], 1),
+        ([0.1, 0.2, 0.3], 2),
+    ],
+)
+def test_best_is_the_first_of_the_highest(
+    tiny: Any, tmp_path: Path, values: list[float], best_epoch: int
+) -> None:
+    tiny.fit(tmp_path, module=tiny.TinyModule(scores=values))
+    best = load_checkpoint(tmp_path / FOLDER / BEST)
+    assert (best["epoch"], best["global_step"]) == (best_epoch, 7 * (best_epoch + 1))
+    assert load_checkpoint(tmp_path / FOLDER / LAST)["global_step"] == 21
+
+
+def test_lower_is_better_when_said(tiny: Any, tmp_path: Path) -> None:
+    keeper = tiny.RunCheckpoint(
+        run_dir=str(tmp_path), monitor="val/hota", mode="min", every_n_steps=5
+    )
+    tiny.fit(tmp_path, callbacks=[keeper], module=tiny.TinyModule(scores=[0.2, 0.1, 0.3]))
+    assert load_checkpoint(Path(keeper.best_model_path))["epoch"] == 1
+    assert keeper.best_model_score == pytest.approx(0.1)
+
+
+def test_an_unlogged_monitor_is_named(tiny: Any, tmp_path: Path) -> None:
+    keeper = tiny.RunCheckpoint(
+        run_dir=str(tmp_path), monitor="val/hotta", mode="max", every_n_steps=5
+    )
+    with pytest.raises(ValueError, match=r"val/hotta is not logged.*val/hota"):
+        tiny.fit(tmp_path, callbacks=[keeper])
+
+
+def test_last_is_never_older_than_promised(tiny: Any, tmp_path: Path) -> None:
+    steps: list[int] = []
+
+    class Look(pl.Callback):
+        def on_train_batch_start(self, trainer, module, batch, batch_idx) -> None:
+            path = tmp_path / FOLDER / LAST
+            saved = load_checkpoint(path)["global_step"] if path.is_file() else 0
+            steps.append(trainer.global_step - saved)
+
+    tiny.fit(tmp_path, every_n_steps=3, extra=[Look()])
+    assert len(steps) == 21
+    assert max(steps) == 2
+    assert steps[7] == steps[14] == 0, "saved at every epoch's end"
+
+
+class Send(pl.Callback):
+    """Sends this process a signal in a hook, once."""
+
+    def __init__(self, hook: str, number: signal.Signals, epoch: int = 0, batch: int = 3) -> None:
+        self.at, self.number, self.sent = (epoch, batch), number, False
+        self.after = 0
+        setattr(self, hook, self._strike)
+
+    def _strike(self, trainer, module, *rest: Any) -> None:
+        if (trainer.current_epoch, trainer.fit_loop.batch_idx) == self.at and not self.sent:
+            self.sent = True
+            os.kill(os.getpid(), self.number)
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["TERM", "INT"]
+)
+@pytest.mark.parametrize(
+    ("hook", "steps"),
+    [("on_before_backward", 4), ("on_before_optimizer_step", 4), ("on_validation_batch_start", 7)],
+)
+def test_a_signal_finishes_the_step_saves_and_says_so(
+    tiny: Any, tmp_path: Path, number: signal.Signals, code: int, hook: str, steps: int
+) -> None:
+    before = signal.getsignal(number)
+    sender = Send(hook, number, batch=6 if "validation" in hook else 3)
+    trainer = tiny.trainer(tmp_path, extra=[sender])
+    tiny.seed_everything(1)
+    module = tiny.TinyModule()
+    with pytest.raises(SystemExit) as ended, exit_codes(trainer):
+        trainer.fit(module, *tiny.loaders())
+    assert ended.value.code == code
+    assert len(module.seen) == steps, "the step is finished, no other begun"
+    assert load_checkpoint(tmp_path / FOLDER / LAST)["global_step"] == steps
+    assert signal.getsignal(number) == before, "the signal is given back"
+    whole = tiny.fit(tmp_path / "whole")
+    resumed = tiny.fit(tmp_path, resume=tmp_path / FOLDER / LAST)
+    assert module.seen + resumed.seen == whole.seen
+    for left, right in zip(whole.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(left, right)
+
+
+def test_a_signal_between_accumulated_batches_waits_for_the_step(tiny: Any, tmp_path: Path) -> None:
+    sender = Send("on_before_backward", signal.SIGTERM, batch=2)
+    trainer = tiny.trainer(tmp_path, extra=[sender], accumulate_grad_batches=2)
+    with pytest.raises(SystemExit) as ended, exit_codes(trainer):
+        trainer.fit(module := tiny.TinyModule(), *tiny.loaders())
+    assert ended.value.code == 143
+    assert len(module.seen) == 4
+
+
+def test_a_second_signal_stops_at_once(tiny: Any, tmp_path: Path) -> None:
+    class Impatient(pl.Callback):
+        def on_before_optimizer_step(self, trainer, module, optimizer) -> None:
+            if trainer.global_step == 5:
+                os.kill(os.getpid(), signal.SIGINT)
+                os.kill(os.getpid(), signal.SIGINT)
+
+    trainer = tiny.trainer(tmp_path, extra=[Impatient()], every_n_steps=3)
+    with pytest.raises(SystemExit) as ended, exit_codes(trainer):
+        trainer.fit(tiny.TinyModule(), *tiny.loaders())
+    assert ended.value.code == 130
+    assert load_checkpoint(tmp_path / FOLDER / LAST)["global_step"] == 3, "nothing half updated"
+
+
+def test_other_exits_pass_through() -> None:
+    trainer: Any = SimpleNamespace(checkpoint_callbacks=[])
+    with pytest.raises(SystemExit) as ended, exit_codes(trainer):
+        raise SystemExit(7)
+    assert ended.value.code == 7
+    with pytest.raises(RuntimeError, match="boom"), exit_codes(trainer):
+        raise RuntimeError("boom")

@@ -1,0 +1,114 @@
+"""Parameter groups: a partition, whatever is frozen, and no decay where it only biases."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from scene_track.training.parameter_groups import (
+    build_parameter_groups,
+    check_parameter_groups,
+    parameter_table,
+)
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.model: Any = nn.Module()
+        self.model.backbone = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+        self.model.decoder = nn.ModuleDict(
+            {
+                "attention": nn.MultiheadAttention(4, 2),
+                "norm": nn.LayerNorm([2, 4]),
+                "names": nn.Embedding(5, 4),
+                "head": nn.Linear(4, 2),
+            }
+        )
+        self.model.queries = nn.Parameter(torch.zeros(6, 4))
+        self.model.cls_token = nn.Parameter(torch.zeros(1, 1, 4))
+        self.tied = self.model.decoder["head"]
+
+
+def by_name(module: nn.Module, groups: list) -> dict[str, dict]:
+    names = {id(p): name for name, p in module.named_parameters()}
+    return {names[id(p)]: group for group in groups for p in group["params"]}
+
+
+def groups_of(module: nn.Module, **options) -> list:
+    return build_parameter_groups(module, **{"lr": 1.0, "weight_decay": 0.5, **options})
+
+
+def test_every_parameter_once_also_frozen_ones() -> None:
+    module = Net()
+    for parameter in module.model.backbone.parameters():
+        parameter.requires_grad_(False)
+    groups = groups_of(module)
+    listed = [id(p) for group in groups for p in group["params"]]
+    assert len(listed) == len(set(listed))
+    assert set(listed) == {id(p) for p in module.parameters()}
+
+
+def test_only_matrices_decay() -> None:
+    module = Net()
+    decayed = {n for n, g in by_name(module, groups_of(module)).items() if g["weight_decay"] == 0.5}
+    assert decayed == {
+        "model.backbone.0.weight",
+        "model.decoder.attention.in_proj_weight",
+        "model.decoder.attention.out_proj.weight",
+        "model.decoder.head.weight",
+    }
+
+
+def test_the_longest_prefix_gives_the_rate() -> None:
+    module = Net()
+    groups = groups_of(
+        module,
+        backbone_lr_scale=0.1,
+        lr_scales={"model.decoder": 2.0, "model.decoder.head": 3.0, "model.backbone.1": 0.0},
+    )
+    rates = {name: group["lr"] for name, group in by_name(module, groups).items()}
+    assert rates["model.backbone.0.bias"] == 0.1
+    assert rates["model.backbone.1.weight"] == 0.0
+    assert rates["model.decoder.names.weight"] == 2.0
+    assert rates["model.decoder.head.bias"] == 3.0
+    assert rates["model.queries"] == 1.0
+    assert len({group["name"] for group in groups}) == len(groups)
+
+
+@pytest.mark.parametrize("prefix", ["model.dec", "decoder", "model.decoder.head.weight.x"])
+def test_a_prefix_without_parameters_is_named(prefix: str) -> None:
+    with pytest.raises(ValueError, match=rf"no parameter below {prefix}.*model\.decoder"):
+        groups_of(Net(), lr_scales={prefix: 1.0})
+
+
+def test_a_backbone_rate_without_backbone_is_an_error() -> None:
+    with pytest.raises(ValueError, match="backbone_lr_scale=0.1"):
+        groups_of(nn.Linear(2, 2), backbone_lr_scale=0.1)
+    assert len(groups_of(nn.Linear(2, 2))) == 2
+
+
+def test_the_proof_finds_missing_double_and_foreign() -> None:
+    module = Net()
+    groups = groups_of(module)
+    lost = groups[0]["params"].pop()
+    with pytest.raises(ValueError, match=r"missing \['model"):
+        check_parameter_groups(module, groups)
+    groups[0]["params"] += [lost, lost]
+    with pytest.raises(ValueError, match=r"several groups \['model"):
+        check_parameter_groups(module, groups)
+    groups[0]["params"][-1] = nn.Parameter(torch.zeros(1))
+    with pytest.raises(ValueError, match="1 of another module"):
+        check_parameter_groups(module, groups)
+
+
+def test_the_table_counts() -> None:
+    module = Net()
+    module.model.backbone[0].weight.requires_grad_(False)
+    line = next(
+        row for row in parameter_table(groups_of(module)).split("\n") if "backbone/decay" in row
+    )
+    assert line.split() == ["model.backbone/decay", "1", "0.5", "1", "108", "108"]
