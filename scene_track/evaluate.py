@@ -1,8 +1,8 @@
-"""Evaluate a checkpoint on whole videos: ``python -m scene_track.evaluate checkpoint=RUN [dataset=...]``.
+"""Evaluate a checkpoint on whole videos: ``python -m scene_track.evaluate checkpoint=RUN``.
 
-Runs the streaming tracker over a split, writes MOTChallenge result files, ``metrics.json`` and a plot of HOTA over
-the localisation threshold, and prints a table per sequence and combined. Data and tracker are those of the
-checkpoint's run unless ``dataset=...`` or ``tracker=...`` is typed.
+Runs the streaming tracker over a split, writes MOTChallenge result files, ``metrics.json`` and a
+plot of HOTA over the localisation threshold, and prints a table per sequence and combined. Data and
+tracker are those of the checkpoint's run unless ``dataset=...`` or ``tracker=...`` is typed.
 
     python -m scene_track.evaluate checkpoint=outputs/runs/synthetic_dance_scene/2026-01-01_12-00-00
     python -m scene_track.evaluate checkpoint=best.ckpt dataset=mot dataset.root=FOLDER \
@@ -56,17 +56,18 @@ def load_model(checkpoint: Path) -> tuple[SceneModel, DictConfig]:
         ValueError: the file is torn, has no configuration, or its weights do not fit the code.
     """
     from hydra.utils import instantiate
-    from omegaconf import OmegaConf
+    from omegaconf import DictConfig, OmegaConf
 
     from scene_track.training.checkpointing import load_checkpoint
 
     content = load_checkpoint(checkpoint)
     if not {"hyper_parameters", "state_dict"} <= content.keys():
         raise ValueError(
-            f"{checkpoint} holds no configuration: expected a checkpoint of scene_track.train, such as"
-            " outputs/runs/NAME/TIME/checkpoints/best.ckpt"
+            f"{checkpoint} holds no configuration: expected a checkpoint of scene_track.train,"
+            " such as outputs/runs/NAME/TIME/checkpoints/best.ckpt"
         )
     cfg = OmegaConf.create(content["hyper_parameters"])
+    assert isinstance(cfg, DictConfig)
     if OmegaConf.select(cfg, "model.backbone.weights") is not None:
         cfg.model.backbone.weights = None  # the checkpoint holds them
     model = instantiate(cfg.model)
@@ -82,15 +83,15 @@ def load_model(checkpoint: Path) -> tuple[SceneModel, DictConfig]:
     )
     if wrong:
         raise ValueError(
-            f"{checkpoint} is of another model or an older layout: {len(wrong)} tensors do not fit, the"
-            f" first: {wrong[0]}"
+            f"{checkpoint} is of another model or an older layout: {len(wrong)} tensors do not fit,"
+            f" the first: {wrong[0]}"
         )
     model.load_state_dict(weights)
     return model.eval(), cfg
 
 
 def evaluate(cfg: DictConfig) -> float | None:
-    """One evaluation, from a checked configuration to the combined HOTA (None without ground truth)."""
+    """One evaluation, from a checked configuration to the combined HOTA (None: no truth)."""
     import torch
     from hydra.core.hydra_config import HydraConfig
     from hydra.utils import instantiate

@@ -1,6 +1,7 @@
 """Train a model: ``python -m scene_track.train [group=option] [key=value] ...``.
 
-The bare command is the quick start: synthetic dance, a small backbone from scratch, two CPU cores, minutes.
+The bare command is the quick start: synthetic dance, a small backbone from scratch, two CPU cores,
+minutes.
 
     python -m scene_track.train                                              # the quick start
     python -m scene_track.train dataset=dancetrack model.backbone.freeze=true
@@ -26,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 def build_module(cfg: DictConfig) -> TrackingModule:
-    """Model, criterion, evaluator and optimiser of a checked configuration, in one LightningModule."""
+    """The LightningModule with all its parts, from a checked configuration."""
     from hydra.utils import instantiate
     from omegaconf import OmegaConf
 
@@ -76,14 +77,15 @@ def objective(trainer: pl.Trainer, metric: str) -> float:
     """The best value of the monitor, what a sweep compares.
 
     Raises:
-        ValueError: the run has no finite value of it (a NaN returned to a sampler would kill the sweep).
+        ValueError: the run has no finite value of it (a NaN returned to a sampler would kill the
+            sweep).
     """
     best = getattr(trainer.checkpoint_callback, "best_model_score", None)
     value = trainer.callback_metrics.get(metric) if best is None else best
     if value is None or not math.isfinite(float(value)):
         raise ValueError(
-            f"the run ended without a finite {metric} (found {value}): it needs at least one validation,"
-            " see trainer.limit_val_batches and trainer.check_val_every_n_epoch"
+            f"the run ended without a finite {metric} (found {value}): it needs at least one"
+            " validation, see trainer.limit_val_batches and trainer.check_val_every_n_epoch"
         )
     return float(value)
 

@@ -29,3 +29,21 @@ def shared() -> Path:
             " not part of the repository, and the small extracts in tests/golden are tested anyway"
         )
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_dance(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Overrides that make ``dataset=synthetic_dance`` a set of three short, small sequences."""
+    root = tmp_path_factory.mktemp("dance")
+    return [
+        f"dataset.root={root}",
+        "dataset.source.train_sequences=2",
+        "dataset.source.val_sequences=1",
+        "dataset.source.test_sequences=1",
+        "dataset.source.frames=10",
+        "dataset.source.width=96",
+        "dataset.source.height=64",
+        "dataset.source.max_dancers=4",
+        "dataset.source.workers=1",
+        "dataset.size=[64,96]",
+    ]

@@ -1,4 +1,4 @@
-"""Every entry of every config group: it builds, predicts, learns and survives a state_dict round trip."""
+"""Every entry of every config group builds, predicts, learns and survives a round trip."""
 
 from __future__ import annotations
 
@@ -34,7 +34,6 @@ def gradient_step(overrides: list[str], batch=None) -> None:
     torch.manual_seed(0)
     cfg = compose_run([*TINY, *overrides])
     module = build_module(cfg).train()
-    module._trainer = None
     _, losses, _ = module.losses(batch or make_batch(), denoise=True)
     assert losses["total"].isfinite()
     losses["total"].backward()
@@ -45,7 +44,8 @@ def gradient_step(overrides: list[str], batch=None) -> None:
     before = {name: value.clone() for name, value in module.state_dict().items()}
     again = build_module(cfg)
     again.load_state_dict(before)
-    module.eval(), again.eval()
+    module.eval()
+    again.eval()
     with torch.no_grad():
         first = module.losses(make_batch(), denoise=False)[1]["total"]
         second = again.losses(make_batch(), denoise=False)[1]["total"]

@@ -70,6 +70,10 @@ class SceneBatch:
         original_size: ``[B, 2]`` int64 (height, width) in pixels of the sequence's files.
         sequence_length: ``[B]`` int64 number of frames of the (possibly cut) sequence.
         xyz: ``[B, T, M, 3]`` float32 positions in metres in the camera frame; NaN where unknown.
+        path_boxes: ``[B, L, P, 4]`` float32 cxcywh boxes of a longer stretch of each sequence, without
+            pictures: what a clip is too short to teach of motion. None outside training.
+        path_ids: ``[B, L, P]`` int64 identities of these boxes; -1 where padded.
+        path_seconds: ``[B, L]`` float32 times of these frames.
     """
 
     frames: Tensor
@@ -84,6 +88,9 @@ class SceneBatch:
     original_size: Tensor
     sequence_length: Tensor
     xyz: Tensor | None = None
+    path_boxes: Tensor | None = None
+    path_ids: Tensor | None = None
+    path_seconds: Tensor | None = None
 
     @property
     def valid(self) -> Tensor:

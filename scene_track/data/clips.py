@@ -19,9 +19,24 @@ from scene_track.data.batch import SceneBatch
 from scene_track.data.frame_store import FrameError, FrameStore
 from scene_track.data.resumable_loader import derive_seed
 from scene_track.data.sequences import OnError, Sequence
-from scene_track.data.transforms import Clip, ClipAugment
+from scene_track.data.transforms import Clip, ClipAugment, clip_boxes
 
 log = logging.getLogger(__name__)
+
+
+@dataclass
+class BoxPath:
+    """Where everybody was in a stretch of a sequence, without pictures.
+
+    Attributes:
+        boxes: L tensors ``[N, 4]`` cxcywh, 0-1 of the picture.
+        track_ids: L tensors ``[N]`` int64.
+        seconds: ``[L]`` float32.
+    """
+
+    boxes: list[Tensor]
+    track_ids: list[Tensor]
+    seconds: Tensor
 
 
 @dataclass
@@ -37,6 +52,7 @@ class Sample:
         frame_indices: ``[T]`` int64; with T = 0 (every frame was skipped) still one number, the
             first asked for.
         sequence: the video.
+        path: boxes without pictures of a longer stretch of the sequence; None when streaming.
     """
 
     frames: Tensor
@@ -46,6 +62,7 @@ class Sample:
     xyz: list[Tensor] | None
     frame_indices: Tensor
     sequence: Sequence
+    path: BoxPath | None = None
 
 
 def window_starts(count: int, length: int, stride: int) -> list[int]:
@@ -166,6 +183,7 @@ class ClipDataset(_Clips):
         augment: ClipAugment,
         seed: int,
         base_scale: float = 1.0,
+        path_length: int = 0,
         cache_dir: Path | None = None,
         on_error: OnError = "raise",
     ) -> None:
@@ -182,6 +200,7 @@ class ClipDataset(_Clips):
             augment: the transforms.
             seed: of every random draw, with epoch and index.
             base_scale: frames are kept at this multiple of ``size`` before the transforms.
+            path_length: frames L of the boxes that come without pictures; 0 = none.
             cache_dir: folder for resized frames; None = decode every time.
             on_error: ``raise``, or ``skip`` frames that cannot be read: the clip gets shorter.
         """
@@ -193,6 +212,7 @@ class ClipDataset(_Clips):
         self.max_interval = max_interval
         self.augment = augment
         self.seed = seed
+        self.path_length = path_length
         self.windows = [
             (number, start)
             for number, sequence in enumerate(self.sequences)
@@ -233,7 +253,36 @@ class ClipDataset(_Clips):
             clip = self.augment(clip, self.size, generator)
         else:
             clip = Clip.of(torch.zeros(0, 3, *self.size, dtype=torch.uint8), corners)
-        return self._sample(sequence, clip, used, rows, asked[0])
+        sample = self._sample(sequence, clip, used, rows, asked[0])
+        if self.path_length:
+            sample.path = self._path(sequence, generator)
+        return sample
+
+    def _path(self, sequence: Sequence, generator: torch.Generator) -> BoxPath:
+        """Boxes of a random stretch: interval, direction and side as random as those of a clip."""
+        count = len(sequence)
+        length = min(self.path_length, count)
+        most = min(self.max_interval, (count - 1) // (length - 1)) if length > 1 else 1
+        interval = int(torch.randint(1, most + 1, (), generator=generator))
+        start = int(torch.randint(0, count - (length - 1) * interval, (), generator=generator))
+        positions = [start + i * interval for i in range(length)]
+        if self.augment.draw_reversed(generator):
+            positions.reverse()
+        mirrored = bool(torch.rand((), generator=generator) < 0.5)
+        picture = (sequence.info.height, sequence.info.width)
+        boxes: list[Tensor] = []
+        ids: list[Tensor] = []
+        for position in positions:
+            corners = self._corners(sequence, [sequence.rows(position)], *picture)
+            cut, keep = clip_boxes(corners, picture, self.augment.min_visible)
+            cut = cut[keep] / cut.new_tensor(picture[::-1] * 2)
+            centre, extent = (cut[:, :2] + cut[:, 2:]) / 2, cut[:, 2:] - cut[:, :2]
+            if mirrored:
+                centre = torch.stack((1 - centre[:, 0], centre[:, 1]), dim=1)
+            boxes.append(torch.cat((centre, extent), dim=1))
+            ids.append(torch.from_numpy(sequence.table.ids[sequence.rows(position)])[keep])
+        seconds = torch.from_numpy(sequence.frames[positions]).float() / sequence.info.frame_rate
+        return BoxPath(boxes, ids, seconds)
 
 
 class StreamDataset(_Clips):
@@ -322,6 +371,7 @@ def collate(samples: Seq[Sample], length: int) -> SceneBatch:
             confidence[b, t, :n] = 1.0
             if xyz is not None and sample.xyz is not None:
                 xyz[b, t, :n] = sample.xyz[t]
+    path_boxes, path_ids, path_seconds = _collate_paths([s.path for s in samples])
     return SceneBatch(
         frames=frames,
         boxes=boxes,
@@ -337,4 +387,28 @@ def collate(samples: Seq[Sample], length: int) -> SceneBatch:
         ),
         sequence_length=torch.tensor([len(s.sequence) for s in samples]),
         xyz=xyz,
+        path_boxes=path_boxes,
+        path_ids=path_ids,
+        path_seconds=path_seconds,
     )
+
+
+def _collate_paths(
+    paths: Seq[BoxPath | None],
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """``[B, L, P, 4]`` boxes, ``[B, L, P]`` ids and ``[B, L]`` seconds; None where a sample has none."""
+    whole = [path for path in paths if path is not None]
+    if len(whole) < len(paths) or not whole:
+        return None, None, None
+    length = max(len(path.boxes) for path in whole)
+    most = max([1, *(len(boxes) for path in whole for boxes in path.boxes)])
+    boxes = torch.zeros(len(whole), length, most, 4)
+    ids = torch.full((len(whole), length, most), -1, dtype=torch.long)
+    seconds = torch.zeros(len(whole), length)
+    for b, path in enumerate(whole):
+        seconds[b] = path.seconds[-1]
+        seconds[b, : len(path.seconds)] = path.seconds
+        for t, (box, identity) in enumerate(zip(path.boxes, path.track_ids, strict=True)):
+            boxes[b, t, : len(box)] = box
+            ids[b, t, : len(box)] = identity
+    return boxes, ids, seconds

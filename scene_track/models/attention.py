@@ -1,7 +1,8 @@
 """Scaled dot-product attention that is fast on both kinds of machine.
 
-PyTorch's fused kernel is the choice everywhere but in half precision on a CPU, where its backward pass takes three
-times as long as two plain matrix products (112 tokens, 4 heads of 32, bf16: 5.7 ms against 1.9 ms).
+PyTorch's fused kernel is the choice everywhere but in half precision on a CPU, where its backward
+pass takes three times as long as two plain matrix products (112 tokens, 4 heads of 32, bf16: 5.7 ms
+against 1.9 ms).
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ def attend(
         q: queries.
         k: keys.
         v: values.
-        allowed: bool, broadcastable to ``[N, heads, L, S]``, True = may attend; no row may be empty.
+        allowed: bool, broadcastable to ``[N, heads, L, S]``, True = may attend; no row may be
+            empty.
         dropout: probability of dropping a weight.
 
     Returns:

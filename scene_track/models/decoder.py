@@ -1,14 +1,14 @@
 """The recurrent temporal-deformable decoder.
 
-Frame after frame: queries start from the frame's proposals, mixed with what the queries of the previous
-frame came to know, then pass L layers of self-attention (under the denoising mask), temporal-deformable
-cross-attention and a feed-forward net; each layer moves its anchor boxes (iterative refinement, Deformable
-DETR section 4, in logit space with detached references).
+Frame after frame: queries start from the frame's proposals, mixed with what the queries of the
+previous frame came to know, then pass L layers of self-attention (under the denoising mask),
+temporal-deformable cross-attention and a feed-forward net; each layer moves its anchor boxes
+(iterative refinement, Deformable DETR section 4, in logit space with detached references).
 
-The mix is softmax-convex: every new query distributes a weight of one over the previous queries *and
-itself*, by content and by the distance of the boxes. A query born on a newcomer keeps itself; a query that
-continues a dancer takes over that dancer's state. With ``recurrent=false`` frames do not see each other here
-and are decoded in one parallel pass.
+The mix is softmax-convex: every query distributes a weight of one over the previous queries and a
+learned one, so a query that continues a dancer takes over that dancer's state and one born on a
+newcomer takes over nothing. With ``recurrent=false`` frames do not see each other here and are
+decoded in one parallel pass.
 """
 
 from __future__ import annotations
@@ -61,36 +61,54 @@ class DecodedFrames:
 
 
 class QueryMix(nn.Module):
-    """Softmax-convex mix of a frame's own queries with the previous frame's."""
+    """What a frame's queries take over from the previous frame's.
+
+    Each query distributes a weight of one over the previous queries and a learned one ("nobody was
+    here"), by content and by the distance of the boxes. The mix is *added* to what the query knows
+    from its own frame: where it took its place, the model learned within minutes to keep it out.
+    """
 
     def __init__(self, dim: int) -> None:
         super().__init__()
+        self.norm = nn.LayerNorm(dim)
+        self.norm_previous = nn.LayerNorm(dim)
         self.query = nn.Linear(dim, dim)
         self.key = nn.Linear(dim, dim)
-        self.norm = nn.LayerNorm(dim)
-        self.distance = nn.Parameter(torch.tensor(2.0))
-        # At the start most of the weight stays with the query itself.
-        self.keep = nn.Parameter(torch.tensor(2.0))
+        self.learned = nn.Parameter(torch.zeros(dim))
+        self.learned_logit = nn.Parameter(torch.tensor(0.0))
+        self.distance = nn.Parameter(torch.tensor(4.0))
+        self.project = nn.Linear(dim, dim)
+        nn.init.zeros_(self.project.weight)
+        nn.init.zeros_(self.project.bias)
 
     def forward(self, content: Tensor, boxes: Tensor, previous: QueryState) -> Tensor:
-        """Mix ``content [B, Q, D]`` at ``boxes [B, Q, 4]`` with ``previous``; same shape."""
+        """``content [B, Q, D]`` at ``boxes [B, Q, 4]``, with its share of ``previous`` added."""
+        past = self.norm_previous(previous.content)
         query = self.query(self.norm(content))
-        logits = query @ self.key(self.norm(previous.content)).transpose(1, 2)
-        logits = logits.float() / math.sqrt(content.shape[-1])
+        logits = (query @ self.key(past).transpose(1, 2)).float() / math.sqrt(content.shape[-1])
         gap = boxes[:, :, None, :2] - previous.boxes[:, None, :, :2]
         reach = (boxes[:, :, None, 2:] + previous.boxes[:, None, :, 2:]) / 2
         distance = (gap / reach.clamp(min=1e-3)).square().sum(-1).clamp(max=25.0)
         logits = logits - self.distance.clamp(min=0) * distance
-        own = self.keep.expand(*logits.shape[:2], 1)
-        weights = torch.cat((own, logits), dim=-1).softmax(-1)
-        return weights[..., :1] * content + weights[..., 1:] @ previous.content.float()
+        nobody = self.learned_logit.expand(*logits.shape[:2], 1)
+        weights = torch.cat((nobody, logits), dim=-1).softmax(-1)
+        mix = weights[..., :1] * self.learned + weights[..., 1:] @ past.float()
+        return content + self.project(mix)
 
 
 class DecoderLayer(nn.Module):
     """Self-attention, temporal-deformable cross-attention, feed-forward; pre-norm."""
 
     def __init__(
-        self, *, dim: int, heads: int, points: int, radius: int, decay: float, fps: float, dropout: float
+        self,
+        *,
+        dim: int,
+        heads: int,
+        points: int,
+        radius: int,
+        decay: float,
+        fps: float,
+        dropout: float,
     ) -> None:
         super().__init__()
         self.heads, self.dropout = heads, dropout
@@ -198,6 +216,7 @@ class SceneDecoder(nn.Module):
         )
         for delta in self.bbox_delta:
             # Refinement starts as the identity: the first answer is the anchor itself.
+            assert isinstance(delta, nn.Sequential)
             last = delta[-1]
             assert isinstance(last, nn.Linear)
             nn.init.zeros_(last.weight)

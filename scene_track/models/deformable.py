@@ -1,9 +1,9 @@
 """Temporal-deformable attention in plain PyTorch.
 
-A query looks at a few points around its anchor box, in the feature maps of the frames t-k..t+k at once.
-Offsets are generated per reference frame from the query and an embedding of the relative time, in units
-of the anchor's size; attention logits fall by lambda * |dt|, so that a far frame must earn its attention.
-Sampling is ``grid_sample``: no compiled extension.
+A query looks at a few points around its anchor box, in the feature maps of the frames t-k..t+k at
+once. Offsets are generated per reference frame from the query and an embedding of the relative
+time, in units of the anchor's size; attention logits fall by lambda * |dt|, so that a far frame
+must earn its attention. Sampling is ``grid_sample``: no compiled extension.
 
 Deformable attention: Zhu et al., Deformable DETR (ICLR 2021), eq. 2, with box-relative offsets.
 """
@@ -22,7 +22,9 @@ from scene_track.models.positional import RelativeTimeEmbedding
 class TemporalDeformableAttention(nn.Module):
     """Cross-attention from queries to sampled points of several frames."""
 
-    def __init__(self, *, dim: int, heads: int, points: int, radius: int, decay: float, fps: float) -> None:
+    def __init__(
+        self, *, dim: int, heads: int, points: int, radius: int, decay: float, fps: float
+    ) -> None:
         """Build the layer.
 
         Args:
@@ -40,14 +42,16 @@ class TemporalDeformableAttention(nn.Module):
         self.weights = nn.Linear(dim, heads * points)
         self.project = nn.Linear(dim, dim)
         if radius:
-            # Horizon in seconds: a window of 2k + 1 frames at a fifth of the frame rate (clips skip frames).
+            # Horizon in seconds: a window of 2k + 1 frames at a fifth of the frame rate (clips skip
+            # frames).
             self.relative_time = RelativeTimeEmbedding(dim, fps, 5 * (radius + 1) / fps)
             self.decay = nn.Parameter(torch.tensor(float(decay)))
         self._reset()
 
     def _reset(self) -> None:
-        # As in Deformable DETR: heads start looking in different directions, points at growing distances.
-        # Offsets are in half box sizes, so the first points lie inside the box, the last on its border.
+        # As in Deformable DETR: heads start looking in different directions, points at growing
+        # distances. Offsets are in half box sizes, so the first points lie inside the box, the last
+        # on its border.
         nn.init.zeros_(self.offsets.weight)
         angle = torch.arange(self.heads) * (2 * math.pi / self.heads)
         direction = torch.stack((angle.cos(), angle.sin()), dim=-1)
@@ -72,7 +76,8 @@ class TemporalDeformableAttention(nn.Module):
         Args:
             queries: ``[N, Q, D]``.
             boxes: ``[N, Q, 4]`` anchors, cxcywh 0-1.
-            values: ``[N, R, D, h, w]`` value maps of the R = 2k + 1 reference frames, in time order.
+            values: ``[N, R, D, h, w]`` value maps of the R = 2k + 1 reference frames, in time
+                order.
             seconds: ``[N, R]`` their time relative to the query's frame; needed where k > 0.
             present: ``[N, R]`` bool, False = that frame does not exist; needed where k > 0.
 

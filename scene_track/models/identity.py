@@ -1,10 +1,11 @@
 """Identity by pointing: who of the tracks in memory is this detection, or is it new?
 
-Each track's past detections are encoded causally, with their relative geometry in the attention bias *and*
-in the values, so that the last state knows the motion. A small MLP then scores every detection against
-every track's last state: from both contents, from where the detection lies relative to the last box and to
-the box the track is expected to have by now, and from an appearance dot product. A softmax over the
-tracks and "new" gives the answer; cross-entropy trains it over all frames of a clip at once.
+Each track's past detections are encoded causally, with their relative geometry in the attention
+bias *and* in the values, so that the last state knows the motion. A small MLP then scores every
+detection against every track's last state: from both contents, from where the detection lies
+relative to the last box and to the box the track is expected to have by now, and from an appearance
+dot product. A softmax over the tracks and "new" gives the answer; cross-entropy trains it over all
+frames of a clip at once.
 
 Pointing does not depend on how identities are named, so there is no vocabulary to learn.
 """
@@ -33,8 +34,8 @@ def relative_geometry(boxes: Tensor, reference: Tensor, seconds: Tensor) -> Tens
         seconds: ``[...]`` time between them.
 
     Returns:
-        Shift of the centre in reference sizes (compressed, and clipped raw), log ratios of the sizes, IoU,
-        log time and shift per time.
+        Shift of the centre in reference sizes (compressed, and clipped raw), log ratios of the
+        sizes, IoU, log time and shift per time.
     """
     size = reference[..., 2:].clamp(min=1e-3)
     shift = (boxes[..., :2] - reference[..., :2]) / size
@@ -109,7 +110,7 @@ class PointerIdentity(nn.Module):
         heads: Annotated[int, Field(ge=1)] = 4,
         depth: Annotated[int, Field(ge=1)] = 2,
         appearance: Annotated[int, Field(ge=0)] = 32,
-        history: Annotated[int, Field(ge=1)] = 8,
+        history: Annotated[int, Field(ge=1)] = 4,
         detach: bool = False,
     ) -> None:
         """Build the head.
@@ -130,6 +131,8 @@ class PointerIdentity(nn.Module):
         if width % heads:
             raise ValueError(f"model.identity.width={width} must be a multiple of heads={heads}")
         self.history, self.detach, self.appearance = history, detach, appearance
+        # Stands for "a box was here, its looks are unknown".
+        self.blank = nn.Parameter(torch.zeros(width))
         self.token = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, width))
         self.layers = nn.ModuleList(TrackEncoderLayer(width, heads) for _ in range(depth))
         self.norm = nn.LayerNorm(width)

@@ -1,7 +1,7 @@
 """What flows out of the models room.
 
-Shape vocabulary: B clips, T frames, Q queries, C classes, D width, K denoising slots, L decoder layers,
-h w cells of the feature map. Boxes are cxcywh, 0-1 of the resized canvas.
+Shape vocabulary: B clips, T frames, Q queries, C classes, D width, K denoising slots, L decoder
+layers, h w cells of the feature map. Boxes are cxcywh, 0-1 of the resized canvas.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ class DenoisingQueries:
         boxes: ``[N, K, 4]`` noised anchors as *logits* of cxcywh.
         valid: ``[N, K]`` bool, False = padding slot: blocked in attention and free of loss.
         attention_mask: ``[K + Q, K + Q]`` bool, True = blocked.
-        target_index: ``[N, K]`` int64 index into the padded targets of the frame that the slot was made from.
+        target_index: ``[N, K]`` int64 index into the padded targets of the frame that the slot was
+            made from.
         positive: ``[N, K]`` bool, True = reconstruct the box, False = be background.
     """
 

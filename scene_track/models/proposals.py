@@ -1,12 +1,14 @@
 """Dense per-cell proposals and the choice of a few of them as the decoder's first anchors.
 
-Every cell says how much it is the centre of an object (heat) and which box it would propose. The hottest
-cells, thinned by box NMS, become queries (mixed query selection, DINO, ICLR 2023). Two things are special:
+Every cell says how much it is the centre of an object (heat) and which box it would propose. The
+hottest cells, thinned by box NMS, become queries (mixed query selection, DINO, ICLR 2023). Two
+things are special:
 
-* NMS runs on *boxes*, not on heat peaks: a 3x3 peak test starves people who stand behind one another.
-* The query carries an embedding of its proposal's score. Once dense boxes are exact, neighbouring cells
-  propose the same box, and queries of equal content and position cannot be told apart: the class score
-  settles in between for all of them and detection gets *worse* with training.
+* NMS runs on *boxes*, not on heat peaks: a 3x3 peak test starves people who stand behind one
+  another.
+* The query carries an embedding of its proposal's score. Once dense boxes are exact, neighbouring
+  cells propose the same box, and queries of equal content and position cannot be told apart: the
+  class score settles in between for all of them and detection gets *worse* with training.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from scene_track.models.boxes import inverse_sigmoid, nms_keep
 
 
 def sample_at(features: Tensor, points: Tensor) -> Tensor:
-    """Bilinear features ``[N, Q, D]`` of ``features [N, D, h, w]`` at ``points [N, Q, 2]`` (x, y in 0-1)."""
+    """Bilinear features ``[N, Q, D]`` of ``[N, D, h, w]`` at points ``[N, Q, 2]`` (x, y)."""
     grid = (2 * points.float() - 1).unsqueeze(2)
     sampled = F.grid_sample(features.float(), grid, mode="bilinear", align_corners=False)
     return sampled.squeeze(-1).transpose(1, 2)
@@ -60,21 +62,24 @@ class DenseProposals(nn.Module):
             dim: width D of the feature map.
             num_classes: C.
             candidates: hottest cells that enter NMS.
-            nms_iou: a cooler candidate that overlaps a hotter one by more is taken only as a filler.
+            nms_iou: a cooler candidate that overlaps a hotter one by more is taken only as a
+                filler.
         """
         super().__init__()
         self.candidates, self.nms_iou = candidates, nms_iou
         self.trunk = nn.Sequential(nn.Conv2d(dim, dim, 3, padding=1), nn.GELU())
         self.heat = nn.Conv2d(dim, num_classes, 1)
         self.box = nn.Conv2d(dim, 4, 1)
-        # Focal prior: at the start one cell in a hundred is said to be an object (RetinaNet, section 4.1).
+        # Focal prior: at the start one cell in a hundred is said to be an object (RetinaNet,
+        # section 4.1).
+        assert self.heat.bias is not None and self.box.bias is not None
         nn.init.constant_(self.heat.bias, -math.log(99.0))
         nn.init.zeros_(self.box.weight)
         with torch.no_grad():
             self.box.bias.copy_(torch.tensor([0.0, 0.0, -2.5, -1.0]))
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Heat logits ``[N, C, h, w]`` and boxes ``[N, 4, h, w]`` (cxcywh) of ``features [N, D, h, w]``."""
+        """``[N, D, h, w]`` to heat logits ``[N, C, h, w]`` and cxcywh boxes ``[N, 4, h, w]``."""
         h, w = features.shape[-2:]
         trunk = self.trunk(features)
         heat = self.heat(trunk).float()
@@ -90,8 +95,8 @@ class DenseProposals(nn.Module):
     def select(self, heat: Tensor, boxes: Tensor, count: int) -> SelectedProposals:
         """The ``count`` best proposals of each frame after box NMS.
 
-        Where NMS leaves fewer than ``count``, the hottest suppressed candidates fill up: their score
-        embedding tells the decoder that they are second thoughts.
+        Where NMS leaves fewer than ``count``, the hottest suppressed candidates fill up: their
+        score embedding tells the decoder that they are second thoughts.
         """
         best = heat.amax(dim=1).flatten(1)  # [N, h * w]
         k = min(max(self.candidates, count), best.shape[1])
@@ -118,7 +123,7 @@ class ScoreEmbedding(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(2, dim), nn.GELU(), nn.Linear(dim, dim))
 
     def forward(self, logits: Tensor) -> Tensor:
-        """Embed the logit and its probability (the first resolves the tails, the second the middle)."""
+        """Embed the logit, which resolves the tails, and its probability, the middle."""
         return self.mlp(torch.stack((logits / 4, logits.sigmoid()), dim=-1))
 
 

@@ -1,7 +1,8 @@
 """SceneModel: frames to backbone to queries to whatever the head makes of them.
 
-``frames -> backbone (patches, cls) -> projection to D -> TemporalEncoder on cls -> z -> dense proposals ->
-recurrent temporal-deformable decoder -> head``. The same forward serves clips in training and a stream of
+``frames -> backbone (patches, cls) -> projection to D -> TemporalEncoder on cls -> z -> dense
+proposals -> recurrent temporal-deformable decoder -> head``. The same forward serves clips in
+training and a stream of
 windows: what a window leaves behind for the next is one ``SceneState``.
 """
 
@@ -68,7 +69,8 @@ class SceneModel(nn.Module):
             proposals: dense head that proposes the first anchors.
             decoder: queries to boxes.
             head: meaning of a query.
-            temporal_encoder: builds the clip context encoder, given ``input_dim``; None leaves it out.
+            temporal_encoder: builds the clip context encoder, given ``input_dim``; None leaves it
+                out.
             identity: pointer head; None makes a detector without tracks.
             absolute_time: add an embedding of the time to each frame's queries.
             fps: frames per second of the fastest footage, sets the highest time frequency.
@@ -121,9 +123,7 @@ class SceneModel(nn.Module):
         features = self.backbone(frames.flatten(0, 1))
         projected = self.projection(features.patches)
         h, w = projected.shape[-2:]
-        z, temporal = self._context(
-            features.cls.unflatten(0, (b, t)), seconds, padding_mask, state
-        )
+        z, temporal = self._context(features.cls.unflatten(0, (b, t)), seconds, padding_mask, state)
         heat, dense = self.proposals(projected)
         chosen = self.proposals.select(heat, dense, self.decoder.num_queries)
         position = sincos_2d(h, w, self.dim, device=projected.device).permute(2, 0, 1)

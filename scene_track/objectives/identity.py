@@ -1,10 +1,15 @@
 """The identity loss: cross-entropy of the pointer head over all frames of a clip at once.
 
-Each identity of a clip gets a slot; a grid ``[B, slots, T]`` holds its matched detections. The grid is seen
-twice: as it is, by the detections that ask "who am I?", and *augmented*, as the memory that answers.
-Augmentation is the identity side of denoising (MOTIP, CVPR 2025, section 3.4): tokens vanish (occlusion),
-close neighbours swap tokens (identity switches of the past), and confident unmatched detections enter memory
-as tracks of one frame. No loop over tracks or frames.
+Each identity of a clip gets a slot; a grid ``[B, slots, T]`` holds its matched detections. The grid
+is seen
+twice: as it is, by the detections that ask "who am I?", and *augmented*, as the memory that
+answers. Augmentation is the identity side of denoising (MOTIP, CVPR 2025, section 3.4): tokens
+vanish (occlusion), close neighbours swap tokens (identity switches of the past), and confident
+unmatched detections enter memory as tracks of one frame. No loop over tracks or frames.
+
+A clip of a few pictures is short for learning motion, and pictures are what costs. So each clip
+brings the boxes of a longer stretch of its sequence (``SceneBatch.path_*``); they go through the
+same head, with noise like a detector's and without looks.
 """
 
 from __future__ import annotations
@@ -41,7 +46,7 @@ def identity_slots(track_ids: Tensor) -> Tensor:
 
 
 def last_before(present: Tensor) -> Tensor:
-    """For each moment the index of the last one *before* it that is present, or -1: ``[..., T]``."""
+    """For each moment the index of the last present one *before* it, or -1: ``[..., T]``."""
     t = present.shape[-1]
     index = torch.where(present, torch.arange(t, device=present.device), -1)
     last = index.cummax(dim=-1).values
@@ -60,22 +65,30 @@ class IdentityLoss(nn.Module):
         switch: Annotated[float, Field(ge=0, le=1)] = 0.05,
         false_positives: Annotated[int, Field(ge=0)] = 2,
         false_positive_score: Annotated[float, Field(ge=0, le=1)] = 0.2,
+        path_weight: Annotated[float, Field(ge=0)] = 1.0,
+        path_noise: Annotated[float, Field(ge=0)] = 0.05,
+        path_miss: Annotated[float, Field(ge=0, lt=1)] = 0.1,
     ) -> None:
         """Store the strengths of trajectory augmentation.
 
         Args:
             max_identities: identities per clip that take part; later ones are left out.
             token_drop: probability that a single detection is missing from memory.
-            span_drop: probability that an identity is missing from memory for a stretch of the clip.
+            span_drop: probability that an identity is missing from memory for a stretch of the
+                clip.
             switch: probability, per frame, that two close identities swap their tokens in memory.
             false_positives: unmatched detections per frame that enter memory as one-frame tracks.
             false_positive_score: existence above which they do.
+            path_weight: weight of a detection of the longer stretches, relative to one of the clip.
+            path_noise: standard deviation of their centres and log sizes, in box sizes.
+            path_miss: probability that one of their detections is missing.
         """
         super().__init__()
         self.max_identities = max_identities
         self.token_drop, self.span_drop, self.switch = token_drop, span_drop, switch
         self.false_positives = false_positives
         self.false_positive_score = false_positive_score
+        self.path_weight, self.path_noise, self.path_miss = path_weight, path_noise, path_miss
 
     def forward(
         self,
@@ -93,8 +106,9 @@ class IdentityLoss(nn.Module):
             batch: the ground truth.
 
         Returns:
-            Sums ``identity`` (cross-entropy) and ``motion`` (smooth L1 of the expected boxes, in object
-            sizes), and the share of detections that point right.
+            Sums ``identity`` (cross-entropy), ``motion`` (smooth L1 of the expected boxes, in
+            object sizes) and, where the batch has longer stretches, ``path`` (both of these on
+            them, weighted), and the share of the clip's detections that point right.
         """
         b, t, m = matches.shape
         device = matches.device
@@ -104,8 +118,8 @@ class IdentityLoss(nn.Module):
         matched = (matches >= 0) & batch.valid & ~batch.padding_mask.unsqueeze(-1)
         ids = torch.where(matched, batch.track_ids, -1)
         slots = identity_slots(ids.flatten(1)).view(b, t, m)
-        # The one host sync here: the grid is as wide as the clip with most identities. The matcher has
-        # waited for the device just before, so nothing is left to wait for.
+        # The one host sync here: the grid is as wide as the clip with most identities. The matcher
+        # has waited for the device just before, so nothing is left to wait for.
         count = min(max(int(slots.max()) + 1, 1), self.max_identities)
         slots = torch.where(slots < count, slots, -1)
 
@@ -122,20 +136,44 @@ class IdentityLoss(nn.Module):
         present = torch.zeros(b, t, count + 1, dtype=torch.bool, device=device)
         present = present.scatter(2, where.squeeze(-1), True)[:, :, :count]
 
-        extra, extra_boxes, extra_present = self._unmatched(predictions, tokens, boxes, matches)
-        history = self._augment(grid, grid_boxes, present) if head.training else None
-        seen, seen_boxes, seen_present = history or (grid, grid_boxes, present)
-        memory, state = self._memory(
-            head, seen, seen_boxes, seen_present, extra, extra_boxes, extra_present, seconds
-        )
-        asking = torch.cat((grid, extra), dim=2)
-        asking_boxes = torch.cat((grid_boxes, extra_boxes), dim=2)
-        asking_present = torch.cat((present, extra_present), dim=2)
+        extra = self._unmatched(predictions, tokens, boxes, matches)
+        terms, accuracy = self._point(head, (grid, grid_boxes, present), extra, seconds)
+        if batch.path_boxes is not None and self.path_weight and head.training:
+            # Sums are divided by the clip's number of objects: weigh the stretches by theirs.
+            share = matched.sum() / (batch.path_ids >= 0).sum().clamp(min=1)  # type: ignore[operator]
+            path, _ = self._point(head, *self._path(head, batch))
+            terms["path"] = self.path_weight * share * (path["identity"] + path["motion"])
+        return terms, accuracy
+
+    def _point(
+        self,
+        head: PointerIdentity,
+        tracks: tuple[Tensor, Tensor, Tensor],
+        extra: tuple[Tensor, Tensor, Tensor],
+        seconds: Tensor,
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Let every detection point at the memory of its moment.
+
+        Args:
+            head: the pointer head.
+            tracks: tokens ``[B, T, S, width]``, boxes ``[B, T, S, 4]`` and presence ``[B, T, S]``
+                of S identities.
+            extra: the same of F detections per frame that belong to nobody.
+            seconds: ``[B, T]``.
+        """
+        grid, grid_boxes, present = tracks
+        b, t, count = present.shape
+        device = present.device
+        seen = self._augment(*tracks) if head.training else tracks
+        memory, state = self._memory(head, *seen, *extra, seconds)
+        asking = torch.cat((grid, extra[0]), dim=2)
+        asking_boxes = torch.cat((grid_boxes, extra[1]), dim=2)
+        asking_present = torch.cat((present, extra[2]), dim=2)
         logits = head(asking, asking_boxes, seconds.unsqueeze(-1), memory)
         new = logits.shape[-1] - 1
         own = torch.arange(count, device=device).expand(b, t, count)
         target = torch.where(memory.exists[:, :, :count], own, new)
-        target = torch.cat((target, target.new_full(extra_present.shape, new)), dim=2)
+        target = torch.cat((target, target.new_full(extra[2].shape, new)), dim=2)
         counts = asking_present & memory.exists.any(dim=2, keepdim=True)
         loss = F.cross_entropy(logits.flatten(0, 2), target.flatten(), reduction="none")
         loss = torch.where(counts.flatten(), loss, 0.0).sum()
@@ -156,8 +194,41 @@ class IdentityLoss(nn.Module):
         motion = F.smooth_l1_loss(error, torch.zeros_like(error), reduction="none", beta=0.2)
         motion = torch.where(continuing, motion, 0.0).sum()
         # An empty clip must still touch every parameter of the head, or DDP waits for it forever.
-        return {"identity": loss + 0.0 * state.sum() + 0.0 * logits.clamp(min=-1).sum(),
-                "motion": motion}, accuracy  # fmt: skip
+        touch = 0.0 * (state.sum() + logits.clamp(min=-1).sum() + head.blank.sum())
+        return {"identity": loss + touch, "motion": motion}, accuracy
+
+    def _path(
+        self, head: PointerIdentity, batch: SceneBatch
+    ) -> tuple[tuple[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor], Tensor]:
+        """The longer stretches as tracks: boxes with detector-like noise, and blank tokens."""
+        assert batch.path_boxes is not None and batch.path_ids is not None
+        assert batch.path_seconds is not None
+        boxes, ids = batch.path_boxes, batch.path_ids
+        b, t, p = ids.shape
+        slots = identity_slots(ids.flatten(1)).view(b, t, p)
+        # As wide as the stretch with most identities; see ``forward`` on this one sync.
+        count = min(max(int(slots.max()) + 1, 1), self.max_identities)
+        where = torch.where((slots >= 0) & (slots < count), slots, count)
+        noise = torch.randn_like(boxes) * self.path_noise
+        noisy = torch.cat(
+            (
+                boxes[..., :2] + noise[..., :2] * boxes[..., 2:],
+                boxes[..., 2:] * noise[..., 2:].exp(),
+            ),
+            dim=-1,
+        )
+        grid_boxes = boxes.new_zeros(b, t, count + 1, 4)
+        grid_boxes = grid_boxes.scatter(2, where.unsqueeze(-1).expand(-1, -1, -1, 4), noisy)
+        present = torch.zeros(b, t, count + 1, dtype=torch.bool, device=ids.device)
+        present = present.scatter(2, where, True)[:, :, :count]
+        present = present & (torch.rand(present.shape, device=ids.device) >= self.path_miss)
+        tokens = head.blank.float().expand(b, t, count, -1)
+        nobody = (
+            tokens.new_zeros(b, t, 0, tokens.shape[-1]),
+            boxes.new_zeros(b, t, 0, 4),
+            present.new_zeros(b, t, 0),
+        )
+        return (tokens, grid_boxes[:, :, :count], present), nobody, batch.path_seconds
 
     def _unmatched(
         self, predictions: ScenePredictions, tokens: Tensor, boxes: Tensor, matches: Tensor

@@ -1,7 +1,7 @@
 """The set criterion with the terms of the 3-D head: role, position, body.
 
-Footage without 3-D ground truth (``SceneBatch.xyz`` is NaN or None there) trains boxes, existence and roles and
-leaves positions alone.
+Footage without 3-D ground truth (``SceneBatch.xyz`` is NaN or None there) trains boxes, existence
+and roles and leaves positions alone.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ class Scene3dCriterion(SceneCriterion):
         Args:
             weight_role: cross-entropy of player against ball.
             weight_xyz: smooth L1 of the position in metres, of the role that the object has.
-            weight_smpl: mean square of the body parameters: no data set here observes them, so they are
-                pulled to the mean body (as the prior of HMR, Kanazawa et al., 2018).
+            weight_smpl: mean square of the body parameters: no data set here observes them, so they
+                are pulled to the mean body (as the prior of HMR, Kanazawa et al., 2018).
             ball_label: class index that is the ball; None: every object is a player.
             **scene: arguments of ``SceneCriterion``.
         """

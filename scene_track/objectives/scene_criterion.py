@@ -1,10 +1,11 @@
 """The set criterion of the scene model: every loss of a clip, by name.
 
-Matching is done once for all layers. Every term is a *sum* over the clip divided by the same number, the
-count of real objects (averaged over processes): only then do accumulated micro-batches and several
-processes add up to the loss of the one large batch (see ``TrackingModule``).
+Matching is done once for all layers. Every term is a *sum* over the clip divided by the same
+number, the count of real objects (averaged over processes): only then do accumulated micro-batches
+and several processes add up to the loss of the one large batch (see ``TrackingModule``).
 
-Set losses: DETR (ECCV 2020), denoising: DN-DETR (CVPR 2022) and DINO (ICLR 2023), dense: CenterNet (2019).
+Set losses: DETR (ECCV 2020), denoising: DN-DETR (CVPR 2022) and DINO (ICLR 2023), dense: CenterNet
+(2019).
 """
 
 from __future__ import annotations
@@ -78,8 +79,9 @@ class SceneCriterion(nn.Module):
             weight_auxiliary: layers before the last, relative to the last.
             focal_alpha: weight of positives in the focal losses.
             focal_gamma: focusing exponent; between 0 and 1 its gradient is unbounded.
-            max_match_distance: a matched pair whose centres lie further apart than this many object sizes
-                is left out of the box losses (it is no estimate of that object); null keeps all.
+            max_match_distance: a matched pair whose centres lie further apart than this many object
+                sizes is left out of the box losses (it is no estimate of that object); null keeps
+                all.
             heat_sigma: standard deviation of the centre Gaussians, in object sizes.
         """
         super().__init__()
@@ -94,6 +96,7 @@ class SceneCriterion(nn.Module):
             "dense_giou": weight_dense * weight_giou,
             "identity": weight_identity,
             "motion": weight_motion,
+            "path": weight_identity,
         }
         self.weight_auxiliary = weight_auxiliary
         self.focal_alpha, self.focal_gamma = focal_alpha, focal_gamma
@@ -116,9 +119,9 @@ class SceneCriterion(nn.Module):
             lambda_dn: weight of the denoising losses.
 
         Returns:
-            Unweighted scalars by name (last layer; ``aux_*`` summed over the earlier ones, ``dn_*`` over
-            the denoising answers of all layers), their weighted sum as ``total``, and ``num_targets``
-            (real objects per process) and ``num_matches``.
+            Unweighted scalars by name (last layer; ``aux_*`` summed over the earlier ones, ``dn_*``
+            over the denoising answers of all layers), their weighted sum as ``total``, and
+            ``num_targets`` (real objects per process) and ``num_matches``.
         """
         b, t = batch.padding_mask.shape
         present = ~batch.padding_mask
@@ -158,7 +161,8 @@ class SceneCriterion(nn.Module):
         if predictions.denoising:
             denoising, copies = self._denoising(predictions, boxes, labels, present, num_targets)
             for name, value in denoising.items():
-                # Each object has as many noised copies as there are groups: together they weigh one.
+                # Each object has as many noised copies as there are groups: together they weigh
+                # one.
                 value = value / (normaliser * copies.clamp(min=1))
                 losses[f"dn_{name}"] = value
                 weighted = weighted + lambda_dn * self.weights[name] * value
@@ -270,7 +274,7 @@ class SceneCriterion(nn.Module):
         present: Tensor,
         num_targets: Tensor,
     ) -> tuple[dict[str, Tensor], Tensor]:
-        """Sums over the noised copies of all layers, and the number of positive copies per object."""
+        """Sums over the noised copies of all layers, and the positive copies per object."""
         queries = predictions.denoising_queries
         assert queries is not None
         b, t = present.shape

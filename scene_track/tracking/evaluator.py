@@ -1,8 +1,8 @@
 """Whole-sequence evaluation of a scene model while it trains.
 
-Windows of a sequence arrive in order; each frame goes through the tracker once. A finished sequence is turned into
-raw counts, counts add up over sequences and over processes, and only at the end do they become figures.
-Boxes are compared in the pixels of the original footage.
+Windows of a sequence arrive in order; each frame goes through the tracker once. A finished sequence
+is turned into raw counts, counts add up over sequences and over processes, and only at the end do
+they become figures. Boxes are compared in the pixels of the original footage.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ _TRACKING = {
 }
 
 
-# Average precision of the decoder, of decoder + NMS and of the dense proposals + NMS: the three that tell a
-# fault of the boxes from duplicate queries from a weak decoder.
+# Average precision of the decoder, of decoder + NMS and of the dense proposals + NMS: the three
+# that tell a fault of the boxes from duplicate queries from a weak decoder.
 _SOURCES = ("", "_nms", "_dense")
 
 

@@ -1,4 +1,4 @@
-"""A trained model over whole videos: windows in, one table of tracks per sequence out, in constant memory."""
+"""A trained model over whole videos: windows in, tracks out, in constant memory."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from scene_track.tracking.streaming import IdentityTracker, TrackedFrame
 
 
 def to_pixels(boxes: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.float64]:
-    """cxcywh 0-1 ``[N, 4]`` to left, top, width, height in pixels of a ``(height, width)`` picture."""
+    """``[N, 4]`` cxcywh 0-1 to left, top, width, height in pixels; ``size`` is (height, width)."""
     height, width = size
     scaled = boxes.reshape(-1, 4) * np.array((width, height, width, height), dtype=np.float64)
     return np.concatenate((scaled[:, :2] - scaled[:, 2:] / 2, scaled[:, 2:]), axis=1)
@@ -101,9 +101,7 @@ def track_videos(
         batch = batch.to(device)
         seconds = batch.frame_indices.float() / batch.frame_rate.unsqueeze(1)
         with torch.autocast(device.type, torch.bfloat16) if half else nullcontext():
-            predictions, state = model(
-                batch.frames, seconds, batch.padding_mask, None, state
-            )
+            predictions, state = model(batch.frames, seconds, batch.padding_mask, None, state)
         numbers = batch.frame_indices[0].tolist()
         for t, tracks in track_window(model, predictions, batch, tracker):
             pixels = to_pixels(tracks.boxes, original_size(batch))

@@ -1,8 +1,9 @@
 """The streaming tracker: detections of one frame after another to tracks, in constant memory.
 
-Each live track keeps its last few identity tokens, boxes and times. A frame's detections point at the
-tracks (``PointerIdentity``), one Hungarian assignment makes the answers consistent, and what points nowhere is
-born if it is sure enough. Identities count up and are never used twice within a sequence.
+Each live track keeps its last few identity tokens, boxes and times. A frame's detections point at
+the tracks (``PointerIdentity``), one Hungarian assignment makes the answers consistent, and what
+points nowhere is born if it is sure enough. Identities count up and are never used twice within a
+sequence.
 """
 
 from __future__ import annotations
@@ -43,9 +44,9 @@ class IdentityTracker:
     def __init__(
         self,
         *,
-        exist_conf: Annotated[float, Field(ge=0, le=1)] = 0.4,
-        accept: Annotated[float, Field(ge=0, le=1)] = 0.2,
-        birth: Annotated[float, Field(ge=0, le=1)] = 0.5,
+        exist_conf: Annotated[float, Field(ge=0, le=1)] = 0.3,
+        accept: Annotated[float, Field(ge=0, le=1)] = 0.1,
+        birth: Annotated[float, Field(ge=0, le=1)] = 0.7,
         max_misses: Annotated[int, Field(ge=0)] = 20,
         duplicate_iou: Annotated[float, Field(gt=0, le=1)] = 0.8,
     ) -> None:
@@ -184,9 +185,7 @@ class IdentityTracker:
             self._tokens = fresh(self._tokens, tokens[which])
             self._boxes = fresh(self._boxes, boxes[which])
             self._seconds = fresh(self._seconds, torch.full((n,), seconds, device=device))
-            self._present = fresh(
-                self._present, torch.ones(n, dtype=torch.bool, device=device)
-            )
+            self._present = fresh(self._present, torch.ones(n, dtype=torch.bool, device=device))
             self._ids = np.concatenate((self._ids, ids[born]))
             self._misses = np.concatenate((self._misses, np.zeros(n, dtype=np.int64)))
         alive = self._misses <= self.max_misses

@@ -1,12 +1,15 @@
 """The one LightningModule: whatever the dataset, the model and the head.
 
-It moves batches through model, criterion and evaluator, and owns nothing of their meaning. What is special:
+It moves batches through model, criterion and evaluator, and owns nothing of their meaning. What is
+special:
 
 * **Normalisation that adds up.** Losses are sums divided by the number of objects. Under gradient
-  accumulation the mean of the micro-batches' ratios is not the ratio of the whole, so each micro-batch is
-  weighted by its own count and the gradients are divided by the total before they are clipped.
-* **Streaming validation.** Validation windows come in the order of the video; what one leaves behind
-  (``SceneState``) goes into the next of the same sequence, so the metric is that of a whole video.
+  accumulation the mean of the micro-batches' ratios is not the ratio of the whole, so each
+  micro-batch is weighted by its own count and the gradients are divided by the total before they
+  are clipped.
+* **Streaming validation.** Validation windows come in the order of the video; what one leaves
+  behind (``SceneState``) goes into the next of the same sequence, so the metric is that of a whole
+  video.
 """
 
 from __future__ import annotations
@@ -94,11 +97,13 @@ class TrackingModule(pl.LightningModule):
     def training_step(self, batch: SceneBatch, batch_idx: int) -> Tensor:
         """One (micro-)batch."""
         _, losses, _ = self.losses(batch, denoise=True)
-        self.log_dict(
-            {f"train/{name}": value for name, value in losses.items() if name != "total"},
-            batch_size=len(batch.sequence_ids),
-        )
-        self.log("train/loss", losses["total"].detach(), batch_size=len(batch.sequence_ids))
+        clips = len(batch.sequence_ids)
+        self.log("train/loss", losses["total"].detach(), batch_size=clips)
+        # Two dozen terms cost as much to log as a tenth of a small step, so only when they are
+        # written.
+        if (self.trainer.global_step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            terms = {f"train/{name}": value for name, value in losses.items() if name != "total"}
+            self.log_dict(terms, batch_size=clips)
         return self._weigh(losses["total"], losses["num_targets"])
 
     def _weigh(self, loss: Tensor, num_targets: Tensor) -> Tensor:

@@ -92,6 +92,7 @@ class RunSummary(pl.Callback):
         run_dir: str,
         monitor: str,
         mode: Literal["min", "max"],
+        higher_is_better: list[str],
         seed: Annotated[int, Field(ge=0)],
     ) -> None:
         """Store what the summary says of the run.
@@ -99,13 +100,15 @@ class RunSummary(pl.Callback):
         Args:
             run_dir: the run's folder.
             monitor: the metric that decides.
-            mode: its direction; of the others, those with ``loss`` in their name are better when
-                lower.
+            mode: its direction.
+            higher_is_better: beginnings of the last part of metric names, such as ``hota`` for
+                ``val/hota``; of all others (losses, errors, counts of mistakes) lower is better.
             seed: the run's seed.
         """
         self.path = Path(run_dir) / SUMMARY
         self.monitor = monitor
         self.mode = mode
+        self.higher_is_better = tuple(higher_is_better)
         self.seed = seed
         self.metrics: dict[str, dict[str, float | None]] = {}
         self.status = "running"
@@ -136,8 +139,10 @@ class RunSummary(pl.Callback):
         """Whether ``value`` of metric ``name`` beats ``best`` (None = nothing yet)."""
         if best is None:
             return True
-        lower = self.mode == "min" if name == self.monitor else "loss" in name
-        return value < best if lower else value > best
+        higher = name.rpartition("/")[2].startswith(self.higher_is_better)
+        if name == self.monitor:
+            higher = self.mode == "max"
+        return value > best if higher else value < best
 
     def update(self, values: Mapping[str, float]) -> None:
         """Take new values in.
@@ -317,7 +322,8 @@ class LearningRates(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
         """Log the rates that this step is made with, when the step is logged."""
-        if (trainer.global_step + 1) % trainer.log_every_n_steps:
+        every = trainer.log_every_n_steps  # pyright: ignore[reportAttributeAccessIssue]
+        if (trainer.global_step + 1) % every:
             return
         groups = enumerate(optimizer.param_groups)
         rates = {f"lr/{g.get('name', str(i)).split('/')[0]}": g["lr"] for i, g in groups}

@@ -1,4 +1,4 @@
-"""HOTA, DetA and AssA over the localisation threshold alpha: where a tracker loses, in one picture."""
+"""HOTA, DetA and AssA over the localisation threshold alpha, in one picture."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ def plot_hota(metrics: Mapping[str, Any], output: Path) -> None:
     """Draw the curves.
 
     Args:
-        metrics: with ``alphas`` and ``HOTA_alpha``, ``DetA_alpha``, ``AssA_alpha``, each ``[19]`` in 0-1, and
-            their means ``HOTA``, ``DetA``, ``AssA`` (see ``scene_track.metrics.tracking``).
+        metrics: with ``alphas`` and ``HOTA_alpha``, ``DetA_alpha``, ``AssA_alpha``, each ``[19]``
+            in 0-1, and their means ``HOTA``, ``DetA``, ``AssA`` (see
+            ``scene_track.metrics.tracking``).
         output: PNG file to write.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -124,7 +124,7 @@ def test_choosing_a_dataset_brings_its_defaults_and_each_can_be_overridden() -> 
 
 @pytest.mark.parametrize("sweep", _SWEEPS)
 def test_the_jobs_of_a_sweep_pass(sweep: str) -> None:
-    cfg = compose("config", overrides=[f"+sweep={sweep}"], return_hydra_config=True)
+    cfg = compose("config", overrides=[f"sweep={sweep}"], return_hydra_config=True)
     assert str(cfg.hydra.mode).endswith("MULTIRUN")
     parser = OverridesParser.create()
     for key, values in OmegaConf.to_container(cfg.hydra.sweeper.params).items():  # type: ignore
@@ -135,7 +135,7 @@ def test_the_jobs_of_a_sweep_pass(sweep: str) -> None:
             interval = override.value()
             options = [str(interval.start), str(interval.end)]  # type: ignore[union-attr]
         for option in (options[0], options[-1]):
-            assert _faults(**{key: yaml.safe_load(option)}) == []
+            assert _faults(**{str(key): yaml.safe_load(option)}) == []
 
 
 def test_the_folder_of_a_sweep_is_known_before_its_jobs() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from hydra.utils import instantiate
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from scene_track.data import module as data_module
 from scene_track.data.module import TrackingDataModule
@@ -33,6 +33,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def build(repo_root: Path, name: str, **options: Any) -> TrackingDataModule:
     config = OmegaConf.load(repo_root / "conf" / "dataset" / f"{name}.yaml")
+    assert isinstance(config, DictConfig)
     config.pop("defaults", None)
     return instantiate(
         OmegaConf.create({"seed": 3, "dataset": OmegaConf.merge(config, options)}).dataset

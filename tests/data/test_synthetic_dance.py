@@ -1,4 +1,4 @@
-"""The synthetic data set: what it writes, that it is the same again, and that a kill leaves no half of it."""
+"""The synthetic data set: what it writes, again the same, and no half of it after a kill."""
 
 from __future__ import annotations
 

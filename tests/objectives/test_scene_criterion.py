@@ -106,7 +106,8 @@ def test_lambda_dn_weighs_the_denoising_losses_and_nothing_else(parts) -> None:
     predictions = answers(batch, shift=0.05)
     slots = queries.valid.shape[1]
     noise = torch.rand(2, 3, slots, 4) * 0.5 + 0.1
-    predictions.denoising = [LayerPredictions(torch.zeros(2, 3, slots, 1), torch.zeros(2, 3, slots, 1), noise)]  # fmt: skip
+    zeros = torch.zeros(2, 3, slots, 1)
+    predictions.denoising = [LayerPredictions(zeros, zeros, noise)]
     predictions.denoising_queries = queries
     none, one, two = (
         criterion(predictions, batch, model=model, lambda_dn=value)["total"] for value in (0, 1, 2)

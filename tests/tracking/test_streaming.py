@@ -6,13 +6,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from scene_track.models.identity import PointerIdentity
 from scene_track.tracking.streaming import IdentityTracker
 
 
-class Nearest(nn.Module):
+class Nearest(PointerIdentity):
     """Stands in for the pointer head: a detection points at the track whose last box is closest."""
 
-    history = 4
+    def __init__(self) -> None:
+        nn.Module.__init__(self)
+        self.history = 4
 
     def encode(self, tokens: Tensor, boxes: Tensor, seconds: Tensor, present: Tensor) -> Tensor:
         return tokens
@@ -85,5 +88,5 @@ def test_memory_does_not_grow_with_the_video(frames: int) -> None:
         # Somebody new every few frames, at another place.
         frame(tracker, [0.05 + 0.9 * ((t // 5 * 7) % 11) / 11], t=t)
         most = max(most, tracker.num_tracks)
-        assert tracker._tokens is not None and tracker._tokens.shape[1] == Nearest.history
+        assert tracker._tokens is not None and tracker._tokens.shape[1] == 4
     assert most <= 3

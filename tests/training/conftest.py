@@ -145,7 +145,9 @@ def callbacks(run_dir: Path, *, every_n_steps: int = 50) -> list[pl.Callback]:
         RunCheckpoint(
             run_dir=str(run_dir), monitor="val/hota", mode="max", every_n_steps=every_n_steps
         ),
-        RunSummary(run_dir=str(run_dir), monitor="val/hota", mode="max", seed=1),
+        RunSummary(
+            run_dir=str(run_dir), monitor="val/hota", mode="max", higher_is_better=["hota"], seed=1
+        ),
         StepSeeding(seed=1),
         BackboneFreezing(),
         NonFiniteGuard(every_n_steps=4),

@@ -47,6 +47,7 @@ class Watch(pl.Callback):
 
 def watched(tiny: Any, run: Path, schedule: dict, **options: Any) -> tuple[Watch, Any]:
     watch = Watch()
+    tiny.seed_everything(1)  # the same first weights in every run
     module = tiny.TinyModule(**schedule)
     options["extra"] = [watch, *options.get("extra", [])]
     tiny.fit(run, module=module, **options)

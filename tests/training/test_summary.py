@@ -76,18 +76,24 @@ def test_a_stopped_run_says_so_and_a_resumed_one_carries_on(tiny: Any, tmp_path:
 
 
 def summary(tmp_path: Path, mode: Any = "max") -> RunSummary:
-    return RunSummary(run_dir=str(tmp_path), monitor="val/error_loss", mode=mode, seed=1)
+    return RunSummary(
+        run_dir=str(tmp_path),
+        monitor="val/ap_error",
+        mode=mode,
+        higher_is_better=["id", "ap"],
+        seed=1,
+    )
 
 
 @pytest.mark.parametrize("mode", ["max", "min"])
 def test_directions(tmp_path: Path, mode: str) -> None:
     keeper = summary(tmp_path, mode)
     for value in (0.5, 0.1, 0.3):
-        keeper.update({"val/error_loss": value, "val/loss_box": value, "val/idf1": value})
+        keeper.update({"val/ap_error": value, "val/l1": value, "val/idf1": value})
     best = {name: pair["best"] for name, pair in keeper.metrics.items()}
-    assert best["val/loss_box"] == 0.1
+    assert best["val/l1"] == 0.1
     assert best["val/idf1"] == 0.5
-    assert best["val/error_loss"] == (0.5 if mode == "max" else 0.1), "the monitor's own mode wins"
+    assert best["val/ap_error"] == (0.5 if mode == "max" else 0.1), "the monitor's own mode wins"
 
 
 def test_what_is_no_number_becomes_null(tmp_path: Path) -> None:

@@ -1,8 +1,9 @@
 """The interface every backbone shares, and what *frozen* means.
 
-A backbone turns normalised pictures into one feature map at a stated stride and one global token. Frozen
-means: no gradient, no graph, ``eval()`` mode whatever Lightning calls, buffers untouched. The state is a
-function of the epoch alone (``frozen_at``), so it survives a resume by construction.
+A backbone turns normalised pictures into one feature map at a stated stride and one global token.
+Frozen
+means: no gradient, no graph, ``eval()`` mode whatever Lightning calls, buffers untouched. The state
+is a function of the epoch alone (``frozen_at``), so it survives a resume by construction.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ class Backbone(nn.Module):
     dim: int
     cls_dim: int
     stride: int
+    mean: Tensor
+    std: Tensor
 
     def __init__(
         self,
@@ -58,7 +61,8 @@ class Backbone(nn.Module):
             mean: per-channel mean of 0-1 RGB.
             std: per-channel standard deviation of 0-1 RGB.
             freeze: keep the backbone frozen for the whole run.
-            unfreeze_after: keep it frozen for the first N epochs, then train it (wins over ``freeze``).
+            unfreeze_after: keep it frozen for the first N epochs, then train it (wins over
+                ``freeze``).
         """
         super().__init__()
         self.size_multiple = size_multiple

@@ -1,8 +1,8 @@
 """A small backbone that learns from scratch on a CPU.
 
-A plain patch embedding does not start within minutes; a convolutional stem does. So: convolutions to
-stride 8 for edges and limbs, global attention at stride 16 for context, and the context added back onto the
-stride-8 map, which is fine enough for boxes.
+A plain patch embedding does not start within minutes; a convolutional stem does. So: convolutions
+to stride 8 for edges and limbs, global attention at stride 16 for context, and the context added
+back onto the stride-8 map, which is fine enough for boxes.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 class ConvNorm(nn.Sequential):
     """3x3 convolution, batch norm, ReLU.
 
-    Batch norm, although the frames of a clip are near copies of each other: with group norm the same model reaches AP50
-    52 in 360 steps, with batch norm 74. ReLU, because on these large maps GELU costs as much as a convolution.
+    Batch norm, although the frames of a clip are near copies of each other: with group norm the
+    same model reaches AP50 52 in 360 steps, with batch norm 74. ReLU, because on these large maps
+    GELU costs as much as a convolution.
     """
 
     def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:

@@ -1,7 +1,7 @@
 """Boxes: a class, an existence probability and the decoder's box for each query.
 
-Class logits are trained by focal loss, which ranks well and is not calibrated; existence is trained by plain
-cross-entropy, so that 0.5 means what it says and a tracker's threshold can be stated once.
+Class logits are trained by focal loss, which ranks well and is not calibrated; existence is trained
+by plain cross-entropy, so that 0.5 means what it says and a tracker's threshold can be stated once.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The 3-D scene head: who a query is, where it stands in metres, and the pose of its body.
 
-A picture tells directions well and distances badly, so the network answers with the logarithm of the depth
-and the two slopes of the viewing ray; x and y follow.
+A picture tells directions well and distances badly, so the network answers with the logarithm of
+the depth and the two slopes of the viewing ray; x and y follow.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ class Scene3dHead(BoxHead):
         """Outputs of the last layer.
 
         Returns:
-            ``role_logits [B, T, Q, 2]`` (player, ball), ``player_xyz`` and ``ball_xyz [B, T, Q, 3]`` metres in
-            the camera frame (z forward), ``smpl [B, T, Q, P]``.
+            ``role_logits [B, T, Q, 2]`` (player, ball), ``player_xyz`` and ``ball_xyz [B, T, Q,
+            3]`` metres in the camera frame (z forward), ``smpl [B, T, Q, P]``.
         """
         return {
             "role_logits": self.role(hidden).float(),

@@ -1,0 +1,136 @@
+"""Runs from the command line, as a user types them, on a data set of three tiny sequences."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.compose import TINY
+
+
+def command(module: str, arguments: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", f"scene_track.{module}", *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+MINIMAL = ["debug=minimal", *TINY, "model.backbone.depth=1"]
+
+
+@pytest.fixture(scope="module")
+def run_folder(tiny_dance: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of one finished run of two epochs."""
+    folder = tmp_path_factory.mktemp("run")
+    run = folder / "run"
+    done = command(
+        "train",
+        [*MINIMAL, *tiny_dance, f"hydra.run.dir={run}", "trainer.max_epochs=2"],
+        folder,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return run
+
+
+def test_a_run_leaves_everything_that_it_should(run_folder: Path) -> None:
+    names = {path.name for path in run_folder.iterdir()}
+    assert {"config.yaml", "train.log", "metrics.csv", "summary.json", "checkpoints"} <= names
+    assert any(name.startswith("events.out.tfevents") for name in names)
+    summary = json.loads((run_folder / "summary.json").read_text())
+    assert summary["monitor"] in ("val/hota", {"metric": "val/hota", "mode": "max"})
+    assert summary["seed"] == 1 and summary["wall_s"] > 0 and "torch" in summary["packages"]
+    for name in (
+        "hota",
+        "deta",
+        "assa",
+        "idf1",
+        "mota",
+        "ap50",
+        "ap75",
+        "ap50_nms",
+        "ap50_dense",
+        "loss",
+    ):
+        values = summary["metrics"][f"val/{name}"]
+        assert values["best"] is not None and values["last"] is not None, name
+    assert (run_folder / summary["checkpoint"]).is_file()
+    with (run_folder / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert any(row["train/loss"] for row in rows) or any(row["val/loss"] for row in rows)
+
+
+def test_the_picture_of_an_epoch_is_in_tensorboard(run_folder: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(run_folder), size_guidance={"images": 0})
+    events.Reload()
+    pictures = events.Images("val/tracks")
+    assert len(pictures) == 2 and pictures[0].width > 100
+
+
+def test_the_best_checkpoint_evaluates_to_what_training_said(
+    run_folder: Path, tmp_path: Path
+) -> None:
+    arguments = [f"checkpoint={run_folder}", f"output={tmp_path / 'scores'}"]
+    done = command("evaluate", arguments, tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    scores = json.loads((tmp_path / "scores" / "metrics.json").read_text())
+    said = json.loads((run_folder / "summary.json").read_text())["metrics"]["val/hota"]["best"]
+    assert scores["combined"]["HOTA"] == pytest.approx(said, abs=2e-3)
+    assert "COMBINED" in done.stdout and (tmp_path / "scores" / "hota.png").is_file()
+    tracks = list((tmp_path / "scores" / "tracks").iterdir())
+    assert [path.suffix for path in tracks] == [".txt"]
+    again = command("evaluate", arguments, tmp_path)
+    assert again.returncode == 2 and "overwrite=true" in again.stderr
+
+
+def test_a_split_without_ground_truth_says_that_there_is_nothing_to_score(
+    run_folder: Path, tmp_path: Path
+) -> None:
+    done = command(
+        "evaluate", [f"checkpoint={run_folder}", "split=test", f"output={tmp_path / 'o'}"], tmp_path
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "no ground truth" in done.stdout + done.stderr
+    assert (
+        list((tmp_path / "o" / "tracks").iterdir()) and not (tmp_path / "o/metrics.json").exists()
+    )
+
+
+def test_lambda_dn_of_zero_is_exactly_the_plain_model(
+    tiny_dance: list[str], tmp_path: Path
+) -> None:
+    weights = []
+    for name, choice in (("zero", "denoiser.lambda_dn=0"), ("none", "denoiser=none")):
+        run = tmp_path / name
+        done = command(
+            "train",
+            [*MINIMAL, *tiny_dance, choice, "trainer.precision=32-true", f"hydra.run.dir={run}"],
+            tmp_path,
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        content = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+        weights.append({k: v for k, v in content["state_dict"].items() if k.startswith("model.")})
+    assert weights[0].keys() == weights[1].keys()
+    different = [name for name in weights[0] if not torch.equal(weights[0][name], weights[1][name])]
+    assert not different
+
+
+def test_fast_dev_run_writes_no_run(tiny_dance: list[str], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    done = command(
+        "train",
+        ["debug=fast_dev_run", *TINY, *tiny_dance, f"hydra.run.dir={run}"],
+        tmp_path,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert not list(run.rglob("*.ckpt")) and not (run / "metrics.csv").exists()
