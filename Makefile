@@ -38,8 +38,8 @@ data: $(STAMP)  ## Write the synthetic data set
 	$(BIN)/python -m scene_track.data.synthetic_dance $(ARGS)
 
 .PHONY: sweep
-sweep: $(STAMP)  ## Train a small grid: denoising on and off
-	$(BIN)/python -m scene_track.train --multirun denoiser.lambda_dn=0,1 $(ARGS)
+sweep: $(STAMP)  ## Train a small grid: denoising on and off, two epochs each
+	$(BIN)/python -m scene_track.train --multirun denoiser.lambda_dn=0,1 trainer.max_epochs=2 $(ARGS)
 
 .PHONY: evaluate
 evaluate: $(STAMP)  ## Score a checkpoint: make evaluate CHECKPOINT=outputs/…/best.ckpt

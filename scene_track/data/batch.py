@@ -1,9 +1,9 @@
 """What flows out of the data room: one batch of clips with their ground truth.
 
-Shape vocabulary used everywhere: B clips, T frames, M padded objects per frame, N objects, H W pixels.
-Targets are stored padded (three small tensors per batch instead of B x T x 5), so that moving a batch to
-a device is one copy per field and every loss is vectorised; ``SceneBatch.targets`` gives the
-per-frame view that a human reads.
+Shape vocabulary used everywhere: B clips, T frames, M padded objects per frame, N objects, H W
+pixels. Targets are stored padded (three small tensors per batch instead of B x T x 5), so that
+moving a batch to a device is one copy per field and every loss is vectorised;
+``SceneBatch.targets`` gives the per-frame view that a human reads.
 """
 
 from __future__ import annotations
@@ -65,12 +65,14 @@ class SceneBatch:
         confidence: ``[B, T, M]`` float32; 0 where padded.
         padding_mask: ``[B, T]`` bool, True = this frame is padding (black, without targets).
         sequence_ids: B sequence names.
-        frame_indices: ``[B, T]`` int64 frame numbers as in the files (from 1); padding repeats the last.
+        frame_indices: ``[B, T]`` int64 frame numbers as in the files (from 1); padding repeats the
+            last.
         frame_rate: ``[B]`` float32 frames per second of the sequence.
         original_size: ``[B, 2]`` int64 (height, width) in pixels of the sequence's files.
         sequence_length: ``[B]`` int64 number of frames of the (possibly cut) sequence.
         xyz: ``[B, T, M, 3]`` float32 positions in metres in the camera frame; NaN where unknown.
-        path_boxes: ``[B, L, P, 4]`` float32 cxcywh boxes of a longer stretch of each sequence, without
+        path_boxes: ``[B, L, P, 4]`` float32 cxcywh boxes of a longer stretch of each sequence,
+            without
             pictures: what a clip is too short to teach of motion. None outside training.
         path_ids: ``[B, L, P]`` int64 identities of these boxes; -1 where padded.
         path_seconds: ``[B, L]`` float32 times of these frames.
@@ -99,7 +101,7 @@ class SceneBatch:
 
     @property
     def targets(self) -> list[list[TargetFrame]]:
-        """B x T per-frame targets (a view for people and slow paths; losses use the padded fields)."""
+        """B x T per-frame targets: a view for people; losses use the padded fields."""
         rows: list[list[TargetFrame]] = []
         for b in range(self.boxes.shape[0]):
             row: list[TargetFrame] = []

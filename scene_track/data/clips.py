@@ -396,7 +396,7 @@ def collate(samples: Seq[Sample], length: int) -> SceneBatch:
 def _collate_paths(
     paths: Seq[BoxPath | None],
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """``[B, L, P, 4]`` boxes, ``[B, L, P]`` ids and ``[B, L]`` seconds; None where a sample has none."""
+    """Padded boxes ``[B, L, P, 4]``, ids ``[B, L, P]``, seconds ``[B, L]``; None without paths."""
     whole = [path for path in paths if path is not None]
     if len(whole) < len(paths) or not whole:
         return None, None, None

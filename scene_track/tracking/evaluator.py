@@ -138,7 +138,7 @@ class SceneEvaluator:
             self._open.gt_ids.append(true_ids)
             self._open.ids.append(tracks.ids)
             self._open.boxes.append(to_pixels(tracks.boxes, size))
-            if self.visualiser.max_frames:
+            if self.visualiser.max_frames:  # spares the copy
                 self.visualiser.add_frame(
                     batch.frames[0, t].permute(1, 2, 0).cpu().numpy(),
                     (tracks.boxes, tracks.ids, tracks.scores),

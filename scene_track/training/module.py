@@ -23,7 +23,9 @@ from torch import Tensor, nn
 
 from scene_track.data.batch import SceneBatch
 from scene_track.models.scene import SceneModel, SceneState
+from scene_track.objectives.scene_criterion import mean_over_processes
 from scene_track.tracking.evaluator import SceneEvaluator
+from scene_track.training.trainer import total_steps
 
 logger = logging.getLogger(__name__)
 
@@ -110,8 +112,6 @@ class TrackingModule(pl.LightningModule):
         """Turn the micro-batch's mean into its share of the accumulated window (see the header)."""
         if self.trainer.accumulate_grad_batches == 1:
             return loss
-        from scene_track.objectives.scene_criterion import mean_over_processes
-
         count = mean_over_processes(num_targets).clamp(min=1.0)
         if self._window_first is None or self._window_total is None:
             self._window_first, self._window_total = count, torch.zeros_like(count)
@@ -173,8 +173,7 @@ class TrackingModule(pl.LightningModule):
         optimizer = self._optimizer(self)
         if self._scheduler is None:
             return optimizer
-        steps = int(self.trainer.estimated_stepping_batches)
-        scheduler = self._scheduler(optimizer, total_steps=steps)
+        scheduler = self._scheduler(optimizer, total_steps=total_steps(self.trainer))
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},

@@ -37,24 +37,25 @@ class SceneVisualiser:
     def __init__(
         self,
         *,
-        max_frames: Annotated[int, Field(ge=1)] = 8,
+        max_frames: Annotated[int, Field(ge=0)] = 8,
         columns: Annotated[int, Field(ge=1)] = 2,
         panel_width: Annotated[int, Field(ge=64)] = 448,
     ) -> None:
         """Start empty.
 
         Args:
-            max_frames: frames on the sheet at most.
+            max_frames: frames on the sheet at most; 0 collects none.
             columns: pairs of panels beside each other.
             panel_width: width in pixels to which each frame is resized; below 448 numbers get hard
                 to read.
 
         Raises:
-            ValueError: ``max_frames`` or ``columns`` is below 1.
+            ValueError: ``max_frames`` is below 0 or ``columns`` below 1.
         """
-        if max_frames < 1 or columns < 1:
+        if max_frames < 0 or columns < 1:
             raise ValueError(
-                f"max_frames and columns must be at least 1, not {max_frames} and {columns}"
+                "max_frames must be at least 0 and columns at least 1, not"
+                f" {max_frames} and {columns}"
             )
         self.max_frames = max_frames
         self.columns = columns
@@ -90,7 +91,7 @@ class SceneVisualiser:
         Raises:
             ValueError: ``image`` is no picture.
         """
-        wanted = self._offered % self._every == 0
+        wanted = self.max_frames > 0 and self._offered % self._every == 0
         self._offered += 1
         if not wanted:
             return

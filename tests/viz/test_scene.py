@@ -97,4 +97,4 @@ def test_pairing_prefers_counting_pairs() -> None:
 
 def test_bad_options_are_named() -> None:
     with pytest.raises(ValueError, match="at least 1"):
-        SceneVisualiser(max_frames=0)
+        SceneVisualiser(max_frames=-1)

@@ -1,0 +1,78 @@
+"""The LightningModule: micro-batches add up, streams start and end where they must."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from scene_track.train import build_module
+from scene_track.training.module import TrackingModule
+from tests.compose import TINY, compose_run, make_batch
+
+
+def module_with(accumulate: int) -> TrackingModule:
+    torch.manual_seed(0)
+    module = build_module(compose_run(TINY))
+    module._trainer = cast(Any, SimpleNamespace(accumulate_grad_batches=accumulate))
+    return module
+
+
+def test_accumulated_micro_batches_give_the_gradient_of_the_whole() -> None:
+    module = module_with(accumulate=2)
+    weight = torch.nn.Parameter(torch.tensor(3.0))
+    optimizer = torch.optim.SGD([weight], lr=1.0)
+    sums, counts = (10.0, 90.0), (2.0, 30.0)  # very unequal micro-batches
+
+    def backward(total: float, count: float) -> None:
+        mean: Tensor = weight * total / count
+        (module._weigh(mean, torch.tensor(count)) / 2).backward()  # Lightning divides by 2
+
+    for total, count in zip(sums, counts, strict=True):
+        backward(total, count)
+    module.on_before_optimizer_step(optimizer)
+    assert weight.grad is not None
+    torch.testing.assert_close(weight.grad, torch.tensor(sum(sums) / sum(counts)))
+    # The next window starts afresh, and a last window may be shorter than the others.
+    weight.grad = None
+    backward(8.0, 4.0)
+    module.on_before_optimizer_step(optimizer)
+    torch.testing.assert_close(weight.grad, torch.tensor(2.0))
+
+
+def test_without_accumulation_the_loss_is_left_alone() -> None:
+    module = module_with(accumulate=1)
+    loss = torch.tensor(1.7)
+    assert module._weigh(loss, torch.tensor(5.0)) is loss
+
+
+def test_a_window_of_another_sequence_starts_without_a_past() -> None:
+    module = module_with(accumulate=1).eval()
+    seen = []
+    forward = module.model.forward
+
+    def spy(*arguments: Any, **named: Any) -> Any:
+        seen.append(arguments[4] is not None)
+        return forward(*arguments, **named)
+
+    module.model.forward = spy  # type: ignore[method-assign]
+    module.log_dict = lambda *a, **k: None  # type: ignore[method-assign]
+    module.on_validation_epoch_start()
+    for name in ("a", "a", "b", "b", "a"):
+        batch = make_batch(clips=1, frames=2)
+        batch.sequence_ids = [name]
+        with torch.no_grad():
+            module.validation_step(batch, 0)
+    assert seen == [False, True, False, True, False]
+    metrics = module.evaluator.compute()
+    assert {f"val/{name}" for name in metrics} <= set(module.evaluator.LOGS)
+    assert all(0 <= value <= 1 for name, value in metrics.items() if name != "mota")
+
+
+def test_zero_lambda_makes_no_denoising_queries() -> None:
+    torch.manual_seed(0)
+    module = build_module(compose_run([*TINY, "denoiser.lambda_dn=0"])).train()
+    predictions, losses, _ = module.losses(make_batch(), denoise=True)
+    assert not predictions.denoising and not any(name.startswith("dn_") for name in losses)
