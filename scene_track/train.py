@@ -49,7 +49,7 @@ def train(cfg: DictConfig) -> float:
     from hydra.utils import instantiate
     from omegaconf import OmegaConf
 
-    from scene_track.training.checkpointing import prepare_resume
+    from scene_track.training.checkpointing import exit_codes, prepare_resume
     from scene_track.training.reproducibility import seed_everything
     from scene_track.training.transfer import init_from
 
@@ -69,7 +69,8 @@ def train(cfg: DictConfig) -> float:
         callbacks=[instantiate(node) for node in cfg.callbacks.values()],
         loggers=[] if dry else [instantiate(node) for node in cfg.logger.values()],
     )
-    trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
+    with exit_codes(trainer):
+        trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
     return objective(trainer, cfg.monitor.metric)
 
 

@@ -184,6 +184,7 @@ class ClipDataset(_Clips):
         seed: int,
         base_scale: float = 1.0,
         path_length: int = 0,
+        same_every_epoch: bool = False,
         cache_dir: Path | None = None,
         on_error: OnError = "raise",
     ) -> None:
@@ -201,6 +202,8 @@ class ClipDataset(_Clips):
             seed: of every random draw, with epoch and index.
             base_scale: frames are kept at this multiple of ``size`` before the transforms.
             path_length: frames L of the boxes that come without pictures; 0 = none.
+            same_every_epoch: draw for every epoch what epoch 0 draws, to learn a few clips by
+                heart.
             cache_dir: folder for resized frames; None = decode every time.
             on_error: ``raise``, or ``skip`` frames that cannot be read: the clip gets shorter.
         """
@@ -213,6 +216,7 @@ class ClipDataset(_Clips):
         self.augment = augment
         self.seed = seed
         self.path_length = path_length
+        self.same_every_epoch = same_every_epoch
         self.windows = [
             (number, start)
             for number, sequence in enumerate(self.sequences)
@@ -241,6 +245,8 @@ class ClipDataset(_Clips):
             FrameError: with ``on_error="raise"``, for a frame that cannot be read.
         """
         epoch, index = key
+        if self.same_every_epoch:
+            epoch = 0
         generator = torch.Generator().manual_seed(derive_seed(self.seed, epoch, index))
         number, _ = self.windows[index]
         sequence = self.sequences[number]

@@ -230,6 +230,8 @@ class TrackingDataModule(LightningDataModule):
         back.
         """
         if self._train_loader is None:
+            # Learning a few batches by heart needs the same batches again and again.
+            overfit = self.trainer is not None and bool(self.trainer.overfit_batches)
             dataset = ClipDataset(
                 self.sequences("train"),
                 size=self.size,
@@ -240,13 +242,14 @@ class TrackingDataModule(LightningDataModule):
                 seed=self.seed,
                 base_scale=self.base_scale,
                 path_length=self.window.path,
+                same_every_epoch=overfit,
                 cache_dir=self._cache_folder(_FRAMES) if self.cache else None,
                 on_error=self.on_error,
             )
             self._train_loader = ResumableLoader(
                 dataset,
                 batch_size=self.batch_size,
-                shuffle=True,
+                shuffle=not overfit,
                 seed=self.seed,
                 drop_last=self.loader.drop_last,
                 num_workers=self.loader.num_workers,

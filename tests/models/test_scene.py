@@ -16,6 +16,8 @@ def build(*overrides: str, seed: int = 0) -> SceneModel:
     # Refinement starts as the identity; moved, so that a mistake in it cannot hide.
     for delta in model.decoder.bbox_delta:
         torch.nn.init.normal_(delta[-1].weight, std=0.2)
+    if model.decoder.mix is not None:
+        torch.nn.init.normal_(model.decoder.mix.project.weight, std=0.2)
     return model.eval()
 
 
@@ -87,6 +89,8 @@ def test_recurrence_carries_the_past_into_the_present() -> None:
         torch.manual_seed(0)
         overrides = [*tiny, *still, f"model.decoder.recurrent={recurrent}"]
         model = instantiate(compose_run(overrides).model).eval()
+        if model.decoder.mix is not None:  # its share starts at zero and is learned
+            torch.nn.init.normal_(model.decoder.mix.project.weight)
         one, _ = predict(model, batch)
         two, _ = predict(model, changed)
         same = torch.allclose(one.tokens[:, 1], two.tokens[:, 1], atol=1e-6)
