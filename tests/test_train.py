@@ -65,7 +65,8 @@ def test_a_run_leaves_everything_that_it_should(run_folder: Path) -> None:
     assert (run_folder / summary["checkpoint"]).is_file()
     with (run_folder / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert any(row["train/loss"] for row in rows) or any(row["val/loss"] for row in rows)
+    assert any(row["train/loss"] for row in rows) and any(row["val/loss"] for row in rows)
+    assert any(row["train/identity"] for row in rows) and any(row["train/dn_l1"] for row in rows)
 
 
 def test_the_picture_of_an_epoch_is_in_tensorboard(run_folder: Path) -> None:
