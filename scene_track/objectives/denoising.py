@@ -60,7 +60,7 @@ class ContrastiveDenoiser(nn.Module):
         num_classes: Annotated[int, Field(gt=0)],
         dn_number: Annotated[int, Field(ge=1)] = 1,
         label_noise_ratio: Annotated[float, Field(ge=0, le=2)] = 0.5,
-        box_noise_scale: Annotated[float, Field(ge=0)] = 1.0,
+        box_noise_scale: Annotated[float, Field(ge=0)] = 0.4,
         lambda_dn: Annotated[float, Field(ge=0)] = 1.0,
     ) -> None:
         """Set the strength of the noise.
@@ -73,8 +73,8 @@ class ContrastiveDenoiser(nn.Module):
             label_noise_ratio: labels flip to a uniform class with *half* this probability, 0-2.
                 With one class that changes nothing.
             box_noise_scale: how far corners move, in half box sizes: up to this for positives, from
-                this to twice this for negatives. 1.0 is what DINO's published runs use (its config
-                file says 0.4); 0 leaves boxes alone, negatives too.
+                this to twice this for negatives. DINO's own configuration
+                says 0.4; 0 leaves boxes alone, negatives too.
             lambda_dn: weight of the denoising loss, >= 0; 0 = the plain model.
         """
         super().__init__()
