@@ -231,7 +231,7 @@ class TrackingDataModule(LightningDataModule):
         """
         if self._train_loader is None:
             # Learning a few batches by heart needs the same batches again and again.
-            overfit = self.trainer is not None and bool(self.trainer.overfit_batches)
+            overfit = bool(getattr(self.trainer, "overfit_batches", 0))
             dataset = ClipDataset(
                 self.sequences("train"),
                 size=self.size,
