@@ -46,7 +46,7 @@ class IdentityTracker:
         *,
         exist_conf: Annotated[float, Field(ge=0, le=1)] = 0.3,
         accept: Annotated[float, Field(ge=0, le=1)] = 0.1,
-        birth: Annotated[float, Field(ge=0, le=1)] = 0.7,
+        birth: Annotated[float, Field(ge=0, le=1)] = 0.85,
         max_misses: Annotated[int, Field(ge=0)] = 20,
         duplicate_iou: Annotated[float, Field(gt=0, le=1)] = 0.8,
     ) -> None:
