@@ -42,7 +42,8 @@ def options(
     Args:
         checkpoint: run folder (its best checkpoint) or ``.ckpt``.
         split: which split of the data.
-        output: folder for the results; None: ``evaluation_<split>`` in the checkpoint's run folder.
+        output: folder for the results; None: ``evaluation_<split>`` in the run folder, or beside a
+            checkpoint that lies in none.
         overwrite: replace an output folder's files.
         **groups: the configuration of a training run.
     """
@@ -112,7 +113,8 @@ def evaluate(cfg: DictConfig) -> float | None:
         replaced = any(word.startswith((f"{group}=", f"{group}.")) for word in typed)
         return instantiate((cfg if replaced else trained)[group])
 
-    folder = Path(cfg.output or path.parent.parent / f"evaluation_{cfg.split}")
+    run = path.parent.parent if path.parent.name == "checkpoints" else path.parent
+    folder = Path(cfg.output or run / f"evaluation_{cfg.split}")
     if folder.exists() and any(folder.iterdir()) and not cfg.overwrite:
         raise ValueError(f"{folder} has results already: type overwrite=true or output=FOLDER")
     data, tracker = chosen("dataset"), chosen("tracker")

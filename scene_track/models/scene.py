@@ -2,8 +2,7 @@
 
 ``frames -> backbone (patches, cls) -> projection to D -> TemporalEncoder on cls -> z -> dense
 proposals -> recurrent temporal-deformable decoder -> head``. The same forward serves clips in
-training and a stream of
-windows: what a window leaves behind for the next is one ``SceneState``.
+training and a stream of windows: what a window leaves behind for the next is one ``SceneState``.
 """
 
 from __future__ import annotations

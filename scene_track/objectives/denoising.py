@@ -73,8 +73,8 @@ class ContrastiveDenoiser(nn.Module):
             label_noise_ratio: labels flip to a uniform class with *half* this probability, 0-2.
                 With one class that changes nothing.
             box_noise_scale: how far corners move, in half box sizes: up to this for positives, from
-                this to twice this for negatives. DINO's own configuration
-                says 0.4; 0 leaves boxes alone, negatives too.
+                this to twice this for negatives. DINO's own configuration says 0.4;
+                0 leaves boxes alone, negatives too.
             lambda_dn: weight of the denoising loss, >= 0; 0 = the plain model.
         """
         super().__init__()

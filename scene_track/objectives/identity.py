@@ -1,8 +1,7 @@
 """The identity loss: cross-entropy of the pointer head over all frames of a clip at once.
 
 Each identity of a clip gets a slot; a grid ``[B, slots, T]`` holds its matched detections. The grid
-is seen
-twice: as it is, by the detections that ask "who am I?", and *augmented*, as the memory that
+is seen twice: as it is, by the detections that ask "who am I?", and *augmented*, as the memory that
 answers. Augmentation is the identity side of denoising (MOTIP, CVPR 2025, section 3.4): tokens
 vanish (occlusion), close neighbours swap tokens (identity switches of the past), and confident
 unmatched detections enter memory as tracks of one frame. No loop over tracks or frames.

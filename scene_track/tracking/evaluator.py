@@ -108,7 +108,6 @@ class SceneEvaluator:
         """Forget all counts."""
         self._open: _OpenSequence | None = None
         self._tracking = TrackingCounts.zero()
-        self._sequences = 0
         self._detections = {name: DetectionCounts.zero(self.num_classes) for name in _SOURCES}
         self.visualiser.reset()
 
@@ -201,7 +200,6 @@ class SceneEvaluator:
                 pred_labels=detected.labels,
                 num_classes=self.num_classes,
             )
-        self._sequences += 1
         self._open = None
 
     def compute(self) -> dict[str, float]:

@@ -1,9 +1,8 @@
 """The interface every backbone shares, and what *frozen* means.
 
 A backbone turns normalised pictures into one feature map at a stated stride and one global token.
-Frozen
-means: no gradient, no graph, ``eval()`` mode whatever Lightning calls, buffers untouched. The state
-is a function of the epoch alone (``frozen_at``), so it survives a resume by construction.
+Frozen means: no gradient, no graph, ``eval()`` mode whatever Lightning calls, buffers untouched.
+The state is a function of the epoch alone (``frozen_at``), so it survives a resume by construction.
 """
 
 from __future__ import annotations
