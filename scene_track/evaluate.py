@@ -100,7 +100,7 @@ def evaluate(cfg: DictConfig) -> float | None:
     from scene_track.data.mot_files import BoxTable, write_atomic, write_results
     from scene_track.metrics.tracking import TrackingCounts, TrackingSequence, count_tracking
     from scene_track.score import format_table, plain_metrics
-    from scene_track.tracking.inference import track_videos
+    from scene_track.tracking.inference import associate, detect_videos
     from scene_track.training.checkpointing import resolve_checkpoint
     from scene_track.training.precision import resolve_precision
     from scene_track.viz.hota import plot_hota
@@ -127,15 +127,15 @@ def evaluate(cfg: DictConfig) -> float | None:
     (folder / "tracks").mkdir(parents=True, exist_ok=True)
     counts: dict[str, TrackingCounts] = {}
     frames, started = 0, time.perf_counter()
-    for tracks in track_videos(
-        model, data.stream_dataloader(cfg.split), tracker, device=device, half=half
-    ):
-        sequence = sequences[tracks.name]
-        write_results(folder / "tracks" / f"{tracks.name}.txt", tracks.table)
+    detections = detect_videos(model, data.stream_dataloader(cfg.split), device=device, half=half)
+    for tracks in associate(detections, tracker, model.identity):
+        name = tracks.video.name
+        sequence = sequences[name]
+        write_results(folder / "tracks" / f"{name}.txt", tracks.table)
         frames += len(sequence)
         if sequence.labelled:
             truth: BoxTable = sequence.table
-            counts[tracks.name] = count_tracking(
+            counts[name] = count_tracking(
                 TrackingSequence(truth, tracks.table, sequence.info.length)
             )
     speed = frames / (time.perf_counter() - started)

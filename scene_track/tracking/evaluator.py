@@ -7,6 +7,7 @@ they become figures. Boxes are compared in the pixels of the original footage.
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar
 
@@ -23,8 +24,8 @@ from scene_track.metrics.tracking import TrackingCounts, count_tracking, trackin
 from scene_track.models.boxes import nms_keep
 from scene_track.models.predictions import ScenePredictions
 from scene_track.models.scene import SceneModel
-from scene_track.tracking.inference import original_size, to_pixels, track_window
-from scene_track.tracking.streaming import IdentityTracker
+from scene_track.tracking.inference import to_pixels, video_of, window_detections
+from scene_track.tracking.tracker import TrackedFrame, Tracker, Video
 from scene_track.viz.scene import SceneVisualiser
 
 _TRACKING = {
@@ -50,11 +51,21 @@ class _Detections:
 
 
 @dataclass
+class _Waiting:
+    image: NDArray[np.uint8] | None  # None where no picture is drawn
+    true_boxes: NDArray[np.float64]
+    true_ids: NDArray[np.int64]
+    frame: int
+
+
+@dataclass
 class _OpenSequence:
-    name: str
+    video: Video
     gt_labels: list[NDArray[np.int64]] = field(default_factory=list)
     gt_ids: list[NDArray[np.int64]] = field(default_factory=list)
     gt_boxes: list[NDArray[np.float64]] = field(default_factory=list)
+    # Of the frames that the tracker still holds back, oldest first.
+    waiting: deque[_Waiting] = field(default_factory=deque)
     ids: list[NDArray[np.int64]] = field(default_factory=list)
     boxes: list[NDArray[np.float64]] = field(default_factory=list)
     detections: dict[str, _Detections] = field(
@@ -84,7 +95,7 @@ class SceneEvaluator:
     def __init__(
         self,
         *,
-        tracker: IdentityTracker,
+        tracker: Tracker,
         visualiser: SceneVisualiser,
         num_classes: Annotated[int, Field(ge=1)] = 1,
         nms_iou: Annotated[float, Field(gt=0, le=1)] = 0.7,
@@ -121,28 +132,44 @@ class SceneEvaluator:
             batch: the window, with ground truth where there is some.
 
         Raises:
-            ValueError: see ``track_window``.
+            ValueError: more than one clip in the batch, or a tracker that needs a pointer head
+                that the model has not.
         """
-        name = batch.sequence_ids[0]
-        if self._open is None or self._open.name != name:
+        video = video_of(batch)
+        if self._open is None or self._open.video != video:
             self._close()
-            self._open = _OpenSequence(name)
-            self.tracker.reset()
-        size = original_size(batch)
-        self._collect_detections(predictions, batch, size)
-        for t, tracks in track_window(model, predictions, batch, self.tracker):
+            self._open = _OpenSequence(video)
+            self.tracker.start(video, model.identity)
+        self._collect_detections(predictions, batch, (video.height, video.width))
+        for t, detections in window_detections(model, predictions, batch):
             valid = batch.valid[0, t]
-            true_ids = batch.track_ids[0, t, valid].cpu().numpy()
-            true_boxes = batch.boxes[0, t, valid].double().cpu().numpy()
-            self._open.gt_ids.append(true_ids)
+            waiting = _Waiting(
+                image=batch.frames[0, t].permute(1, 2, 0).cpu().numpy()
+                if self.visualiser.max_frames  # spares the copy
+                else None,
+                true_boxes=batch.boxes[0, t, valid].double().cpu().numpy(),
+                true_ids=batch.track_ids[0, t, valid].cpu().numpy(),
+                frame=detections.frame,
+            )
+            self._open.gt_ids.append(waiting.true_ids)
+            self._open.waiting.append(waiting)
+            self._take(self.tracker.update(detections))
+
+    def _take(self, frames: list[TrackedFrame]) -> None:
+        """Keep the frames that the tracker has let go, in order, and offer them as pictures."""
+        assert self._open is not None
+        video = self._open.video
+        for tracks in frames:
+            waiting = self._open.waiting.popleft()
+            assert waiting.frame == tracks.frame, "a tracker returns every frame once, in order"
             self._open.ids.append(tracks.ids)
-            self._open.boxes.append(to_pixels(tracks.boxes, size))
-            if self.visualiser.max_frames:  # spares the copy
+            self._open.boxes.append(to_pixels(tracks.boxes, (video.height, video.width)))
+            if waiting.image is not None:
                 self.visualiser.add_frame(
-                    batch.frames[0, t].permute(1, 2, 0).cpu().numpy(),
+                    waiting.image,
                     (tracks.boxes, tracks.ids, tracks.scores),
-                    (true_boxes, true_ids),
-                    f"{name} frame {int(batch.frame_indices[0, t])}",
+                    (waiting.true_boxes, waiting.true_ids),
+                    f"{video.name} frame {tracks.frame}",
                 )
 
     def _collect_detections(
@@ -187,6 +214,7 @@ class SceneEvaluator:
         """Turn the open sequence into counts."""
         if self._open is None:
             return
+        self._take(self.tracker.finish())
         sequence = TrackingSequence.from_frames(
             self._open.gt_ids, self._open.gt_boxes, self._open.ids, self._open.boxes
         )

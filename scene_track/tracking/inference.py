@@ -1,4 +1,7 @@
-"""A trained model over whole videos: windows in, tracks out, in constant memory."""
+"""A trained model over whole videos: windows in, detections, tracks out, in constant memory.
+
+Detection and association are two steps, so that several trackers can be given the same detections.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +15,10 @@ from numpy.typing import NDArray
 
 from scene_track.data.batch import SceneBatch
 from scene_track.data.mot_files import BoxTable
+from scene_track.models.identity import PointerIdentity
 from scene_track.models.predictions import ScenePredictions
 from scene_track.models.scene import SceneModel, SceneState
-from scene_track.tracking.streaming import IdentityTracker, TrackedFrame
+from scene_track.tracking.tracker import Detections, TrackedFrame, Tracker, Video
 
 
 def to_pixels(boxes: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.float64]:
@@ -24,32 +28,83 @@ def to_pixels(boxes: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.f
     return np.concatenate((scaled[:, :2] - scaled[:, 2:] / 2, scaled[:, 2:]), axis=1)
 
 
-def original_size(batch: SceneBatch) -> tuple[int, int]:
-    """(height, width) in pixels of the footage behind a batch of one clip."""
-    return int(batch.original_size[0, 0]), int(batch.original_size[0, 1])
-
-
-def track_window(
-    model: SceneModel, predictions: ScenePredictions, batch: SceneBatch, tracker: IdentityTracker
-) -> Iterator[tuple[int, TrackedFrame]]:
-    """Feed the frames of one window (B = 1) to the tracker, padding left out.
-
-    Yields:
-        Position of the frame in the window, and its tracks.
+def video_of(batch: SceneBatch) -> Video:
+    """The video that a window (B = 1) is cut from.
 
     Raises:
-        ValueError: more than one clip in the batch, or a model without a pointer head.
+        ValueError: more than one clip in the batch.
     """
     if len(batch.sequence_ids) != 1:
         raise ValueError(f"tracking streams one window at a time, got {len(batch.sequence_ids)}")
-    if model.identity is None:
-        raise ValueError("the model has no pointer head (model.identity=null): it makes no tracks")
-    tokens = model.identity.tokens(predictions.tokens[0]).float()
+    return Video(
+        name=batch.sequence_ids[0],
+        frame_rate=float(batch.frame_rate[0]),
+        height=int(batch.original_size[0, 0]),
+        width=int(batch.original_size[0, 1]),
+    )
+
+
+def window_detections(
+    model: SceneModel, predictions: ScenePredictions, batch: SceneBatch
+) -> Iterator[tuple[int, Detections]]:
+    """The detections of each frame of one window (B = 1), padding left out.
+
+    Yields:
+        Position of the frame in the window, and what was seen in it.
+    """
+    head = model.identity
+    tokens = None if head is None else head.tokens(predictions.tokens[0]).float()
     boxes, scores = predictions.boxes[0].float(), predictions.exist_conf[0, :, :, 0].float()
     labels = predictions.cls_logits[0].argmax(-1)
     clock = (batch.frame_indices[0].float() / batch.frame_rate[0]).tolist()
+    numbers = batch.frame_indices[0].tolist()
     for t in torch.nonzero(~batch.padding_mask[0]).flatten().tolist():
-        yield t, tracker.update(model.identity, boxes[t], scores[t], labels[t], tokens[t], clock[t])
+        valid = batch.valid[0, t]
+        yield (
+            t,
+            Detections(
+                frame=numbers[t],
+                seconds=clock[t],
+                boxes=boxes[t],
+                scores=scores[t],
+                labels=labels[t],
+                tokens=None if tokens is None else tokens[t],
+                true_boxes=batch.boxes[0, t, valid],
+                true_ids=batch.track_ids[0, t, valid],
+            ),
+        )
+
+
+@torch.inference_mode()
+def detect_videos(
+    model: SceneModel, batches: Iterable[SceneBatch], *, device: torch.device, half: bool
+) -> Iterator[tuple[Video, Detections]]:
+    """Stream windows (B = 1, in the order of each video) through the model.
+
+    Args:
+        model: in evaluation mode on ``device``.
+        batches: windows; a new sequence id starts a new video.
+        device: where the model is.
+        half: run the model in bfloat16.
+
+    Yields:
+        Every frame's detections, each with its video.
+
+    Raises:
+        ValueError: more than one clip in a batch.
+    """
+    video: Video | None = None
+    state: SceneState | None = None
+    for batch in batches:
+        current = video_of(batch)
+        if current != video:
+            video, state = current, None
+        batch = batch.to(device)
+        seconds = batch.frame_indices.float() / batch.frame_rate.unsqueeze(1)
+        with torch.autocast(device.type, torch.bfloat16) if half else nullcontext():
+            predictions, state = model(batch.frames, seconds, batch.padding_mask, None, state)
+        for _, detections in window_detections(model, predictions, batch):
+            yield current, detections
 
 
 @dataclass
@@ -57,68 +112,54 @@ class SequenceTracks:
     """The tracks of one sequence.
 
     Attributes:
-        name: of the sequence.
+        video: the sequence.
         table: frames, ids, boxes (left, top, width, height in pixels of the footage), confidence.
     """
 
-    name: str
+    video: Video
     table: BoxTable
 
 
 @torch.inference_mode()
-def track_videos(
-    model: SceneModel,
-    batches: Iterable[SceneBatch],
-    tracker: IdentityTracker,
-    *,
-    device: torch.device,
-    half: bool,
+def associate(
+    frames: Iterable[tuple[Video, Detections]],
+    tracker: Tracker,
+    head: PointerIdentity | None,
 ) -> Iterator[SequenceTracks]:
-    """Stream windows (B = 1, in the order of each video) through model and tracker.
+    """Turn the detections of videos into tracks.
 
     Args:
-        model: with a pointer head, in evaluation mode on ``device``.
-        batches: windows; a new sequence id starts a new video.
-        tracker: assigns identities; reset at every new video.
-        device: where the model is.
-        half: run the model in bfloat16.
+        frames: every frame's detections with its video, one video after the other.
+        tracker: started anew for every video.
+        head: the pointer head of the model that detected.
 
     Yields:
-        The tracks of each sequence as soon as its last window is done.
+        The tracks of each video as soon as its last frame is done.
 
     Raises:
-        ValueError: the model has no pointer head.
+        ValueError: the tracker needs a pointer head and there is none.
     """
-    name: str | None = None
-    state: SceneState | None = None
-    rows: list[tuple[int, NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]] = []
-    for batch in batches:
-        if batch.sequence_ids[0] != name:
-            if name is not None:
-                yield SequenceTracks(name, _table(rows))
-            name, state, rows = batch.sequence_ids[0], None, []
-            tracker.reset()
-        batch = batch.to(device)
-        seconds = batch.frame_indices.float() / batch.frame_rate.unsqueeze(1)
-        with torch.autocast(device.type, torch.bfloat16) if half else nullcontext():
-            predictions, state = model(batch.frames, seconds, batch.padding_mask, None, state)
-        numbers = batch.frame_indices[0].tolist()
-        for t, tracks in track_window(model, predictions, batch, tracker):
-            pixels = to_pixels(tracks.boxes, original_size(batch))
-            rows.append((numbers[t], tracks.ids, pixels, tracks.scores))
-    if name is not None:
-        yield SequenceTracks(name, _table(rows))
+    video: Video | None = None
+    done: list[TrackedFrame] = []
+    for current, detections in frames:
+        if current != video:
+            if video is not None:
+                yield SequenceTracks(video, _table([*done, *tracker.finish()], video))
+            video, done = current, []
+            tracker.start(video, head)
+        done += tracker.update(detections)
+    if video is not None:
+        yield SequenceTracks(video, _table([*done, *tracker.finish()], video))
 
 
-def _table(
-    rows: list[tuple[int, NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]],
-) -> BoxTable:
+def _table(frames: list[TrackedFrame], video: Video) -> BoxTable:
     """One table of all frames' tracks."""
-    if not sum(len(ids) for _, ids, _, _ in rows):
+    if not sum(len(frame.ids) for frame in frames):
         return BoxTable.empty()
+    boxes = np.concatenate([frame.boxes for frame in frames])
     return BoxTable.from_arrays(
-        frames=np.concatenate([np.full(len(ids), frame) for frame, ids, _, _ in rows]),
-        ids=np.concatenate([ids for _, ids, _, _ in rows]),
-        boxes=np.concatenate([boxes for _, _, boxes, _ in rows]),
-        confidence=np.concatenate([scores for _, _, _, scores in rows]),
+        frames=np.concatenate([np.full(len(frame.ids), frame.frame) for frame in frames]),
+        ids=np.concatenate([frame.ids for frame in frames]),
+        boxes=to_pixels(boxes, (video.height, video.width)),
+        confidence=np.concatenate([frame.scores for frame in frames]),
     )

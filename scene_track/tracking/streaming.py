@@ -4,41 +4,31 @@ Each live track keeps its last few identity tokens, boxes and times. A frame's d
 the tracks (``PointerIdentity``), one Hungarian assignment makes the answers consistent, and what
 points nowhere is born if it is sure enough. Identities count up and are never used twice within a
 sequence.
+
+A detection that is not sure enough for a birth may be remembered as a *candidate*: it takes part in
+the assignment like a track, gets its identity with the first detection that is sure enough, and is
+forgotten with the first frame that does not see it. With a lookahead, the frames before that are
+given the identity afterwards, and gaps are filled (``HeldFrames``).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import Field
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from scene_track.models.boxes import nms_keep
 from scene_track.models.identity import PointerIdentity, TrackMemory
+from scene_track.tracking.lookahead import HeldFrames
+from scene_track.tracking.tracker import Detections, TrackedFrame, Tracker, Video
 
 
-@dataclass
-class TrackedFrame:
-    """Tracks of one frame.
-
-    Attributes:
-        ids: ``[N]`` int64 identities.
-        boxes: ``[N, 4]`` float64 cxcywh, 0-1 of the canvas.
-        scores: ``[N]`` float64 existence.
-        labels: ``[N]`` int64 classes.
-    """
-
-    ids: np.ndarray
-    boxes: np.ndarray
-    scores: np.ndarray
-    labels: np.ndarray
-
-
-class IdentityTracker:
+class IdentityTracker(Tracker):
     """Assigns identities with the model's pointer head."""
 
     def __init__(
@@ -47,8 +37,10 @@ class IdentityTracker:
         exist_conf: Annotated[float, Field(ge=0, le=1)] = 0.3,
         accept: Annotated[float, Field(ge=0, le=1)] = 0.1,
         birth: Annotated[float, Field(ge=0, le=1)] = 0.85,
+        candidate: Annotated[float, Field(ge=0, le=1)] = 1.0,
         max_misses: Annotated[int, Field(ge=0)] = 20,
         duplicate_iou: Annotated[float, Field(gt=0, le=1)] = 0.8,
+        lookahead: Annotated[int, Field(ge=0)] = 0,
     ) -> None:
         """Store the thresholds.
 
@@ -56,17 +48,25 @@ class IdentityTracker:
             exist_conf: detections below this existence are not looked at.
             accept: smallest probability with which a detection continues a track.
             birth: existence from which a detection that continues nothing starts a track.
+            candidate: existence from which such a detection is at least remembered; 1 remembers
+                none.
             max_misses: frames that a track is remembered without a detection.
             duplicate_iou: of two detections that overlap by more, the less sure one is dropped.
+            lookahead: frames by which the answer lags, to fill gaps and the first frames of a track
+                that began in doubt; 0 = causal.
         """
         self.exist_conf, self.accept, self.birth = exist_conf, accept, birth
+        self.candidate = candidate
         self.max_misses, self.duplicate_iou = max_misses, duplicate_iou
-        self._next = 1
-        self.reset()
+        self.lookahead = lookahead
+        self._head: PointerIdentity | None = None
+        self._clear()
 
-    def reset(self) -> None:
-        """Forget everything: the next frame starts a new sequence."""
+    def _clear(self) -> None:
         self._next = 1
+        self._next_candidate = -1
+        self._held = HeldFrames(self.lookahead)
+        # Identities, > 0; candidates have a name < 0 instead.
         self._ids = np.zeros(0, dtype=np.int64)
         self._misses = np.zeros(0, dtype=np.int64)
         self._tokens: Tensor | None = None  # [J, K, width], newest last
@@ -76,52 +76,61 @@ class IdentityTracker:
 
     @property
     def num_tracks(self) -> int:
-        """Tracks in memory."""
+        """Tracks in memory, candidates included."""
         return len(self._ids)
 
-    @torch.no_grad()
-    def update(
-        self,
-        head: PointerIdentity,
-        boxes: Tensor,
-        scores: Tensor,
-        labels: Tensor,
-        tokens: Tensor,
-        seconds: float,
-    ) -> TrackedFrame:
-        """Track one frame.
+    def start(self, video: Video, head: PointerIdentity | None) -> None:
+        """See ``Tracker.start``."""
+        if head is None:
+            raise ValueError(
+                "the model has no pointer head (model.identity=null): type tracker=bytetrack,"
+                " or use a model with one"
+            )
+        self._head = head
+        self._clear()
 
-        Args:
-            head: the model's pointer head.
-            boxes: ``[Q, 4]`` cxcywh.
-            scores: ``[Q]`` existence.
-            labels: ``[Q]`` classes.
-            tokens: ``[Q, width]`` identity tokens (``head.tokens``).
-            seconds: time of the frame.
-        """
+    @torch.no_grad()
+    def update(self, detections: Detections) -> list[TrackedFrame]:
+        """See ``Tracker.update``."""
+        head, tokens = self._head, detections.tokens
+        assert head is not None and tokens is not None, "start() comes first"
+        boxes, scores, labels = detections.boxes, detections.scores, detections.labels
         order = scores.argsort(descending=True)
         order = order[scores[order] > self.exist_conf]
         order = order[nms_keep(boxes[order].unsqueeze(0), self.duplicate_iou)[0]]
         boxes, scores, labels, tokens = boxes[order], scores[order], labels[order], tokens[order]
-        assigned = self._assign(head, boxes, tokens, seconds)
+        assigned = self._assign(head, boxes, tokens, detections.seconds)
         sure = scores.double().cpu().numpy()  # the assignment below is host work by nature
-        ids = np.where(assigned >= 0, self._ids[assigned] if len(self._ids) else -1, -1)
+        self._promote(assigned[(assigned >= 0) & (sure >= self.birth)])
+        keys = np.zeros(len(sure), dtype=np.int64)
+        keys[assigned >= 0] = self._ids[assigned[assigned >= 0]]
         born = (assigned < 0) & (sure >= self.birth)
-        ids[born] = np.arange(self._next, self._next + born.sum())
+        keys[born] = np.arange(self._next, self._next + born.sum())
         self._next += int(born.sum())
-        self._remember(head.history, assigned, ids, born, boxes, tokens, seconds)
-        shown = ids >= 0
-        keep = torch.as_tensor(shown, device=boxes.device)
-        return TrackedFrame(
-            ids=ids[shown],
-            boxes=boxes[keep].double().cpu().numpy(),
-            scores=sure[shown],
-            labels=labels[keep].cpu().numpy(),
+        doubtful = (assigned < 0) & ~born & (sure >= self.candidate)
+        keys[doubtful] = np.arange(self._next_candidate, self._next_candidate - doubtful.sum(), -1)
+        self._next_candidate -= int(doubtful.sum())
+        self._remember(head.history, assigned, keys, boxes, tokens, detections.seconds)
+        known = keys != 0
+        keep = torch.as_tensor(known, device=boxes.device)
+        self._held.push(
+            detections.frame,
+            keys[known],
+            boxes[keep].double().cpu().numpy(),
+            sure[known],
+            labels[keep].cpu().numpy(),
+            hidden=keys[known] < 0,
         )
+        self._forget()
+        return self._held.release()
+
+    def finish(self) -> list[TrackedFrame]:
+        """See ``Tracker.finish``."""
+        return self._held.release(everything=True)
 
     def _assign(
         self, head: PointerIdentity, boxes: Tensor, tokens: Tensor, seconds: float
-    ) -> np.ndarray:
+    ) -> NDArray[np.int64]:
         """Index of the track that each detection continues, or -1."""
         count = len(boxes)
         assigned = np.full(count, -1, dtype=np.int64)
@@ -142,17 +151,23 @@ class IdentityTracker:
         assigned[rows[good]] = columns[good]
         return assigned
 
+    def _promote(self, tracks: NDArray[np.int64]) -> None:
+        """Give the candidates among these tracks an identity."""
+        for track in tracks[self._ids[tracks] < 0].tolist():
+            self._held.reveal(int(self._ids[track]), self._next)
+            self._ids[track] = self._next
+            self._next += 1
+
     def _remember(
         self,
         history: int,
-        assigned: np.ndarray,
-        ids: np.ndarray,
-        born: np.ndarray,
+        assigned: NDArray[np.int64],
+        keys: NDArray[np.int64],
         boxes: Tensor,
         tokens: Tensor,
         seconds: float,
     ) -> None:
-        """Append the frame to the memory and forget tracks that were missed for too long."""
+        """Append the frame to the memory: tokens of known tracks, and new tracks."""
         device = boxes.device
         if self._tokens is None:
             self._tokens = tokens.new_zeros(0, history, tokens.shape[-1])
@@ -173,8 +188,9 @@ class IdentityTracker:
                 (self._present, torch.ones(len(continued), dtype=torch.bool, device=device)),
             ):
                 store[track] = torch.cat((store[track][:, 1:], value.unsqueeze(1)), dim=1)
-        if born.any():
-            which = torch.as_tensor(np.flatnonzero(born), device=device)
+        started = np.flatnonzero((assigned < 0) & (keys != 0))
+        if len(started):
+            which = torch.as_tensor(started, device=device)
             n = len(which)
 
             def fresh(store: Tensor, value: Tensor) -> Tensor:
@@ -186,12 +202,18 @@ class IdentityTracker:
             self._boxes = fresh(self._boxes, boxes[which])
             self._seconds = fresh(self._seconds, torch.full((n,), seconds, device=device))
             self._present = fresh(self._present, torch.ones(n, dtype=torch.bool, device=device))
-            self._ids = np.concatenate((self._ids, ids[born]))
+            self._ids = np.concatenate((self._ids, keys[started]))
             self._misses = np.concatenate((self._misses, np.zeros(n, dtype=np.int64)))
-        alive = self._misses <= self.max_misses
-        if not alive.all():
-            keep = torch.as_tensor(alive, device=device)
-            self._tokens = self._tokens[keep]
-            self._boxes, self._seconds = self._boxes[keep], self._seconds[keep]
-            self._present = self._present[keep]
-            self._ids, self._misses = self._ids[alive], self._misses[alive]
+
+    def _forget(self) -> None:
+        """Drop tracks that were missed for too long, and candidates that were missed at all."""
+        alive = (self._misses <= self.max_misses) & ((self._ids > 0) | (self._misses == 0))
+        if alive.all():
+            return
+        assert self._tokens is not None
+        self._held.forget(self._ids[~alive])
+        keep = torch.as_tensor(alive, device=self._tokens.device)
+        self._tokens = self._tokens[keep]
+        self._boxes, self._seconds = self._boxes[keep], self._seconds[keep]
+        self._present = self._present[keep]
+        self._ids, self._misses = self._ids[alive], self._misses[alive]

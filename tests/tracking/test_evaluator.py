@@ -7,7 +7,7 @@ import torch
 from hydra.utils import instantiate
 
 from scene_track.models.predictions import DensePredictions, ScenePredictions
-from scene_track.tracking.inference import to_pixels, track_window
+from scene_track.tracking.inference import to_pixels, window_detections
 from tests.compose import TINY, compose_run, make_batch
 
 
@@ -56,18 +56,18 @@ def test_perfect_boxes_are_perfectly_detected_whatever_the_identities(parts) -> 
 
 
 def test_frames_of_padding_are_not_tracked(parts) -> None:
-    evaluator, model = parts
+    _, model = parts
     batch = make_batch(clips=1, frames=4)
     batch.padding_mask[:, 3] = True
-    tracked = [t for t, _ in track_window(model, perfect(batch), batch, evaluator.tracker)]
-    assert tracked == [0, 1, 2]
+    seen = [t for t, _ in window_detections(model, perfect(batch), batch)]
+    assert seen == [0, 1, 2]
 
 
 def test_more_than_one_clip_at_a_time_is_refused(parts) -> None:
     evaluator, model = parts
     batch = make_batch(clips=2, frames=2)
     with pytest.raises(ValueError, match="one window at a time, got 2"):
-        list(track_window(model, perfect(batch), batch, evaluator.tracker))
+        evaluator.update(model, perfect(batch), batch)
 
 
 def test_a_new_epoch_starts_from_nothing(parts) -> None:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from scene_track.models.identity import PointerIdentity
 from scene_track.tracking.streaming import IdentityTracker
+from scene_track.tracking.tracker import Detections, TrackedFrame, Video
 
 
 class Nearest(PointerIdentity):
@@ -25,16 +26,37 @@ class Nearest(PointerIdentity):
         return torch.cat((-100 * distance, torch.full((len(boxes), 1), -15.0)), dim=1)
 
 
-def frame(tracker: IdentityTracker, xs: list[float], scores: list[float] | None = None, t: int = 0):
-    boxes = torch.tensor([(x, 0.5, 0.08, 0.2) for x in xs]).view(-1, 4)
-    sure = torch.tensor(scores if scores is not None else [0.9] * len(xs))
-    labels = torch.zeros(len(xs), dtype=torch.long)
-    tracks = tracker.update(Nearest(), boxes, sure, labels, torch.zeros(len(xs), 4), t / 20)
+VIDEO = Video(name="story", frame_rate=20.0, height=64, width=96)
+
+
+def tracker_of(**thresholds) -> IdentityTracker:
+    tracker = IdentityTracker(**thresholds)
+    tracker.start(VIDEO, Nearest())
+    return tracker
+
+
+def detections(xs: list[float], scores: list[float] | None = None, t: int = 0) -> Detections:
+    return Detections(
+        frame=t + 1,
+        seconds=t / 20,
+        boxes=torch.tensor([(x, 0.5, 0.08, 0.2) for x in xs]).view(-1, 4),
+        scores=torch.tensor(scores if scores is not None else [0.9] * len(xs)),
+        labels=torch.zeros(len(xs), dtype=torch.long),
+        tokens=torch.zeros(len(xs), 4),
+    )
+
+
+def by_place(tracks: TrackedFrame) -> dict[float, int]:
     return dict(zip(tracks.boxes[:, 0].round(3).tolist(), tracks.ids.tolist(), strict=True))
 
 
+def frame(tracker: IdentityTracker, xs: list[float], scores: list[float] | None = None, t: int = 0):
+    (tracks,) = tracker.update(detections(xs, scores, t))
+    return by_place(tracks)
+
+
 def test_tracks_keep_their_identity_whatever_the_order_of_detections() -> None:
-    tracker = IdentityTracker()
+    tracker = tracker_of()
     first = frame(tracker, [0.2, 0.5, 0.8])
     second = frame(tracker, [0.81, 0.21, 0.51], t=1)
     assert [second[0.21], second[0.51], second[0.81]] == [first[0.2], first[0.5], first[0.8]]
@@ -43,7 +65,7 @@ def test_tracks_keep_their_identity_whatever_the_order_of_detections() -> None:
 
 def test_a_track_survives_its_misses_and_no_more() -> None:
     for misses, kept in ((3, True), (4, False)):
-        tracker = IdentityTracker(max_misses=3)
+        tracker = tracker_of(max_misses=3)
         born = frame(tracker, [0.3])[0.3]
         for t in range(misses):
             assert frame(tracker, [], t=t + 1) == {}
@@ -53,7 +75,7 @@ def test_a_track_survives_its_misses_and_no_more() -> None:
 
 
 def test_doubtful_detections_continue_tracks_but_start_none() -> None:
-    tracker = IdentityTracker(exist_conf=0.4, birth=0.6)
+    tracker = tracker_of(exist_conf=0.4, birth=0.6)
     assert frame(tracker, [0.3], [0.5]) == {}
     born = frame(tracker, [0.3], [0.7], t=1)[0.3]
     assert frame(tracker, [0.31], [0.5], t=2)[0.31] == born
@@ -61,28 +83,28 @@ def test_doubtful_detections_continue_tracks_but_start_none() -> None:
 
 
 def test_two_boxes_on_one_dancer_become_one_track() -> None:
-    tracker = IdentityTracker(duplicate_iou=0.7)
+    tracker = tracker_of(duplicate_iou=0.7)
     tracks = frame(tracker, [0.3, 0.302, 0.6], [0.8, 0.9, 0.9])
     assert sorted(tracks) == [0.302, 0.6]
 
 
 def test_a_detection_far_from_everything_is_new() -> None:
-    tracker = IdentityTracker(accept=0.2)
+    tracker = tracker_of(accept=0.2)
     born = frame(tracker, [0.2])[0.2]
     tracks = frame(tracker, [0.21, 0.9], t=1)
     assert tracks[0.21] == born and tracks[0.9] == born + 1
 
 
-def test_reset_starts_a_new_sequence() -> None:
-    tracker = IdentityTracker()
+def test_a_new_video_starts_from_nothing() -> None:
+    tracker = tracker_of()
     frame(tracker, [0.2, 0.4])
-    tracker.reset()
+    tracker.start(VIDEO, Nearest())
     assert tracker.num_tracks == 0 and frame(tracker, [0.9])[0.9] == 1
 
 
-@pytest.mark.parametrize("frames", [1_000])
+@pytest.mark.parametrize("frames", [10_000])
 def test_memory_does_not_grow_with_the_video(frames: int) -> None:
-    tracker = IdentityTracker(max_misses=2)
+    tracker = tracker_of(max_misses=2)
     most = 0
     for t in range(frames):
         # Somebody new every few frames, at another place.

@@ -1,0 +1,128 @@
+"""Frames held back for a while, so that what comes after may still complete them.
+
+Two things are learned too late by a causal tracker: that a doubtful detection was the beginning of
+somebody, and that somebody who vanished behind another was there all the time. With a few frames
+held back both are written where they belong: the doubtful rows get the identity they turned out to
+be, and a gap is filled by linear interpolation between the boxes on its two sides (as ByteTrack's
+and MOTRv2's offline results do, there over the whole video).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from scene_track.tracking.tracker import TrackedFrame
+
+
+@dataclass
+class _Row:
+    box: NDArray[np.float64]
+    score: float
+    label: int
+
+
+class HeldFrames:
+    """The newest frames of a video, open to additions until they are let go."""
+
+    def __init__(self, lookahead: int) -> None:
+        """Hold nothing yet.
+
+        Args:
+            lookahead: frames that are held back, >= 0.
+        """
+        self.lookahead = lookahead
+        self._frames: deque[tuple[int, dict[int, _Row]]] = deque()  # number, rows by identity
+        self._hidden: set[int] = set()  # keys whose rows are not shown unless they are revealed
+
+    def __len__(self) -> int:
+        """Frames held now; never more than the lookahead between two calls."""
+        return len(self._frames)
+
+    def push(
+        self,
+        frame: int,
+        keys: NDArray[np.int64],
+        boxes: NDArray[np.float64],
+        scores: NDArray[np.float64],
+        labels: NDArray[np.int64],
+        hidden: NDArray[np.bool_],
+    ) -> None:
+        """Add the newest frame, and fill the gaps that it closes.
+
+        Args:
+            frame: its number.
+            keys: ``[N]`` who is in it: an identity, or a name for somebody who has none yet.
+            boxes: ``[N, 4]`` cxcywh.
+            scores: ``[N]``.
+            labels: ``[N]``.
+            hidden: ``[N]`` True = not to be shown unless ``reveal`` is called in time.
+        """
+        rows = {
+            key: _Row(box, score, label)
+            for key, box, score, label in zip(
+                keys.tolist(), boxes, scores.tolist(), labels.tolist(), strict=True
+            )
+        }
+        self._hidden |= set(keys[hidden].tolist())
+        for key, row in rows.items():
+            self._fill_gap(key, row)
+        self._frames.append((frame, rows))
+
+    def _fill_gap(self, key: int, now: _Row) -> None:
+        """Interpolate between the last held row of ``key``, if there is one, and ``now``."""
+        gap = 0
+        for _, rows in reversed(self._frames):
+            if key in rows:
+                break
+            gap += 1
+        else:
+            return
+        before = self._frames[-gap - 1][1][key]
+        for step in range(1, gap + 1):
+            share = step / (gap + 1)
+            self._frames[step - gap - 1][1][key] = _Row(
+                box=(1 - share) * before.box + share * now.box,
+                score=min(before.score, now.score),
+                label=now.label,
+            )
+
+    def reveal(self, key: int, identity: int) -> None:
+        """Show the held rows of ``key`` as those of ``identity``."""
+        self._hidden.discard(key)
+        if key == identity:
+            return
+        for _, rows in self._frames:
+            if key in rows:
+                rows[identity] = rows.pop(key)
+
+    def forget(self, keys: NDArray[np.int64]) -> None:
+        """Take out the rows of those who turned out to be nobody."""
+        gone = set(keys.tolist()) & self._hidden
+        if not gone:
+            return
+        self._hidden -= gone
+        for _, rows in self._frames:
+            for key in gone & rows.keys():
+                del rows[key]
+
+    def release(self, everything: bool = False) -> list[TrackedFrame]:
+        """Let go of the frames that are older than the lookahead, or of all."""
+        keep = 0 if everything else self.lookahead
+        done = []
+        while len(self._frames) > keep:
+            frame, rows = self._frames.popleft()
+            shown = {key: row for key, row in rows.items() if key not in self._hidden}
+            done.append(
+                TrackedFrame(
+                    frame=frame,
+                    ids=np.array(list(shown), dtype=np.int64),
+                    boxes=np.array([row.box for row in shown.values()]).reshape(-1, 4),
+                    scores=np.array([row.score for row in shown.values()], dtype=np.float64),
+                    labels=np.array([row.label for row in shown.values()], dtype=np.int64),
+                )
+            )
+        return done
