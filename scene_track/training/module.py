@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from scene_track.data.batch import SceneBatch
+from scene_track.models.predictions import ScenePredictions, join_in_time
 from scene_track.models.scene import SceneModel, SceneState
 from scene_track.objectives.scene_criterion import mean_over_processes
 from scene_track.tracking.evaluator import SceneEvaluator
@@ -76,6 +77,38 @@ class TrackingModule(pl.LightningModule):
 
     def losses(self, batch: SceneBatch, *, state: SceneState | None = None, denoise: bool) -> Any:
         """Predictions, losses by name, and the state after the batch."""
+        clip = None
+        length, wanted = batch.padding_mask.shape[1], self.model.detector_frames
+        if self.training and wanted is not None and wanted < length:
+            # One stretch for the whole batch: its clips go through the model together.
+            start = int(torch.randint(length - wanted + 1, ()))
+            before, after = batch.between(0, start), batch.between(start + wanted, length)
+            parts: list[ScenePredictions] = []
+            if start:
+                with torch.no_grad():
+                    earlier, state = self._predict(before, state)
+                parts.append(earlier)
+            whole, batch = batch, batch.between(start, start + wanted)
+            predictions, state = self._predict(batch, state, denoise=denoise)
+            parts.append(predictions)
+            if start + wanted < length:
+                with torch.no_grad():
+                    later, state = self._predict(after, state.detach())
+                parts.append(later)
+            clip = (join_in_time(parts), whole)
+        else:
+            predictions, state = self._predict(batch, state, denoise=denoise)
+        # Losses in float32, also inside autocast.
+        with torch.autocast(batch.frames.device.type, enabled=False):
+            losses = self.criterion(
+                predictions, batch, model=self.model, lambda_dn=self.lambda_dn, clip=clip
+            )
+        return predictions, losses, state
+
+    def _predict(
+        self, batch: SceneBatch, state: SceneState | None, *, denoise: bool = False
+    ) -> tuple[ScenePredictions, SceneState]:
+        """The model's answer to a batch, and the state after it."""
         queries = None
         if denoise and self.denoiser is not None and self.lambda_dn > 0:
             queries = self.denoiser(
@@ -85,16 +118,7 @@ class TrackingModule(pl.LightningModule):
                 self.model.num_queries,
             )
         seconds = batch.frame_indices.float() / batch.frame_rate.unsqueeze(1)
-        predictions, state = self.model(batch.frames, seconds, batch.padding_mask, queries, state)
-        # Losses in float32, also inside autocast.
-        with torch.autocast(batch.frames.device.type, enabled=False):
-            losses = self.criterion(
-                predictions,
-                batch,
-                model=self.model,
-                lambda_dn=self.lambda_dn,
-            )
-        return predictions, losses, state
+        return self.model(batch.frames, seconds, batch.padding_mask, queries, state)
 
     def training_step(self, batch: SceneBatch, batch_idx: int) -> Tensor:
         """One (micro-)batch."""
