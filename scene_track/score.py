@@ -170,7 +170,9 @@ def _sequence_names(ground_truth: Path) -> list[str]:
     from scene_track.data.mot_files import first_few
 
     if not ground_truth.is_dir():
-        raise FileNotFoundError(f"ground_truth={ground_truth}: no such folder, type ground_truth=DIR")
+        raise FileNotFoundError(
+            f"ground_truth={ground_truth}: no such folder, type ground_truth=DIR"
+        )
     if (ground_truth / "gt" / "gt.txt").is_file():
         raise ValueError(
             f"ground_truth={ground_truth} is one sequence, expected the folder above it: "
