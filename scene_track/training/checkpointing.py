@@ -109,6 +109,13 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"no checkpoint at {path}")
     if not zipfile.is_zipfile(path):  # the directory of a zip file is its end: a torn one has none
         size = path.stat().st_size
+        with path.open("rb") as file:
+            head = file.read(512).lstrip().lower()
+        if head.startswith((b"<!doctype", b"<html", b"<?xml")):
+            raise ValueError(
+                f"{path} is a web page, not a checkpoint: download the file itself, not the page"
+                " that shows it"
+            )
         raise ValueError(f"{path} is torn ({size} bytes) or not a checkpoint: take another one")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
