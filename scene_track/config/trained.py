@@ -41,7 +41,7 @@ def checked_group(cfg: DictConfig, group: str, *, source: str, trusted: Sequence
         if group == "model":
             remedy = "it is of another version of scene_track: take another checkpoint"
         else:
-            remedy = f"as trained, type {group}=OPTION or {group}.KEY=VALUE to replace it"
+            remedy = f"type {group}=OPTION, or {group}.KEY=VALUE, to replace what is in it"
         raise ValueError(f"{source}: {faults[0]}{more}; {remedy}") from None
     return cfg[group]
 

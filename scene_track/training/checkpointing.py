@@ -118,6 +118,11 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             )
         raise ValueError(f"{path} is torn ({size} bytes) or not a checkpoint: take another one")
     try:
+        with zipfile.ZipFile(path) as archive:
+            # torch checks no sums: weights that a broken transfer changed would load in silence.
+            broken = archive.testzip()
+        if broken is not None:
+            raise ValueError(f"{path} is damaged (in {broken}): take another one")
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(
@@ -125,10 +130,12 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             " opened because loading it could run code"
         ) from error
     except (RuntimeError, zipfile.BadZipFile) as error:
-        reason = str(error).split("\n")[0]
+        reason = str(error).split("\n")[0].split(". ")[0]  # the rest is advice to torch's authors
         raise ValueError(f"{path} is damaged ({reason}): take another one") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path} holds a {type(content).__name__}, expected a checkpoint")
+        raise ValueError(
+            f"{path} holds a {type(content).__name__}, expected a checkpoint: take another one"
+        )
     return content
 
 
