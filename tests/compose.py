@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from hydra import compose, initialize_config_dir
@@ -20,6 +23,21 @@ TINY = (
     "model.identity.width=32",
     "model.identity.heads=2",
 )
+# A whole run in seconds.
+MINIMAL = ("debug=minimal", *TINY, "model.backbone.depth=1")
+
+
+def command(
+    module: str, arguments: Sequence[str], folder: Path
+) -> subprocess.CompletedProcess[str]:
+    """An entry point as a user types it, in ``folder``."""
+    return subprocess.run(
+        [sys.executable, "-m", f"scene_track.{module}", *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
 
 
 def compose_run(overrides: Sequence[str] = (), name: str = "config") -> DictConfig:

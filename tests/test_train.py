@@ -4,41 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
-import subprocess
-import sys
 from pathlib import Path
 
-import pytest
 import torch
 
-from tests.compose import TINY
-
-
-def command(module: str, arguments: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", f"scene_track.{module}", *arguments],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-
-
-MINIMAL = ["debug=minimal", *TINY, "model.backbone.depth=1"]
-
-
-@pytest.fixture(scope="module")
-def run_folder(tiny_dance: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of one finished run of two epochs."""
-    folder = tmp_path_factory.mktemp("run")
-    run = folder / "run"
-    done = command(
-        "train",
-        [*MINIMAL, *tiny_dance, f"hydra.run.dir={run}", "trainer.max_epochs=2"],
-        folder,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return run
+from tests.compose import MINIMAL, TINY, command
 
 
 def test_a_run_leaves_everything_that_it_should(run_folder: Path) -> None:
@@ -76,35 +46,6 @@ def test_the_picture_of_an_epoch_is_in_tensorboard(run_folder: Path) -> None:
     events.Reload()
     pictures = events.Images("val/tracks")
     assert len(pictures) == 2 and pictures[0].width > 100
-
-
-def test_the_best_checkpoint_evaluates_to_what_training_said(
-    run_folder: Path, tmp_path: Path
-) -> None:
-    arguments = [f"checkpoint={run_folder}", f"output={tmp_path / 'scores'}"]
-    done = command("evaluate", arguments, tmp_path)
-    assert done.returncode == 0, done.stderr[-3000:]
-    scores = json.loads((tmp_path / "scores" / "metrics.json").read_text())
-    said = json.loads((run_folder / "summary.json").read_text())["metrics"]["val/hota"]["best"]
-    assert scores["combined"]["HOTA"] == pytest.approx(said, abs=2e-3)
-    assert "COMBINED" in done.stdout and (tmp_path / "scores" / "hota.png").is_file()
-    tracks = list((tmp_path / "scores" / "tracks").iterdir())
-    assert [path.suffix for path in tracks] == [".txt"]
-    again = command("evaluate", arguments, tmp_path)
-    assert again.returncode == 2 and "overwrite=true" in again.stderr
-
-
-def test_a_split_without_ground_truth_says_that_there_is_nothing_to_score(
-    run_folder: Path, tmp_path: Path
-) -> None:
-    done = command(
-        "evaluate", [f"checkpoint={run_folder}", "split=test", f"output={tmp_path / 'o'}"], tmp_path
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert "no ground truth" in done.stdout + done.stderr
-    assert (
-        list((tmp_path / "o" / "tracks").iterdir()) and not (tmp_path / "o/metrics.json").exists()
-    )
 
 
 def test_lambda_dn_of_zero_is_exactly_the_plain_model(

@@ -106,16 +106,13 @@ def check(cfg: DictConfig, root: str | None = None) -> None:
     trusted = plain.get("trusted_targets")
     if not (isinstance(trusted, list) and all(isinstance(item, str) for item in trusted)):
         trusted = []  # if it is wrong, the root's schema says so
-    prefixes = (*ALLOWED_PREFIXES, *(f"{item.rstrip('.')}." for item in trusted))
     if root is None:
         _check_model(schema.RunConfig, plain, "", report)
         _check_groups(plain, report)
     else:
         signature = read_signature(root)
         _check_values(signature.parameters, signature.open, plain, "", report)
-    for path, node in _nodes(plain, ""):
-        if isinstance(node, dict) and "_target_" in node:
-            _check_target(node, path, prefixes, report)
+    _check_targets(plain, trusted, report)
     for path, node in _nodes(plain, ""):
         if node is _MISSING:
             report.add(path, f" is required: type {path}={_placeholder(path, UNKNOWN)}")
@@ -124,6 +121,31 @@ def check(cfg: DictConfig, root: str | None = None) -> None:
         _check_monitor(plain, report)
     if lines := report.lines():
         raise ConfigError("\n".join(lines))
+
+
+def check_objects(cfg: DictConfig, trusted: Sequence[str] = ()) -> None:
+    """Compares the ``_target_`` nodes of any configuration, such as a checkpoint's, with the code.
+
+    Args:
+        cfg: holds the nodes; its other keys are free.
+        trusted: further module prefixes that a ``_target_`` may name.
+
+    Raises:
+        ConfigError: one line per fault, as from :func:`check`.
+    """
+    references: dict[str, str] = {}
+    report = _Report(references)
+    raw = OmegaConf.to_container(cfg, resolve=False)
+    _check_targets(_to_plain(raw, cfg, "", references, report), trusted, report)
+    if lines := report.lines():
+        raise ConfigError("\n".join(lines))
+
+
+def references(cfg: DictConfig) -> dict[str, str]:
+    """Every key that is an interpolation of another, with that other key."""
+    found: dict[str, str] = {}
+    _to_plain(OmegaConf.to_container(cfg, resolve=False), cfg, "", found, _Report(found))
+    return found
 
 
 # --- the configuration as plain data -------------------------------------------------------------
@@ -206,6 +228,14 @@ def _checkable(value: Plain) -> bool:
 
 
 # --- one node ------------------------------------------------------------------------------------
+
+
+def _check_targets(plain: Plain, trusted: Sequence[str], report: _Report) -> None:
+    """Compares every ``_target_`` node with its class."""
+    prefixes = (*ALLOWED_PREFIXES, *(f"{item.rstrip('.')}." for item in trusted))
+    for path, node in _nodes(plain, ""):
+        if isinstance(node, dict) and "_target_" in node:
+            _check_target(node, path, prefixes, report)
 
 
 def _check_target(
