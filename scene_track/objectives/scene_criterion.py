@@ -130,7 +130,10 @@ class SceneCriterion(nn.Module):
         present = ~batch.padding_mask
         valid = batch.valid & present.unsqueeze(-1)
         num_targets = valid.sum().float()
-        normaliser = mean_over_processes(num_targets).clamp(min=1.0)
+        # In validation each process streams its own sequences and has its own number of windows:
+        # asking the others here would wait for windows that they do not have.
+        count = mean_over_processes(num_targets) if self.training else num_targets
+        normaliser = count.clamp(min=1.0)
         boxes, labels = batch.boxes.float(), batch.labels
 
         depth = len(predictions.layers)

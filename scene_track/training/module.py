@@ -10,6 +10,9 @@ special:
 * **Streaming validation.** Validation windows come in the order of the video; what one leaves
   behind (``SceneState``) goes into the next of the same sequence, so the metric is that of a whole
   video.
+* **Validation by several processes.** Each streams whole sequences, so their numbers of windows
+  differ and nothing may be exchanged on the way. Losses, like counts, are kept as sums and gathered
+  once, at the end.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ from scene_track.data.batch import SceneBatch
 from scene_track.models.predictions import ScenePredictions, join_in_time
 from scene_track.models.scene import SceneModel, SceneState
 from scene_track.objectives.scene_criterion import mean_over_processes
-from scene_track.tracking.evaluator import SceneEvaluator
+from scene_track.tracking.evaluator import SceneEvaluator, gather_parts
 from scene_track.training.trainer import total_steps
 
 logger = logging.getLogger(__name__)
@@ -61,6 +64,8 @@ class TrackingModule(pl.LightningModule):
         self.evaluator = evaluator
         self._optimizer, self._scheduler = optimizer, scheduler
         self._stream: tuple[str, SceneState] | None = None
+        self._loss_sums: dict[str, Tensor] = {}
+        self._windows = 0
         self._window_first: Tensor | None = None
         self._window_total: Tensor | None = None
         if hyper_parameters is not None:
@@ -155,31 +160,45 @@ class TrackingModule(pl.LightningModule):
         self._window_first = self._window_total = None
 
     def on_validation_epoch_start(self) -> None:
-        """Start with no sequence open."""
+        """Start with no sequence open and nothing counted."""
         self._stream = None
+        self._loss_sums, self._windows = {}, 0
         self.evaluator.reset()
 
     def validation_step(self, batch: SceneBatch, batch_idx: int) -> None:
         """One window of a streamed sequence."""
+        if batch.padding_mask.all():  # nothing to see: no loss of 0 goes into the mean
+            return
         sequence = batch.sequence_ids[0]
         known = self._stream is not None and self._stream[0] == sequence
         state = self._stream[1] if known and self._stream is not None else None
         predictions, losses, state = self.losses(batch, state=state, denoise=False)
         self._stream = (sequence, state)
         self.evaluator.update(self.model, predictions, batch)
-        self.log_dict(
-            {
-                f"val/{'loss' if name == 'total' else name}": value
-                for name, value in losses.items()
-                if not name.startswith("num_")
-            },
-            batch_size=1,
-            sync_dist=True,
-        )
+        self._windows += 1
+        for name, value in losses.items():
+            if not name.startswith("num_"):
+                # Summed on the device, which spares a wait for it.
+                self._loss_sums[name] = self._loss_sums.get(name, 0) + value.detach().double()
+
+    def mean_losses(self) -> dict[str, float]:
+        """Losses of the validation by name; every window of every process weighs the same.
+
+        Every process must call it. Without a single window there are none.
+        """
+        own = {name: float(value) for name, value in self._loss_sums.items()}
+        parts = gather_parts((self._windows, own))
+        windows = sum(count for count, _ in parts)
+        names = dict.fromkeys(name for _, part in parts for name in part)
+        return {
+            "loss" if name == "total" else name: sum(part.get(name, 0.0) for _, part in parts)
+            / windows
+            for name in names
+        }
 
     def on_validation_epoch_end(self) -> None:
-        """Metrics of the whole sequences, and the picture."""
-        metrics = self.evaluator.compute()
+        """Losses, metrics of the whole sequences, and the picture."""
+        metrics = self.mean_losses() | self.evaluator.compute()
         self.log_dict({f"val/{name}": value for name, value in metrics.items()})
         picture = self.evaluator.picture()
         if picture is not None and self.trainer.is_global_zero:
