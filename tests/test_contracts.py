@@ -84,6 +84,7 @@ def test_every_denoiser_trains(denoiser: str) -> None:
         "model.identity.appearance=0",
         "model.identity.content=false",
         "model.detector_frames=2",
+        "model.backbone.fine=true",
         "model.decoder.num_layers=1",
         "head.criterion.max_match_distance=null",
     ],
@@ -126,6 +127,13 @@ def test_every_experiment_passes_the_check(name: str, tmp_path: Path) -> None:
     if cfg.model.backbone.get("weights") is not None:
         cfg.model.backbone.weights = None
     check(cfg)
+
+
+@pytest.mark.parametrize("name", options("ablation"))
+def test_every_ablation_passes_the_check_and_changes_the_recipe(name: str) -> None:
+    changed, recipe = compose_run([f"ablation={name}"]), compose_run()
+    check(changed)
+    assert (changed == recipe) == (name == "none")
 
 
 def test_dancetrack_brings_the_missions_defaults_and_the_command_line_wins() -> None:

@@ -14,6 +14,7 @@ from typing import Annotated
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from scene_track.models.backbones.base import Backbone
 from scene_track.models.decoder import QueryState, SceneDecoder
@@ -92,6 +93,7 @@ class SceneModel(nn.Module):
         self.projection = nn.Sequential(
             nn.Conv2d(backbone.dim, dim, 1), nn.GroupNorm(max(1, dim // 16), dim)
         )
+        self.fine = nn.Conv2d(backbone.fine_dim, dim, 1) if backbone.fine_dim else None
         self.temporal_encoder = (
             None if temporal_encoder is None else temporal_encoder(input_dim=backbone.cls_dim)
         )
@@ -132,10 +134,16 @@ class SceneModel(nn.Module):
         b, t = frames.shape[:2]
         features = self.backbone(frames.flatten(0, 1))
         projected = self.projection(features.patches)
-        h, w = projected.shape[-2:]
         z, temporal = self._context(features.cls.unflatten(0, (b, t)), seconds, padding_mask, state)
         heat, dense = self.proposals(projected)
         chosen = self.proposals.select(heat, dense, self.decoder.num_queries)
+        if self.fine is not None:
+            # The decoder alone looks at the finer map: the dense proposals would cost four times
+            # as much there.
+            assert features.fine is not None
+            fine = self.fine(features.fine)
+            projected = fine + F.interpolate(projected.to(fine.dtype), scale_factor=2)
+        h, w = projected.shape[-2:]
         position = sincos_2d(h, w, self.dim, device=projected.device).permute(2, 0, 1)
         keys = (projected + position.to(projected.dtype)).unflatten(0, (b, t))
         decoded, queries = self.decoder(

@@ -85,8 +85,10 @@ class TrackingModule(pl.LightningModule):
         clip = None
         length, wanted = batch.padding_mask.shape[1], self.model.detector_frames
         if self.training and wanted is not None and wanted < length:
-            # One stretch for the whole batch: its clips go through the model together.
-            start = int(torch.randint(length - wanted + 1, ()))
+            # One stretch for the whole batch, for its clips go through the model together, and not
+            # in the padding. Looking at the mask waits for the copy of the batch, for nothing else.
+            usable = max(int((~batch.padding_mask).any(dim=0).sum()), wanted)
+            start = int(torch.randint(usable - wanted + 1, ()))
             before, after = batch.between(0, start), batch.between(start + wanted, length)
             parts: list[ScenePredictions] = []
             if start:

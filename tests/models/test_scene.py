@@ -26,17 +26,6 @@ def predict(model: SceneModel, batch, state=None, denoising=None):
     return model(batch.frames, seconds, batch.padding_mask, denoising, state)
 
 
-def window(batch, start: int, stop: int):
-    return type(batch)(
-        **{
-            **batch.__dict__,
-            "frames": batch.frames[:, start:stop],
-            "frame_indices": batch.frame_indices[:, start:stop],
-            "padding_mask": batch.padding_mask[:, start:stop],
-        }
-    )
-
-
 def test_shapes_and_ranges_are_those_of_the_contract() -> None:
     batch = make_batch(clips=2, frames=3)
     out, _ = predict(build(), batch)
@@ -57,7 +46,7 @@ def test_a_streamed_video_gives_what_one_pass_gives(recurrent: str) -> None:
     whole, _ = predict(model, batch)
     parts, state = [], None
     for start, stop in ((0, 1), (1, 4), (4, 7)):
-        out, state = predict(model, window(batch, start, stop), state)
+        out, state = predict(model, batch.between(start, stop), state)
         parts.append(out)
     torch.testing.assert_close(
         torch.cat([p.boxes for p in parts], dim=1), whole.boxes, atol=1e-4, rtol=1e-4
@@ -132,7 +121,7 @@ def test_denoising_queries_do_not_change_the_answers() -> None:
 def test_padding_frames_leave_the_real_ones_alone() -> None:
     model = build()
     batch = make_batch(clips=1, frames=3)
-    real, _ = predict(model, window(batch, 0, 2))
+    real, _ = predict(model, batch.between(0, 2))
     batch.padding_mask[:, 2] = True
     padded, state = predict(model, batch)
     torch.testing.assert_close(padded.boxes[:, :2], real.boxes, atol=1e-4, rtol=1e-4)
@@ -142,3 +131,15 @@ def test_padding_frames_leave_the_real_ones_alone() -> None:
 def test_a_size_that_the_backbone_cannot_take_is_named() -> None:
     with pytest.raises(ValueError, match=r"40x48.*multiples of 16.*dataset\.size"):
         predict(build(), make_batch(size=(40, 48)))
+
+
+def test_a_fine_map_moves_the_decoder_and_not_the_proposals() -> None:
+    model = build("model.backbone.fine=true")
+    assert model.fine is not None
+    batch = make_batch(frames=2)
+    with torch.no_grad():
+        first, _ = predict(model, batch)
+        model.fine.weight.normal_(std=1.0)
+        second, _ = predict(model, batch)
+    torch.testing.assert_close(first.dense.boxes, second.dense.boxes)
+    assert not torch.allclose(first.tokens, second.tokens)

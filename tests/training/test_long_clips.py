@@ -19,11 +19,16 @@ def test_only_the_detectors_frames_count_as_its_objects() -> None:
     assert losses["num_targets"] == 2 * 2 * 3  # clips x frames x objects
 
 
-def test_the_memory_frames_train_the_pointer_head_but_not_the_backbone() -> None:
-    module = module_of("model.detector_frames=1", "head.criterion.weight_motion=0")
-    for name in module.criterion.weights:
-        if name != "identity":
-            module.criterion.weights[name] = 0.0
+def test_the_detector_is_not_trained_on_padding() -> None:
+    batch = make_batch(frames=8)
+    batch.padding_mask[:, 3:] = True
+    for _ in range(5):
+        losses = module_of("model.detector_frames=3").losses(batch, denoise=True)[1]
+        assert losses["num_targets"] == 2 * 3 * 3
+
+
+def test_one_stretch_of_a_clip_is_predicted_with_gradient_and_the_rest_without() -> None:
+    module = module_of("model.detector_frames=1")
     batch = make_batch(frames=6)
     seen: list[bool] = []
     forward = module.model.forward
@@ -36,7 +41,9 @@ def test_the_memory_frames_train_the_pointer_head_but_not_the_backbone() -> None
     module.losses(batch, denoise=True)[1]["total"].backward()
     assert seen.count(True) == 1 and len(seen) >= 2
     head = module.model.identity
-    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in head.layers.parameters())
+    assert head is not None and any(
+        p.grad is not None and p.grad.abs().sum() > 0 for p in head.layers.parameters()
+    )
 
 
 def test_a_clip_cut_into_stretches_is_predicted_like_the_whole() -> None:

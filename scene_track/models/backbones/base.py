@@ -21,10 +21,13 @@ class BackboneFeatures:
     Attributes:
         patches: ``[N, C, h, w]`` feature map at the backbone's stride.
         cls: ``[N, C_cls]`` global token.
+        fine: ``[N, C_fine, 2h, 2w]`` map at half that stride, for the borders of boxes; None where
+            the backbone has none.
     """
 
     patches: Tensor
     cls: Tensor
+    fine: Tensor | None = None
 
 
 class Backbone(nn.Module):
@@ -34,6 +37,7 @@ class Backbone(nn.Module):
         dim: channels of ``patches``.
         cls_dim: channels of ``cls``.
         stride: pixels per cell of ``patches``.
+        fine_dim: channels of ``fine``; 0 where there is none.
         size_multiple: height and width must be multiples of this.
         mean, std: RGB statistics (of 0-1 values) that the weights expect.
     """
@@ -41,6 +45,7 @@ class Backbone(nn.Module):
     dim: int
     cls_dim: int
     stride: int
+    fine_dim: int = 0
     mean: Tensor
     std: Tensor
 

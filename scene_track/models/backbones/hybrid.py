@@ -83,6 +83,7 @@ class HybridBackbone(Backbone):
         dim: Annotated[int, Field(ge=16, multiple_of=16)] = 128,
         depth: Annotated[int, Field(ge=0)] = 3,
         heads: Annotated[int, Field(ge=1)] = 4,
+        fine: bool = False,
         size_multiple: Literal[16] = 16,
         freeze: bool = False,
         unfreeze_after: Annotated[int, Field(ge=0)] | None = None,
@@ -94,6 +95,7 @@ class HybridBackbone(Backbone):
             dim: channels of the attention part and of the output map.
             depth: attention blocks at stride 16.
             heads: attention heads.
+            fine: also hand out the stem's map at stride 4.
             size_multiple: 16, what the two resolutions need.
             freeze: keep frozen for the whole run.
             unfreeze_after: keep frozen for the first N epochs.
@@ -112,6 +114,7 @@ class HybridBackbone(Backbone):
             raise ValueError(f"model.backbone.dim={dim} must be a multiple of heads={heads}")
         c2, c4, c8 = channels
         self.dim, self.cls_dim, self.stride = dim, dim, 8
+        self.fine_dim = c4 if fine else 0
         self.stem = nn.Sequential(
             ConvNorm(3, c2, 2),
             ConvNorm(c2, c4, 2),
@@ -127,8 +130,9 @@ class HybridBackbone(Backbone):
 
     def extract(self, images: Tensor) -> BackboneFeatures:
         """Features of normalised ``[N, 3, H, W]`` at stride 8, and their mean token."""
-        fine = self.stem(images.contiguous(memory_format=torch.channels_last))
-        coarse = self.down(fine)
+        quarter = self.stem[:2](images.contiguous(memory_format=torch.channels_last))
+        eighth = self.stem[2:](quarter)
+        coarse = self.down(eighth)
         n, dim, h, w = coarse.shape
         position = sincos_2d(h, w, dim, device=coarse.device).flatten(0, 1)
         x = coarse.flatten(2).transpose(1, 2) + position
@@ -137,6 +141,10 @@ class HybridBackbone(Backbone):
         x = self.norm(x)
         context = x.transpose(1, 2).reshape(n, dim, h, w)
         context = context.contiguous(memory_format=torch.channels_last)
-        lateral = self.lateral(fine)
+        lateral = self.lateral(eighth)
         up = F.interpolate(context.to(lateral.dtype), scale_factor=2, mode="nearest")
-        return BackboneFeatures(patches=self.fuse(lateral + up), cls=x.mean(dim=1))
+        return BackboneFeatures(
+            patches=self.fuse(lateral + up),
+            cls=x.mean(dim=1),
+            fine=quarter if self.fine_dim else None,
+        )
