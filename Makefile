@@ -46,6 +46,19 @@ evaluate: $(STAMP)  ## Score a checkpoint: make evaluate CHECKPOINT=outputs/…/
 	@test -n "$(CHECKPOINT)" || { echo "say which: make evaluate CHECKPOINT=outputs/…/best.ckpt" >&2; exit 2; }
 	$(BIN)/python -m scene_track.evaluate checkpoint='$(CHECKPOINT)' $(ARGS)
 
+.PHONY: compare
+compare: $(STAMP)  ## Train for three epochs and compare with ByteTrack; or make compare CHECKPOINT=outputs/…
+	@run='$(CHECKPOINT)'; \
+	if test -z "$$run"; then \
+		run="outputs/runs/compare/$$(date +%Y-%m-%d_%H-%M-%S)"; \
+		mkdir -p outputs/runs/compare; \
+		mkdir "$$run"; \
+		$(BIN)/python -m scene_track.train trainer.max_epochs=3 hydra.run.dir="$$run" $(ARGS); \
+		$(BIN)/python -m scene_track.compare checkpoint="$$run"; \
+	else \
+		$(BIN)/python -m scene_track.compare checkpoint="$$run" $(ARGS); \
+	fi
+
 .PHONY: tensorboard
 tensorboard: $(STAMP)  ## Show the curves and pictures of all runs in the browser
 	$(BIN)/tensorboard --logdir outputs
@@ -84,4 +97,9 @@ $(STAMP): pyproject.toml constraints.txt
 		echo "$(PYTHON) is not a Python of 3.11 or newer; name one: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2; exit 2; }
 	test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+# opencv-python (which trackers asks for) loads libGL; on a machine without it, the build that has no
+# windows takes its place: the same module, and pip still counts both as installed.
+	@$(BIN)/python -c 'import cv2' 2>/dev/null || \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --force-reinstall \
+			-c constraints.txt opencv-python-headless
 	@touch $@

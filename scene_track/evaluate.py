@@ -22,6 +22,7 @@ from pydantic import DirectoryPath, Field, FilePath
 from scene_track.config.cli import run_main
 
 if TYPE_CHECKING:
+    import torch
     from omegaconf import DictConfig
 
     from scene_track.models.scene import SceneModel
@@ -91,10 +92,52 @@ def load_model(checkpoint: Path) -> tuple[SceneModel, DictConfig]:
     return model.eval(), cfg
 
 
+def chosen(cfg: DictConfig, trained: DictConfig, group: str) -> Any:
+    """The configuration of a group: as typed, and as in the checkpoint's run if nothing is typed.
+
+    Args:
+        cfg: composed from the command line.
+        trained: of the checkpoint's run.
+        group: its name, such as ``tracker``.
+    """
+    from hydra.core.hydra_config import HydraConfig
+
+    typed = [word.lstrip("+~") for word in HydraConfig.get().overrides.task]
+    replaced = any(word.startswith((f"{group}=", f"{group}.")) for word in typed)
+    return (cfg if replaced else trained)[group]
+
+
+def results_folder(cfg: DictConfig, checkpoint: Path, name: str) -> Path:
+    """Where results go: ``output``, or ``name`` in the run folder or beside a lone checkpoint.
+
+    Raises:
+        ValueError: it has results already, and ``overwrite`` is not set.
+    """
+    inside = checkpoint.parent.name == "checkpoints"
+    folder = Path(cfg.output or (checkpoint.parent.parent if inside else checkpoint.parent) / name)
+    if folder.exists() and any(folder.iterdir()) and not cfg.overwrite:
+        raise ValueError(f"{folder} has results already: type overwrite=true or output=FOLDER")
+    return folder
+
+
+def to_device(model: SceneModel) -> tuple[torch.device, bool]:
+    """Move a model to the fastest device here.
+
+    Returns:
+        The device, and whether to run in bfloat16 on it.
+    """
+    import torch
+
+    from scene_track.training.precision import resolve_precision
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    half = resolve_precision("auto", "gpu" if device.type == "cuda" else "cpu") != "32-true"
+    return device, half
+
+
 def evaluate(cfg: DictConfig) -> float | None:
     """One evaluation, from a checked configuration to the combined HOTA (None: no truth)."""
-    import torch
-    from hydra.core.hydra_config import HydraConfig
     from hydra.utils import instantiate
 
     from scene_track.data.mot_files import BoxTable, write_atomic, write_results
@@ -102,27 +145,16 @@ def evaluate(cfg: DictConfig) -> float | None:
     from scene_track.score import format_table, plain_metrics
     from scene_track.tracking.inference import associate, detect_videos
     from scene_track.training.checkpointing import resolve_checkpoint
-    from scene_track.training.precision import resolve_precision
     from scene_track.viz.hota import plot_hota
 
     path = resolve_checkpoint(cfg.checkpoint, prefer="best")
     model, trained = load_model(path)
-    typed = [word.lstrip("+~") for word in HydraConfig.get().overrides.task]
-
-    def chosen(group: str) -> Any:
-        replaced = any(word.startswith((f"{group}=", f"{group}.")) for word in typed)
-        return instantiate((cfg if replaced else trained)[group])
-
-    run = path.parent.parent if path.parent.name == "checkpoints" else path.parent
-    folder = Path(cfg.output or run / f"evaluation_{cfg.split}")
-    if folder.exists() and any(folder.iterdir()) and not cfg.overwrite:
-        raise ValueError(f"{folder} has results already: type overwrite=true or output=FOLDER")
-    data, tracker = chosen("dataset"), chosen("tracker")
+    folder = results_folder(cfg, path, f"evaluation_{cfg.split}")
+    data = instantiate(chosen(cfg, trained, "dataset"))
+    tracker = instantiate(chosen(cfg, trained, "tracker"))
     data.prepare_data()
     sequences = {sequence.name: sequence for sequence in data.sequences(cfg.split)}
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    half = resolve_precision("auto", "gpu" if device.type == "cuda" else "cpu") != "32-true"
-    model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    device, half = to_device(model)
 
     (folder / "tracks").mkdir(parents=True, exist_ok=True)
     counts: dict[str, TrackingCounts] = {}
