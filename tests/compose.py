@@ -1,8 +1,11 @@
-"""Compose the product's own configuration in tests, at a size that trains in a blink."""
+"""The product's own configuration and command line in tests, at a size that trains in a blink."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 from hydra import compose, initialize_config_dir
@@ -20,6 +23,21 @@ TINY = (
     "model.identity.width=32",
     "model.identity.heads=2",
 )
+
+MINIMAL = ("debug=minimal", *TINY, "model.backbone.depth=1")
+
+
+def command(
+    module: str, arguments: Sequence[str], folder: Path
+) -> subprocess.CompletedProcess[str]:
+    """``python -m scene_track.<module>`` as a user types it, in ``folder``."""
+    return subprocess.run(
+        [sys.executable, "-m", f"scene_track.{module}", *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
 
 
 def compose_run(overrides: Sequence[str] = (), name: str = "config") -> DictConfig:

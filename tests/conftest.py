@@ -47,3 +47,19 @@ def tiny_dance(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
         "dataset.source.workers=1",
         "dataset.size=[64,96]",
     ]
+
+
+@pytest.fixture(scope="session")
+def run_folder(tiny_dance: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of one finished run of two epochs; to be read only."""
+    from tests.compose import MINIMAL, command
+
+    folder = tmp_path_factory.mktemp("run")
+    run = folder / "run"
+    done = command(
+        "train",
+        [*MINIMAL, *tiny_dance, f"hydra.run.dir={run}", "trainer.max_epochs=2"],
+        folder,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return run

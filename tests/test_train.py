@@ -4,41 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-from tests.compose import TINY
-
-
-def command(module: str, arguments: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", f"scene_track.{module}", *arguments],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-
-
-MINIMAL = ["debug=minimal", *TINY, "model.backbone.depth=1"]
-
-
-@pytest.fixture(scope="module")
-def run_folder(tiny_dance: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of one finished run of two epochs."""
-    folder = tmp_path_factory.mktemp("run")
-    run = folder / "run"
-    done = command(
-        "train",
-        [*MINIMAL, *tiny_dance, f"hydra.run.dir={run}", "trainer.max_epochs=2"],
-        folder,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return run
+from tests.compose import MINIMAL, TINY, command
 
 
 def test_a_run_leaves_everything_that_it_should(run_folder: Path) -> None:
