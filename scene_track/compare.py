@@ -15,8 +15,8 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
 from itertools import groupby, islice
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -28,22 +28,10 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from scene_track.data.sequences import Sequence as VideoSequence
-    from scene_track.metrics.tracking import TrackingCounts
-    from scene_track.models.identity import PointerIdentity
     from scene_track.tracking.tracker import Detections, Tracker, Video
     from scene_track.tracking.tuning import Tuned
 
-    Frames = Sequence[tuple[Video, Detections]]
-
 log = logging.getLogger(__name__)
-
-CRITERION = 0.6  # of the baseline's HOTA and IDF1, after three epochs
-_FRACTIONS = ("HOTA", "DetA", "AssA", "LocA", "IDF1", "MOTA")
-_COUNTS = ("IDSW", "FP", "FN")
-
-CAUSAL, CONFIGURED = "own tracker, causal", "own tracker, as configured"
-STOCK, TUNED, ORACLE = "ByteTrack, stock", "ByteTrack, tuned", "oracle association"
-ON_EXACT, ON_NOISY = "ByteTrack, tuned, on exact truth", "ByteTrack, tuned, on noisy truth"
 
 
 def options(
@@ -71,49 +59,15 @@ def options(
     """
 
 
-@dataclass
-class Row:
-    """One line of the table.
-
-    Attributes:
-        tracker: who associates.
-        boxes: whose boxes.
-        settings: parameters that were chosen, where there was a choice.
-        counts: raw counts over the split; become figures at the end.
-        seconds: spent on association.
-    """
-
-    tracker: Tracker
-    boxes: str
-    counts: TrackingCounts
-    settings: dict[str, Any] = field(default_factory=dict)
-    seconds: float = 0.0
-
-    def take(
-        self, frames: Frames, truth: Mapping[str, VideoSequence], head: PointerIdentity | None
-    ) -> None:
-        """Track whole videos and count."""
-        from scene_track.metrics.tracking import TrackingSequence, count_tracking
-        from scene_track.tracking.inference import associate
-
-        started = time.perf_counter()
-        done = list(associate(frames, self.tracker, head))
-        self.seconds += time.perf_counter() - started
-        for tracks in done:
-            sequence = truth[tracks.video.name]
-            self.counts += count_tracking(
-                TrackingSequence(sequence.table, tracks.table, sequence.info.length)
-            )
-
-
 def compare(cfg: DictConfig) -> float:
     """One comparison, from a checked configuration to the HOTA of the model's own tracker."""
     from hydra.utils import instantiate
 
     from scene_track.data.mot_files import write_atomic
     from scene_track.evaluate import chosen, load_model, results_folder, to_device
-    from scene_track.metrics.tracking import TrackingCounts
+    from scene_track.tracking import comparison as names
     from scene_track.tracking.bytetrack import ByteTrack
+    from scene_track.tracking.comparison import Row, report, summarise
     from scene_track.tracking.inference import detect_videos
     from scene_track.tracking.noisy_truth import EXACT, Noise, truth_as_detections
     from scene_track.tracking.tuning import light, tune_bytetrack
@@ -127,7 +81,7 @@ def compare(cfg: DictConfig) -> float:
     scored, training = data.sequences(cfg.split), data.sequences("train")[: cfg.tuning_sequences]
     _refuse_what_cannot_be_compared(cfg.split, scored, training)
     trackers = _own_trackers(chosen(cfg, trained, "tracker"))
-    oracle, duplicate_iou = _same_gates(trackers[CAUSAL])
+    oracle, duplicate_iou = _same_gates(trackers[names.CAUSAL])
     device, half = to_device(model)
 
     def detect(split: str) -> Iterator[tuple[Video, Detections]]:
@@ -152,37 +106,34 @@ def compare(cfg: DictConfig) -> float:
 
     # Training sequences first: nothing of the scored split is known when parameters are chosen.
     tuning = {
-        TUNED: tuned_on(_first_videos(detect("train"), len(training)), "detections"),
-        ON_EXACT: tuned_on(truth_as_detections(training, EXACT, seed=seed + 1), "exact truth"),
-        ON_NOISY: tuned_on(truth_as_detections(training, noise, seed=seed + 1), "noisy truth"),
+        names.TUNED: tuned_on(_first_videos(detect("train"), len(training)), "detections"),
+        names.ON_EXACT: tuned_on(
+            truth_as_detections(training, EXACT, seed=seed + 1), "exact truth"
+        ),
+        names.ON_NOISY: tuned_on(
+            truth_as_detections(training, noise, seed=seed + 1), "noisy truth"
+        ),
     }
-    names = {
-        **trackers,
-        STOCK: ByteTrack(duplicate_iou=duplicate_iou),
-        TUNED: ByteTrack(**tuning[TUNED].parameters),
-        ORACLE: oracle,
+    trackers |= {
+        names.STOCK: ByteTrack(duplicate_iou=duplicate_iou),
+        names.TUNED: ByteTrack(**tuning[names.TUNED].parameters),
+        names.ORACLE: oracle,
     }
-    rows = {
-        name: Row(tracker, "the model's", TrackingCounts.zero()) for name, tracker in names.items()
-    }
+    rows = {name: Row(tracker, "the model's") for name, tracker in trackers.items()}
     truth = {sequence.name: sequence for sequence in scored}
-    detecting = 0.0
-    stream = detect(cfg.split)
-    started = time.perf_counter()
-    for _, frames in groupby(stream, key=lambda pair: pair[0]):
+    detecting, started = 0.0, time.perf_counter()
+    for _, frames in groupby(detect(cfg.split), key=lambda pair: pair[0]):
         video = list(frames)  # one video at a time is held, however many trackers see it
         detecting += time.perf_counter() - started
         for row in rows.values():
             row.take(video, truth, model.identity)
         started = time.perf_counter()
-    for name, kind in ((ON_EXACT, EXACT), (ON_NOISY, noise)):
-        boxes = "ground truth" if kind.exact else f"ground truth, {kind}"
-        rows[name] = Row(ByteTrack(**tuning[name].parameters), boxes, TrackingCounts.zero())
-        rows[name].take(list(truth_as_detections(scored, kind, seed=seed)), truth, None)
-    for name, found in tuning.items():
-        rows[name].settings = found.parameters
+    for name, errors in ((names.ON_EXACT, EXACT), (names.ON_NOISY, noise)):
+        boxes = "ground truth" if errors.exact else f"ground truth, {errors}"
+        rows[name] = Row(ByteTrack(**tuning[name].parameters), boxes)
+        rows[name].take(list(truth_as_detections(scored, errors, seed=seed)), truth, None)
 
-    result = _result(rows, tuning, frames=sum(map(len, scored)), detecting=detecting)
+    result = summarise(rows, tuning, frames=sum(map(len, scored)), detecting=detecting)
     result |= {
         "checkpoint": str(path),
         "epochs": _epochs(load_checkpoint(path)),
@@ -191,13 +142,13 @@ def compare(cfg: DictConfig) -> float:
         "seed": seed,
         "noise": asdict(noise),
     }
-    text = _report(result)
+    text = report(result)
     folder.mkdir(parents=True, exist_ok=True)
     write_atomic(folder / "comparison.json", json.dumps(result, indent=1, allow_nan=False) + "\n")
     write_atomic(folder / "comparison.md", text)
     print(text)
     print(f"comparison.json and comparison.md in {folder}")
-    return float(result["rows"][CAUSAL]["HOTA"])
+    return float(result["rows"][names.CAUSAL]["HOTA"])
 
 
 def _refuse_what_cannot_be_compared(
@@ -223,6 +174,8 @@ def _refuse_what_cannot_be_compared(
 def _own_trackers(node: DictConfig) -> dict[str, Tracker]:
     """The configured tracker without lookahead and, if it has one, as it is."""
     from hydra.utils import instantiate
+
+    from scene_track.tracking.comparison import CAUSAL, CONFIGURED
 
     tracker: Tracker = instantiate(node)
     if not tracker.lookahead:
@@ -255,112 +208,10 @@ def _first_videos(
         yield from video
 
 
-def _epochs(content: dict[str, Any]) -> float | None:
+def _epochs(content: dict[str, Any]) -> int | None:
     """Epochs that a checkpoint was trained for, None if it does not say."""
     epoch = content.get("epoch")
     return None if epoch is None else int(epoch) + 1
-
-
-# --- what is said of it --------------------------------------------------------------------------
-
-
-def _result(
-    rows: Mapping[str, Row], tuning: Mapping[str, Tuned], *, frames: int, detecting: float
-) -> dict[str, Any]:
-    """Figures, ratios and times as plain data."""
-    from scene_track.score import plain_metrics
-
-    figures = {name: plain_metrics(row.counts) for name, row in rows.items()}
-    own = [name for name in (CAUSAL, CONFIGURED) if name in rows]
-    ratios = {
-        f"{name} / {against}": {
-            key: figures[name][key] / figures[against][key] if figures[against][key] else None
-            for key in ("HOTA", "IDF1")
-        }
-        for name in own
-        for against in (ON_NOISY, TUNED)
-    }
-    return {
-        "rows": {
-            name: {"boxes": row.boxes, "settings": row.settings, **figures[name]}
-            for name, row in rows.items()
-        },
-        "ratios": {
-            name: {**ratio, "met": all(r is None or r >= CRITERION for r in ratio.values())}
-            for name, ratio in ratios.items()
-        },
-        "criterion": CRITERION,
-        "tuning": {name: asdict(found) for name, found in tuning.items()},
-        "frames": frames,
-        "frames_per_second": {
-            "detection": frames / detecting,
-            **{name: frames / (detecting + rows[name].seconds) for name in (*own, STOCK)},
-        },
-    }
-
-
-def _report(result: dict[str, Any]) -> str:
-    """The comparison as Markdown, fractions in percent."""
-    table = _table(
-        ("tracker", "boxes", *_FRACTIONS, *_COUNTS),
-        [
-            (
-                name,
-                row["boxes"],
-                *(f"{100 * row[key]:.1f}" for key in _FRACTIONS),
-                *(str(row[key]) for key in _COUNTS),
-            )
-            for name, row in result["rows"].items()
-        ],
-    )
-    epochs = result["epochs"]
-    lines = [
-        f"# Comparison with ByteTrack: {result['split']} split",
-        "",
-        f"`{result['checkpoint']}`"
-        + (f", after {epochs} epoch{'s' if epochs != 1 else ''}" if epochs is not None else "")
-        + f"; {result['sequences']} sequences, {result['frames']} frames, seed {result['seed']}.",
-        "",
-        table,
-        "",
-        f"Ratios, HOTA / IDF1 (criterion: {result['criterion']:.0%} of both, after 3 epochs):",
-        "",
-    ]
-    for name, ratio in result["ratios"].items():
-        shown = " / ".join(
-            "-" if ratio[key] is None else f"{ratio[key]:.0%}" for key in ("HOTA", "IDF1")
-        )
-        lines.append(f"- {name}: {shown}, {'met' if ratio['met'] else 'not met'}")
-    lines += ["", "ByteTrack's parameters, chosen by HOTA on training sequences:", ""]
-    for name, tuned in result["tuning"].items():
-        chosen = ", ".join(f"{key} {value:g}" for key, value in tuned["parameters"].items())
-        lines.append(
-            f"- {name}: {chosen} (HOTA there {100 * tuned['hota']:.1f}, stock"
-            f" {100 * tuned['stock_hota']:.1f}; {tuned['tried']} combinations,"
-            f" {len(tuned['sequences'])} sequences)"
-        )
-    speed = result["frames_per_second"]
-    lines += ["", "Frames per second: " + ", ".join(f"{k} {v:.1f}" for k, v in speed.items()) + "."]
-    return "\n".join(lines) + "\n"
-
-
-def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    """A Markdown table whose source is aligned too: names to the left, numbers to the right."""
-    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    names = 2
-
-    def line(cells: tuple[str, ...]) -> str:
-        padded = (
-            cell.ljust(width) if place < names else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(cells, widths, strict=True))
-        )
-        return f"| {' | '.join(padded)} |"
-
-    rule = tuple(
-        "-" * width if place < names else "-" * (width - 1) + ":"
-        for place, width in enumerate(widths)
-    )
-    return "\n".join(line(cells) for cells in (head, rule, *rows))
 
 
 def main() -> None:

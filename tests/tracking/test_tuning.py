@@ -44,7 +44,9 @@ def test_one_combination_is_the_stock_one() -> None:
 
 def test_candidates_are_different_repeatable_and_what_bytetrack_takes() -> None:
     first = candidates(60, seed=0)
-    assert first[0] == {} and len(first) == 60 and first == candidates(60, seed=0)
+    stock = {k: p.default for k, p in inspect.signature(ByteTrack).parameters.items()}
+    assert first[0].items() <= stock.items() and first[0].keys() == GRID.keys()
+    assert len(first) == 60 and first == candidates(60, seed=0)
     assert first != candidates(60, seed=1)
     assert len({tuple(point.items()) for point in first}) == 60
     for point in first[1:]:
