@@ -2,15 +2,16 @@
 
 A seeded random search over a small grid, judged by HOTA. The stock settings are the first
 candidate, so on the sequences it looks at the choice is never worse than they are. Elsewhere it may
-be: HOTA of a few short sequences is noisy, and what is best on eight of sixty frames each has been
-seen to fall behind the stock settings on sixteen others. So give it all there are.
+be: HOTA of a few short sequences is noisy, and what was best on eight of sixty frames each has been
+seen to fall behind the stock settings on sixteen others. So give it all there are; and the stock
+settings stay where the gain is smaller than its own standard error over the sequences.
 """
 
 from __future__ import annotations
 
 import inspect
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -44,9 +45,12 @@ class Tuned:
     """What a search found.
 
     Attributes:
-        parameters: of the best candidate, as ``ByteTrack`` takes them.
-        hota: of it on the sequences that were searched on, 0-1.
+        parameters: that were chosen, as ``ByteTrack`` takes them.
+        hota: with them on the sequences that were searched on, 0-1.
         stock_hota: of the stock settings on the same.
+        best_hota: of the best candidate on the same, which is not chosen if its gain is in doubt.
+        gain_error: standard error of that candidate's gain over the stock settings (jackknife
+            over the sequences); 0 for a single sequence, which tells nothing of it.
         tried: number of candidates.
         sequences: names of the sequences that were searched on.
     """
@@ -54,6 +58,8 @@ class Tuned:
     parameters: dict[str, Any]
     hota: float
     stock_hota: float
+    best_hota: float
+    gain_error: float
     tried: int
     sequences: tuple[str, ...]
 
@@ -124,28 +130,55 @@ def tune_bytetrack(
     # Done once here; doing it again in every candidate finds nothing left to do.
     frames = [(video, light(detections, duplicate_iou)) for video, detections in frames]
     points = candidates(combinations, seed=seed)
-    scores = [
-        _hota(frames, truth, ByteTrack(duplicate_iou=duplicate_iou, **point)) for point in points
+    names = list(dict.fromkeys(video.name for video, _ in frames))
+    counts = [
+        _count(frames, truth, ByteTrack(duplicate_iou=duplicate_iou, **point)) for point in points
     ]
-    best = int(np.argmax(scores))  # the first of equals: stock settings unless others are better
+    scores = [_hota(each[name] for name in names) for each in counts]
+    best = int(np.argmax(scores))  # the first of equals
+    error = _gain_error(counts[0], counts[best], names)
+    chosen = best if scores[best] - scores[0] > error else 0
     return Tuned(
-        parameters={"duplicate_iou": duplicate_iou, **points[best]},
-        hota=scores[best],
+        parameters={"duplicate_iou": duplicate_iou, **points[chosen]},
+        hota=scores[chosen],
         stock_hota=scores[0],
+        best_hota=scores[best],
+        gain_error=error,
         tried=len(points),
-        sequences=tuple(dict.fromkeys(video.name for video, _ in frames)),
+        sequences=tuple(names),
     )
 
 
-def _hota(
+def _count(
     frames: Sequence[tuple[Video, Detections]],
     truth: Mapping[str, VideoSequence],
     tracker: ByteTrack,
-) -> float:
-    counts = TrackingCounts.zero()
+) -> dict[str, TrackingCounts]:
+    """Raw counts of every sequence."""
+    counts = {}
     for tracks in associate(frames, tracker, None):
         sequence = truth[tracks.video.name]
-        counts += count_tracking(
+        counts[sequence.name] = count_tracking(
             TrackingSequence(sequence.table, tracks.table, sequence.info.length)
         )
-    return float(tracking_metrics(counts)["HOTA"])
+    return counts
+
+
+def _hota(counts: Iterable[TrackingCounts]) -> float:
+    return float(tracking_metrics(sum(counts, start=TrackingCounts.zero()))["HOTA"])
+
+
+def _gain_error(
+    stock: Mapping[str, TrackingCounts], other: Mapping[str, TrackingCounts], names: Sequence[str]
+) -> float:
+    """Standard error of the difference of two HOTAs: leave out each sequence in turn."""
+    gains = np.array(
+        [
+            _hota(other[name] for name in names if name != left_out)
+            - _hota(stock[name] for name in names if name != left_out)
+            for left_out in names
+        ]
+    )
+    if len(names) < 2:
+        return 0.0
+    return float(np.sqrt((len(names) - 1) * gains.var()))
