@@ -46,6 +46,20 @@ def test_a_gain_that_may_be_chance_does_not_displace_the_stock_settings() -> Non
     assert single.gain_error == 0 and single.hota == single.best_hota
 
 
+def test_two_rounds_keep_the_stock_settings_in_the_race() -> None:
+    many = {f"s{seed}": walk(f"s{seed}", people=5, frames=20, seed=seed) for seed in range(6)}
+    frames = list(truth_as_detections(many.values(), Noise(), seed=0))
+    found = tune_bytetrack(frames, many, combinations=9)
+    assert len(found.sequences) == 6 and found.tried == 9
+    counts = [
+        count_tracking(TrackingSequence(many[t.video.name].table, t.table, 20))
+        for t in associate(frames, ByteTrack(**found.parameters), None)
+    ]
+    total = sum(counts[1:], start=counts[0])
+    assert found.hota == pytest.approx(tracking_metrics(total)["HOTA"])
+    assert found.best_hota >= found.hota >= found.stock_hota > 0
+
+
 def test_one_combination_is_the_stock_one() -> None:
     found = tune_bytetrack(FRAMES, SEQUENCES, combinations=1)
     assert found.hota == found.stock_hota
