@@ -46,10 +46,13 @@ class OracleTracker(Tracker):
         self.duplicate_iou, self.iou = duplicate_iou, iou
         self._names: dict[int, int] = {}
         self._next = 1
+        self._someone = False  # whether the video has had a true box
 
     def start(self, video: Video, head: PointerIdentity | None) -> None:
         """See ``Tracker.start``; needs no pointer head."""
+        self._video = video
         self._names, self._next = {}, 1
+        self._someone = False
 
     def update(self, detections: Detections) -> list[TrackedFrame]:
         """See ``Tracker.update``.
@@ -62,6 +65,7 @@ class OracleTracker(Tracker):
                 f"tracker=oracle copies the identities of the ground truth, and frame"
                 f" {detections.frame} has none: choose a split with gt/gt.txt, or another tracker"
             )
+        self._someone |= len(detections.true_ids) > 0
         seen = detections.distinct(self.exist_conf, self.duplicate_iou)
         overlap = pairwise_iou(seen.boxes.double(), detections.true_boxes.double()).cpu().numpy()
         scores = seen.scores.double().cpu().numpy()
@@ -83,6 +87,21 @@ class OracleTracker(Tracker):
                 labels=seen.labels.cpu().numpy()[shown],
             )
         ]
+
+    def finish(self) -> list[TrackedFrame]:
+        """See ``Tracker.finish``.
+
+        Raises:
+            ValueError: nobody was in the whole video: batches of a split without ground truth look
+                like that, and the answer would be that every detection is false.
+        """
+        if not self._someone:
+            raise ValueError(
+                f"tracker=oracle copies the identities of the ground truth, and"
+                f" {self._video.name} has not one true box: choose a split with gt/gt.txt, or"
+                " another tracker"
+            )
+        return []
 
     def _name_of(self, true_id: int) -> int:
         """Our number for a person of the ground truth, which may count from anywhere."""
