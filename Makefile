@@ -10,8 +10,9 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
 	done)
 # Further Hydra overrides: make train ARGS="dataset=dancetrack optimizer.lr=1e-4"
 ARGS ?=
-# A checkpoint for `make evaluate`
-CHECKPOINT ?=
+# A run folder or a checkpoint for `make evaluate`, `compare` and `submit`; CHECKPOINT= says the same
+CKPT ?=
+CHECKPOINT ?= $(CKPT)
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -42,12 +43,12 @@ sweep: $(STAMP)  ## Train a small grid: denoising on and off, two epochs each
 	$(BIN)/python -m scene_track.train --multirun denoiser.lambda_dn=0,1 trainer.max_epochs=2 $(ARGS)
 
 .PHONY: evaluate
-evaluate: $(STAMP)  ## Score a checkpoint: make evaluate CHECKPOINT=outputs/…/best.ckpt
-	@test -n "$(CHECKPOINT)" || { echo "say which: make evaluate CHECKPOINT=outputs/…/best.ckpt" >&2; exit 2; }
+evaluate: $(STAMP)  ## Score a checkpoint on unseen sequences: make evaluate CKPT=outputs/runs/…
+	@test -n "$(CHECKPOINT)" || { echo "say which: make evaluate CKPT=outputs/runs/NAME/TIME" >&2; exit 2; }
 	$(BIN)/python -m scene_track.evaluate checkpoint='$(CHECKPOINT)' $(ARGS)
 
 .PHONY: compare
-compare: $(STAMP)  ## Train for three epochs and compare with ByteTrack; or make compare CHECKPOINT=outputs/…
+compare: $(STAMP)  ## Train for three epochs and compare with ByteTrack, or compare a run: make compare CKPT=…
 	@run='$(CHECKPOINT)'; \
 	if test -z "$$run"; then \
 		run="outputs/runs/compare/$$(date +%Y-%m-%d_%H-%M-%S)"; \
@@ -58,6 +59,11 @@ compare: $(STAMP)  ## Train for three epochs and compare with ByteTrack; or make
 	else \
 		$(BIN)/python -m scene_track.compare checkpoint="$$run" $(ARGS); \
 	fi
+
+.PHONY: submit
+submit: $(STAMP)  ## Pack a checkpoint's tracks of the test split for the DanceTrack server: make submit CKPT=…
+	@test -n "$(CHECKPOINT)" || { echo "say which: make submit CKPT=outputs/runs/NAME/TIME" >&2; exit 2; }
+	$(BIN)/python -m scene_track.submit checkpoint='$(CHECKPOINT)' $(ARGS)
 
 .PHONY: tensorboard
 tensorboard: $(STAMP)  ## Show the curves and pictures of all runs in the browser

@@ -12,12 +12,13 @@ checkpoint's run unless ``dataset=...`` or ``tracker=...`` is typed.
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from itertools import groupby, islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import DirectoryPath, Field, FilePath
@@ -61,10 +62,8 @@ def options(
 
 def compare(cfg: DictConfig) -> float:
     """One comparison, from a checked configuration to the HOTA of the model's own tracker."""
-    from hydra.utils import instantiate
-
     from scene_track.data.mot_files import write_atomic
-    from scene_track.evaluate import chosen, load_model, results_folder, to_device
+    from scene_track.evaluate import load_run, run_folder, to_device
     from scene_track.tracking import comparison as names
     from scene_track.tracking.bytetrack import ByteTrack
     from scene_track.tracking.comparison import Row, report, summarise
@@ -73,20 +72,22 @@ def compare(cfg: DictConfig) -> float:
     from scene_track.tracking.tuning import light, tune_bytetrack
     from scene_track.training.checkpointing import load_checkpoint, resolve_checkpoint
 
+    # All that can be wrong with the command is said before the minutes of tracking.
     path = resolve_checkpoint(cfg.checkpoint, prefer="best")
-    model, trained = load_model(path)
-    folder = results_folder(cfg, path, f"comparison_{cfg.split}")
-    data = instantiate(chosen(cfg, trained, "dataset"))
-    data.prepare_data()
-    scored, training = data.sequences(cfg.split), data.sequences("train")[: cfg.tuning_sequences]
+    folder = Path(cfg.output or run_folder(path) / f"comparison_{cfg.split}")
+    _check_output(folder, cfg.overwrite)
+    run = load_run(cfg)
+    run.data.prepare_data()
+    scored = run.data.sequences(cfg.split)
+    training = run.data.sequences("train")[: cfg.tuning_sequences]
     _refuse_what_cannot_be_compared(cfg.split, scored, training)
-    trackers = _own_trackers(chosen(cfg, trained, "tracker"))
-    oracle, duplicate_iou = _same_gates(trackers[names.CAUSAL])
-    device, half = to_device(model)
+    trackers = _own_trackers(run.tracker)
+    oracle, duplicate_iou = _same_gates(run.tracker)
+    device, half = to_device(run.model)
 
     def detect(split: str) -> Iterator[tuple[Video, Detections]]:
-        loader = data.stream_dataloader(split)
-        return detect_videos(model, loader, device=device, half=half)
+        windows = run.data.stream_dataloader(split)
+        return detect_videos(run.model, windows, device=device, half=half)
 
     seed, noise = int(cfg.seed), Noise()
 
@@ -121,19 +122,16 @@ def compare(cfg: DictConfig) -> float:
     }
     rows = {name: Row(tracker, "the model's") for name, tracker in trackers.items()}
     truth = {sequence.name: sequence for sequence in scored}
-    detecting, started = 0.0, time.perf_counter()
     for _, frames in groupby(detect(cfg.split), key=lambda pair: pair[0]):
         video = list(frames)  # one video at a time is held, however many trackers see it
-        detecting += time.perf_counter() - started
         for row in rows.values():
-            row.take(video, truth, model.identity)
-        started = time.perf_counter()
+            row.take(video, truth, run.model.identity)
     for name, errors in ((names.ON_EXACT, EXACT), (names.ON_NOISY, noise)):
         boxes = "ground truth" if errors.exact else f"ground truth, {errors}"
         rows[name] = Row(ByteTrack(**tuning[name].parameters), boxes)
         rows[name].take(list(truth_as_detections(scored, errors, seed=seed)), truth, None)
 
-    result = summarise(rows, tuning, frames=sum(map(len, scored)), detecting=detecting)
+    result = summarise(rows, tuning)
     result |= {
         "checkpoint": str(path),
         "epochs": _epochs(load_checkpoint(path)),
@@ -171,16 +169,26 @@ def _refuse_what_cannot_be_compared(
             )
 
 
-def _own_trackers(node: DictConfig) -> dict[str, Tracker]:
-    """The configured tracker without lookahead and, if it has one, as it is."""
-    from hydra.utils import instantiate
+def _check_output(folder: Path, overwrite: bool) -> None:
+    """Raise a ``ValueError`` where something would be overwritten that nobody gave up."""
+    if folder.is_file():
+        raise ValueError(f"output={folder} is a file, expected a folder: type output=FOLDER")
+    if folder.exists() and any(folder.iterdir()) and not overwrite:
+        raise ValueError(
+            f"{folder} is not empty, it holds {min(entry.name for entry in folder.iterdir())}:"
+            " type overwrite=true to replace a comparison in it, or output=FOLDER"
+        )
 
+
+def _own_trackers(tracker: Tracker) -> dict[str, Tracker]:
+    """The configured tracker without lookahead and, if it has one, as it is."""
     from scene_track.tracking.comparison import CAUSAL, CONFIGURED
 
-    tracker: Tracker = instantiate(node)
     if not tracker.lookahead:
         return {CAUSAL: tracker}
-    return {CAUSAL: instantiate(node, lookahead=0), CONFIGURED: tracker}
+    causal = copy.copy(tracker)  # what it remembers of a video is made anew by `start`
+    causal.lookahead = 0
+    return {CAUSAL: causal, CONFIGURED: tracker}
 
 
 def _same_gates(tracker: Tracker) -> tuple[Tracker, float]:

@@ -1,19 +1,26 @@
 """Evaluate a checkpoint on whole videos: ``python -m scene_track.evaluate checkpoint=RUN``.
 
-Runs the streaming tracker over a split, writes MOTChallenge result files, ``metrics.json`` and a
-plot of HOTA over the localisation threshold, and prints a table per sequence and combined. Data and
-tracker are those of the checkpoint's run unless ``dataset=...`` or ``tracker=...`` is typed.
+Runs the streaming tracker over a split, writes MOTChallenge result files, ``metrics.json``, a plot
+of HOTA over the localisation threshold and, if asked for, clips with boxes and trails, and prints a
+table per sequence and combined. Data and tracker are those of the checkpoint's run unless
+``dataset=...`` or ``tracker=...`` is typed.
 
     python -m scene_track.evaluate checkpoint=outputs/runs/synthetic_dance_scene/2026-01-01_12-00-00
     python -m scene_track.evaluate checkpoint=best.ckpt dataset=mot dataset.root=FOLDER \
-        dataset.train=[A] dataset.val=[B] output=scores
+        dataset.train=[A] dataset.val=[B] output=scores clips=1
+
+``metrics.json`` is written last: a folder without it holds an evaluation that was stopped, or one
+of a split without ground truth.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import logging
-import time
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -23,11 +30,22 @@ from scene_track.config.cli import run_main
 
 if TYPE_CHECKING:
     import torch
+    from numpy.typing import NDArray
     from omegaconf import DictConfig
 
+    from scene_track.data.module import TrackingDataModule
+    from scene_track.data.sequences import Sequence as Footage
     from scene_track.models.scene import SceneModel
+    from scene_track.tracking.inference import SequenceTracks
+    from scene_track.tracking.tracker import Tracker
 
 log = logging.getLogger(__name__)
+
+COLUMNS = ("HOTA", "DetA", "AssA", "LocA", "IDF1", "MOTA", "IDSW", "FP", "FN", "frames_per_second")
+"""What the table shows; ``metrics.json`` has everything."""
+
+# What an evaluation writes into its folder; the first one tells that it is complete.
+_WRITES = ("metrics.json", "hota.png", "tracks/*.txt", "clips/*.gif", "clips/*.mp4")
 
 
 def options(
@@ -36,6 +54,9 @@ def options(
     split: Literal["train", "val", "test"],
     output: Annotated[str, Field(min_length=1)] | None,
     overwrite: bool,
+    clips: Annotated[int, Field(ge=0)],
+    clip_format: Literal["gif", "mp4"],
+    clip_width: Annotated[int, Field(ge=64, le=4096)],
     **groups: Any,
 ) -> None:
     """What the command line accepts: the pre-flight check reads this signature.
@@ -46,12 +67,43 @@ def options(
         output: folder for the results; None: ``evaluation_<split>`` in the run folder, or beside a
             checkpoint that lies in none.
         overwrite: replace an output folder's files.
+        clips: sequences to draw, the first ones.
+        clip_format: of the clips.
+        clip_width: pixels; wider footage is scaled down to it.
         **groups: the configuration of a training run.
     """
 
 
-def load_model(checkpoint: Path) -> tuple[SceneModel, DictConfig]:
+@dataclass(frozen=True)
+class TrainedRun:
+    """A checkpoint with everything that is needed to run it.
+
+    Attributes:
+        checkpoint: the file.
+        model: in evaluation mode, on the CPU.
+        data: of the checkpoint's run, or as typed.
+        tracker: of the checkpoint's run, or as typed.
+    """
+
+    checkpoint: Path
+    model: SceneModel
+    data: TrackingDataModule
+    tracker: Tracker
+
+
+def run_folder(checkpoint: Path) -> Path:
+    """The folder of the run that a checkpoint belongs to, or the one it lies in."""
+    return (
+        checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
+    )
+
+
+def load_model(checkpoint: Path, trusted: Sequence[str] = ()) -> tuple[SceneModel, DictConfig]:
     """Rebuild the model of a checkpoint, and the configuration of its run.
+
+    Args:
+        checkpoint: file that a training run wrote.
+        trusted: module prefixes besides ours from which a class may be built.
 
     Raises:
         FileNotFoundError: there is no such checkpoint.
@@ -60,19 +112,23 @@ def load_model(checkpoint: Path) -> tuple[SceneModel, DictConfig]:
     from hydra.utils import instantiate
     from omegaconf import DictConfig, OmegaConf
 
+    from scene_track.config.trained import checked_group
     from scene_track.training.checkpointing import load_checkpoint
 
     content = load_checkpoint(checkpoint)
-    if not {"hyper_parameters", "state_dict"} <= content.keys():
+    parts = [content.get("hyper_parameters"), content.get("state_dict")]
+    if not all(isinstance(part, dict) for part in parts):
+        found = ", ".join(sorted(map(str, content))[:4]) or "nothing"
         raise ValueError(
-            f"{checkpoint} holds no configuration: expected a checkpoint of scene_track.train,"
-            " such as outputs/runs/NAME/TIME/checkpoints/best.ckpt"
+            f"{checkpoint} holds no configuration (it holds {found}): expected a checkpoint of"
+            " scene_track.train, type checkpoint=outputs/runs/NAME/TIME"
         )
     cfg = OmegaConf.create(content["hyper_parameters"])
     assert isinstance(cfg, DictConfig)
     if OmegaConf.select(cfg, "model.backbone.weights") is not None:
         cfg.model.backbone.weights = None  # the checkpoint holds them
-    model = instantiate(cfg.model)
+    node = checked_group(cfg, "model", source=str(checkpoint), trusted=trusted)
+    model = instantiate(node)
     prefix = "model."
     weights = {
         name[len(prefix) :]: value
@@ -80,44 +136,48 @@ def load_model(checkpoint: Path) -> tuple[SceneModel, DictConfig]:
         if name.startswith(prefix)
     }
     wanted = model.state_dict()
-    wrong = sorted(wanted.keys() ^ weights.keys()) or sorted(
-        name for name in wanted if wanted[name].shape != weights[name].shape
-    )
-    if wrong:
+    problems = [
+        *(f"{name} is missing" for name in sorted(wanted.keys() - weights.keys())),
+        *(f"{name} is unknown" for name in sorted(weights.keys() - wanted.keys())),
+        *(
+            f"{name} is {list(weights[name].shape)}, expected {list(wanted[name].shape)}"
+            for name in sorted(wanted.keys() & weights.keys())
+            if wanted[name].shape != weights[name].shape
+        ),
+    ]
+    if problems:
         raise ValueError(
-            f"{checkpoint} is of another model or an older layout: {len(wrong)} tensors do not fit,"
-            f" the first: {wrong[0]}"
+            f"{checkpoint} is of another model or an older layout: {len(problems)} of"
+            f" {len(wanted)} tensors do not fit, the first: {problems[0]}; take another checkpoint,"
+            " or train again, from its weights with init_from="
         )
     model.load_state_dict(weights)
     return model.eval(), cfg
 
 
-def chosen(cfg: DictConfig, trained: DictConfig, group: str) -> Any:
-    """The configuration of a group: as typed, and as in the checkpoint's run if nothing is typed.
-
-    Args:
-        cfg: composed from the command line.
-        trained: of the checkpoint's run.
-        group: its name, such as ``tracker``.
-    """
-    from hydra.core.hydra_config import HydraConfig
-
-    typed = [word.lstrip("+~") for word in HydraConfig.get().overrides.task]
-    replaced = any(word.startswith((f"{group}=", f"{group}.")) for word in typed)
-    return (cfg if replaced else trained)[group]
-
-
-def results_folder(cfg: DictConfig, checkpoint: Path, name: str) -> Path:
-    """Where results go: ``output``, or ``name`` in the run folder or beside a lone checkpoint.
+def load_run(cfg: DictConfig) -> TrainedRun:
+    """Build what ``checkpoint=`` names, with the data and the tracker that are typed beside it.
 
     Raises:
-        ValueError: it has results already, and ``overwrite`` is not set.
+        FileNotFoundError: there is no such checkpoint.
+        ValueError: it does not fit the code, or its data and tracker do not.
     """
-    inside = checkpoint.parent.name == "checkpoints"
-    folder = Path(cfg.output or (checkpoint.parent.parent if inside else checkpoint.parent) / name)
-    if folder.exists() and any(folder.iterdir()) and not cfg.overwrite:
-        raise ValueError(f"{folder} has results already: type overwrite=true or output=FOLDER")
-    return folder
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.utils import instantiate
+
+    from scene_track.config.trained import checked_group, with_typed
+    from scene_track.training.checkpointing import resolve_checkpoint
+
+    path = resolve_checkpoint(cfg.checkpoint, prefer="best")
+    model, trained = load_model(path, cfg.trusted_targets)
+    typed = HydraConfig.get().overrides.task
+
+    def chosen(group: str) -> Any:
+        merged = with_typed(trained, cfg, typed, group)
+        node = checked_group(merged, group, source=str(path), trusted=cfg.trusted_targets)
+        return instantiate(node)
+
+    return TrainedRun(path, model, chosen("dataset"), chosen("tracker"))
 
 
 def to_device(model: SceneModel) -> tuple[torch.device, bool]:
@@ -131,63 +191,152 @@ def to_device(model: SceneModel) -> tuple[torch.device, bool]:
     from scene_track.training.precision import resolve_precision
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     half = resolve_precision("auto", "gpu" if device.type == "cuda" else "cpu") != "32-true"
+    model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return device, half
+
+
+def track_split(
+    run: TrainedRun, split: str, folder: Path
+) -> Iterator[tuple[Footage, SequenceTracks]]:
+    """Run the tracker over a split; each result file is written as its sequence ends.
+
+    Args:
+        run: what to run.
+        split: of its data.
+        folder: where ``<sequence>.txt`` is written.
+
+    Yields:
+        Each sequence with its tracks.
+    """
+    from scene_track.data.mot_files import write_results
+    from scene_track.tracking.inference import associate, detect_videos
+
+    sequences = {sequence.name: sequence for sequence in run.data.sequences(split)}
+    device, half = to_device(run.model)
+    folder.mkdir(parents=True, exist_ok=True)
+    windows = run.data.stream_dataloader(split)
+    detections = detect_videos(run.model, windows, device=device, half=half)
+    for tracks in associate(detections, run.tracker, run.model.identity):
+        name = tracks.video.name
+        write_results(folder / f"{name}.txt", tracks.table)
+        log.info(
+            "%s: %d frames at %.1f frames/s, %d boxes",
+            *(name, tracks.num_frames, tracks.frames_per_second, len(tracks.table)),
+        )
+        yield sequences[name], tracks
 
 
 def evaluate(cfg: DictConfig) -> float | None:
     """One evaluation, from a checked configuration to the combined HOTA (None: no truth)."""
-    from hydra.utils import instantiate
-
-    from scene_track.data.mot_files import BoxTable, write_atomic, write_results
+    from scene_track.data.mot_files import write_atomic
     from scene_track.metrics.tracking import TrackingCounts, TrackingSequence, count_tracking
     from scene_track.score import format_table, plain_metrics
-    from scene_track.tracking.inference import associate, detect_videos
     from scene_track.training.checkpointing import resolve_checkpoint
     from scene_track.viz.hota import plot_hota
 
+    # All that can be wrong with the command is said before the minutes of tracking.
     path = resolve_checkpoint(cfg.checkpoint, prefer="best")
-    model, trained = load_model(path)
-    folder = results_folder(cfg, path, f"evaluation_{cfg.split}")
-    data = instantiate(chosen(cfg, trained, "dataset"))
-    tracker = instantiate(chosen(cfg, trained, "tracker"))
-    data.prepare_data()
-    sequences = {sequence.name: sequence for sequence in data.sequences(cfg.split)}
-    device, half = to_device(model)
+    folder = Path(cfg.output or run_folder(path) / f"evaluation_{cfg.split}")
+    _check_output(folder, cfg.overwrite)
+    if cfg.clips and cfg.clip_format == "mp4" and importlib.util.find_spec("av") is None:
+        raise ValueError(
+            "clip_format=mp4 needs PyAV: type pip install 'scene_track[video]', or clip_format=gif"
+        )
+    run = load_run(cfg)
+    run.data.prepare_data()
+    sequences = run.data.sequences(cfg.split)
+    # The mark of a complete evaluation goes first: what is mixed with older files is not complete.
+    for pattern in _WRITES:
+        for file in sorted(folder.glob(pattern)):
+            file.unlink()
 
-    (folder / "tracks").mkdir(parents=True, exist_ok=True)
     counts: dict[str, TrackingCounts] = {}
-    frames, started = 0, time.perf_counter()
-    detections = detect_videos(model, data.stream_dataloader(cfg.split), device=device, half=half)
-    for tracks in associate(detections, tracker, model.identity):
-        name = tracks.video.name
-        sequence = sequences[name]
-        write_results(folder / "tracks" / f"{name}.txt", tracks.table)
-        frames += len(sequence)
+    speeds: dict[str, float] = {}
+    frames, seconds = 0, 0.0
+    for number, (sequence, tracks) in enumerate(track_split(run, cfg.split, folder / "tracks")):
+        frames, seconds = frames + tracks.num_frames, seconds + tracks.compute_s
+        speeds[sequence.name] = tracks.frames_per_second
         if sequence.labelled:
-            truth: BoxTable = sequence.table
-            counts[name] = count_tracking(
-                TrackingSequence(truth, tracks.table, sequence.info.length)
+            counts[sequence.name] = count_tracking(
+                TrackingSequence(sequence.table, tracks.table, sequence.info.length)
             )
-    speed = frames / (time.perf_counter() - started)
+        if number < cfg.clips:
+            clip = folder / "clips" / f"{sequence.name}.{cfg.clip_format}"
+            write_track_clip(clip, sequence, tracks, width=cfg.clip_width)
+    speed = frames / max(seconds, 1e-9)
     log.info("%d sequences, %d frames, %.1f frames/s", len(sequences), frames, speed)
     if not counts:
         log.info("the %s split has no ground truth: result files only, in %s", cfg.split, folder)
         return None
-    combined = sum(counts.values(), start=TrackingCounts.zero())
+    combined = plain_metrics(sum(counts.values(), start=TrackingCounts.zero()))
     scores = {
-        "combined": plain_metrics(combined),
-        "sequences": {name: plain_metrics(count) for name, count in counts.items()},
-        "frames_per_second": speed,
+        "combined": combined | {"frames_per_second": speed},
+        "sequences": {
+            name: plain_metrics(count) | {"frames_per_second": speeds[name]}
+            for name, count in counts.items()
+        },
         "checkpoint": str(path),
         "split": cfg.split,
     }
+    plot_hota(combined, folder / "hota.png")
     write_atomic(folder / "metrics.json", json.dumps(scores, indent=1, allow_nan=False) + "\n")
-    plot_hota(scores["combined"], folder / "hota.png")
-    print(format_table(scores))
-    print(f"{speed:.1f} frames/s; tracks, metrics.json and hota.png in {folder}")
-    return float(scores["combined"]["HOTA"])
+    print(format_table(scores, COLUMNS))
+    clips = f", {min(cfg.clips, len(sequences))} clips" if cfg.clips else ""
+    print(f"tracks, metrics.json, hota.png{clips} in {folder}; frames/s of model and tracker alone")
+    return float(combined["HOTA"])
+
+
+def write_track_clip(path: Path, footage: Footage, tracks: SequenceTracks, *, width: int) -> None:
+    """Draw the tracks of a sequence on its frames, which are read once more, one by one.
+
+    Args:
+        path: ``.gif`` or ``.mp4`` to write.
+        footage: the sequence.
+        tracks: its tracks.
+        width: pixels; wider footage is scaled down to it.
+    """
+    from scene_track.data.frame_store import read_frame
+    from scene_track.viz.clips import GIF_MAX_FPS, write_clip
+    from scene_track.viz.tracks import draw_tracks
+
+    info = footage.info
+    width = min(width, info.width)
+    size = (max(1, round(info.height * width / info.width)), width)
+
+    def pictures() -> Iterator[tuple[int, NDArray[Any]]]:
+        for position, frame in enumerate(footage.frames.tolist()):
+            yield frame, read_frame(footage, position, size).permute(1, 2, 0).numpy()
+
+    # A GIF of fast footage shows every second frame, or every third, at the speed of life.
+    every = math.ceil(info.frame_rate / GIF_MAX_FPS) if path.suffix == ".gif" else 1
+    drawn = draw_tracks(
+        pictures(), tracks.table, (info.height, info.width), name=footage.name, every=every
+    )
+    write_clip(path, drawn, info.frame_rate / every)
+
+
+def _check_output(folder: Path, overwrite: bool) -> None:
+    """Refuse a folder that is in use, saying what is in it.
+
+    Raises:
+        ValueError: it holds something and nobody typed ``overwrite=true``, or it is a file.
+    """
+    if folder.is_file():
+        raise ValueError(f"output={folder} is a file, expected a folder: type output=FOLDER")
+    if overwrite or not folder.exists() or not any(folder.iterdir()):
+        return
+    results = len(list(folder.glob("tracks/*.txt")))
+    if (folder / "metrics.json").exists():
+        what = f"a complete evaluation ({results} result files and metrics.json)"
+    elif results:
+        what = (
+            f"{results} result files and no metrics.json (an evaluation that was stopped, or of a"
+            " split without ground truth)"
+        )
+    else:
+        what = f"other files, such as {min(entry.name for entry in folder.iterdir())}"
+    raise ValueError(f"{folder} holds {what}: type overwrite=true to replace it, or output=FOLDER")
 
 
 def main() -> None:

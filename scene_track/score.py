@@ -39,7 +39,7 @@ percent. Exit code 2 and one line on stderr if the arguments or a file are wrong
 _KEYS = ("ground_truth", "predictions", "output", "overwrite")
 _FRACTIONS = ("HOTA", "DetA", "AssA", "LocA", "IDF1", "IDP", "IDR", "MOTA", "MOTP")
 _COUNTS = ("IDSW", "FP", "FN", "TP", "Frag", "MT", "ML")
-_SHOWN_NAMES = 5
+_SPEED = "frames_per_second"
 
 
 def score_folders(ground_truth: Path, predictions: Path) -> dict[str, Any]:
@@ -57,16 +57,16 @@ def score_folders(ground_truth: Path, predictions: Path) -> dict[str, Any]:
         FileNotFoundError: if a folder or file is missing, on either side.
         ValueError: if a file holds rows that cannot be meant.
     """
-    from scene_track.data.mot_files import read_boxes, read_length
+    from scene_track.data.mot_files import find_results, read_boxes, read_length
     from scene_track.metrics.tracking import TrackingCounts, TrackingSequence, count_tracking
 
     names = _sequence_names(ground_truth)
-    _check_prediction_files(predictions, names)
+    files = find_results(predictions, names, missing_from="ground truth")
     counts = {}
     for name in names:
         length = read_length(ground_truth / name)
         truth, _ = read_boxes(ground_truth / name / "gt" / "gt.txt", length=length)
-        found, _ = read_boxes(predictions / f"{name}.txt", kind="result", length=length)
+        found, _ = read_boxes(files[name], kind="result", length=length)
         counts[name] = count_tracking(TrackingSequence(truth, found, length))
     return {
         "combined": plain_metrics(sum(counts.values(), start=TrackingCounts.zero())),
@@ -74,12 +74,16 @@ def score_folders(ground_truth: Path, predictions: Path) -> dict[str, Any]:
     }
 
 
-def format_table(scores: dict[str, Any]) -> str:
-    """Lay out the result of :func:`score_folders` as plain text, fractions in percent."""
-    rows: list[tuple[str, ...]] = [("sequence", *_FRACTIONS, *_COUNTS)]
+def format_table(scores: dict[str, Any], columns: Sequence[str] = (*_FRACTIONS, *_COUNTS)) -> str:
+    """Lay out the result of :func:`score_folders` as plain text.
+
+    Args:
+        scores: of all sequences; each may have ``frames_per_second`` besides its metrics.
+        columns: names of metrics, and ``frames_per_second``; fractions are shown in percent.
+    """
+    rows = [("sequence", *("frames/s" if key == _SPEED else key for key in columns))]
     for name, metrics in [*scores["sequences"].items(), ("COMBINED", scores["combined"])]:
-        fractions = (f"{100 * metrics[key]:.2f}" for key in _FRACTIONS)
-        rows.append((name, *fractions, *(str(metrics[key]) for key in _COUNTS)))
+        rows.append((name, *(_cell(key, metrics[key]) for key in columns)))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         "  ".join(
@@ -90,6 +94,12 @@ def format_table(scores: dict[str, Any]) -> str:
     ]
     rule = "-" * len(lines[0])
     return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
+
+
+def _cell(key: str, value: float) -> str:
+    if key in _FRACTIONS:
+        return f"{100 * value:.2f}"
+    return f"{value:.1f}" if key == _SPEED else str(value)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -157,8 +167,12 @@ def _output_file(options: dict[str, str]) -> Path | None:
 
 
 def _sequence_names(ground_truth: Path) -> list[str]:
+    from scene_track.data.mot_files import first_few
+
     if not ground_truth.is_dir():
-        raise FileNotFoundError(f"ground_truth={ground_truth}: no such folder")
+        raise FileNotFoundError(
+            f"ground_truth={ground_truth}: no such folder, type ground_truth=DIR"
+        )
     if (ground_truth / "gt" / "gt.txt").is_file():
         raise ValueError(
             f"ground_truth={ground_truth} is one sequence, expected the folder above it: "
@@ -176,31 +190,11 @@ def _sequence_names(ground_truth: Path) -> list[str]:
         )
     bare = [folder.name for folder in sequences if not (folder / "gt" / "gt.txt").is_file()]
     if bare:
-        raise FileNotFoundError(f"ground_truth={ground_truth}: no gt/gt.txt in {_some(bare)}")
+        raise FileNotFoundError(
+            f"ground_truth={ground_truth}: no gt/gt.txt in {first_few(bare)}: restore the file,"
+            " or score against a folder without these sequences"
+        )
     return [folder.name for folder in sequences]
-
-
-def _check_prediction_files(predictions: Path, names: list[str]) -> None:
-    if not predictions.is_dir():
-        raise FileNotFoundError(f"predictions={predictions}: no such folder")
-    found = {file.stem for file in predictions.glob("*.txt") if not file.name.startswith(".")}
-    missing = [f"{name}.txt" for name in names if name not in found]
-    if missing:
-        raise FileNotFoundError(
-            f"predictions={predictions}: no result file for {len(missing)} of {len(names)} "
-            f"sequences: {_some(missing)} (an empty file says that nothing was found)"
-        )
-    extra = sorted(f"{name}.txt" for name in found - set(names))
-    if extra:
-        raise FileNotFoundError(
-            f"predictions={predictions}: no ground truth for {_some(extra)}, "
-            f"expected only files for {_some(names)}"
-        )
-
-
-def _some(names: list[str]) -> str:
-    more = len(names) - _SHOWN_NAMES
-    return ", ".join(names[:_SHOWN_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
 def plain_metrics(counts: Any) -> dict[str, Any]:

@@ -48,6 +48,7 @@ def train(cfg: DictConfig) -> float:
     """One run, from a checked configuration to the best value of the monitor."""
     from hydra.utils import instantiate
     from omegaconf import OmegaConf
+    from pytorch_lightning.utilities import rank_zero_only
 
     from scene_track.training.checkpointing import exit_codes, prepare_resume
     from scene_track.training.reproducibility import seed_everything
@@ -62,7 +63,7 @@ def train(cfg: DictConfig) -> float:
     resume = None if cfg.resume_from is None else prepare_resume(cfg.resume_from, module)
 
     dry = bool(cfg.trainer.fast_dev_run)
-    if not dry:
+    if not dry and rank_zero_only.rank == 0:
         OmegaConf.save(cfg, f"{cfg.run_dir}/config.yaml", resolve=True)
     trainer: pl.Trainer = instantiate(
         cfg.trainer,

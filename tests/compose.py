@@ -1,4 +1,4 @@
-"""The product's own configuration and command line in tests, at a size that trains in a blink."""
+"""Compose the product's own configuration in tests, at a size that trains in a blink."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ TINY = (
     "model.identity.width=32",
     "model.identity.heads=2",
 )
-
+# A whole run in seconds.
 MINIMAL = ("debug=minimal", *TINY, "model.backbone.depth=1")
 
 
 def command(
     module: str, arguments: Sequence[str], folder: Path
 ) -> subprocess.CompletedProcess[str]:
-    """``python -m scene_track.<module>`` as a user types it, in ``folder``."""
+    """An entry point as a user types it, in ``folder``."""
     return subprocess.run(
         [sys.executable, "-m", f"scene_track.{module}", *arguments],
         cwd=folder,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from omegaconf import DictConfig
 
 # Two test processes with a pool of threads each would fight for two cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -51,7 +53,7 @@ def tiny_dance(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 @pytest.fixture(scope="session")
 def run_folder(tiny_dance: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of one finished run of two epochs; to be read only."""
+    """The folder of one finished run of two epochs; not to be written to."""
     from tests.compose import MINIMAL, command
 
     folder = tmp_path_factory.mktemp("run")
@@ -63,3 +65,27 @@ def run_folder(tiny_dance: list[str], tmp_path_factory: pytest.TempPathFactory) 
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return run
+
+
+@pytest.fixture
+def composed() -> Iterator[Callable[..., DictConfig]]:
+    """Composes a job's configuration as its entry point would: ``composed("evaluate", "clips=1")``.
+
+    So that a job can be called in this process, where starting one takes seconds.
+    """
+    from hydra import compose, initialize_config_dir
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import open_dict
+
+    from scene_track.config.paths import config_dir
+
+    def job(name: str, *overrides: str) -> DictConfig:
+        with initialize_config_dir(config_dir(), version_base="1.3"):
+            cfg = compose(name, overrides=list(overrides), return_hydra_config=True)
+        HydraConfig.instance().set_config(cfg)
+        with open_dict(cfg):
+            del cfg["hydra"]
+        return cfg
+
+    yield job
+    HydraConfig.instance().cfg = None

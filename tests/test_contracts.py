@@ -83,6 +83,8 @@ def test_every_denoiser_trains(denoiser: str) -> None:
         "model.temporal_encoder=null",
         "model.absolute_time=false",
         "model.identity.appearance=0",
+        "model.identity.content=false",
+        "model.detector_frames=2",
         "model.decoder.num_layers=1",
         "head.criterion.max_match_distance=null",
     ],

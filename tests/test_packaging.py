@@ -101,6 +101,7 @@ def test_every_target_of_the_makefile_is_in_its_help(repo_root: Path) -> None:
         "sweep",
         "evaluate",
         "compare",
+        "submit",
         "tensorboard",
         "lint",
     }

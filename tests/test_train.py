@@ -6,7 +6,6 @@ import csv
 import json
 from pathlib import Path
 
-import pytest
 import torch
 
 from tests.compose import MINIMAL, TINY, command
@@ -47,35 +46,6 @@ def test_the_picture_of_an_epoch_is_in_tensorboard(run_folder: Path) -> None:
     events.Reload()
     pictures = events.Images("val/tracks")
     assert len(pictures) == 2 and pictures[0].width > 100
-
-
-def test_the_best_checkpoint_evaluates_to_what_training_said(
-    run_folder: Path, tmp_path: Path
-) -> None:
-    arguments = [f"checkpoint={run_folder}", f"output={tmp_path / 'scores'}"]
-    done = command("evaluate", arguments, tmp_path)
-    assert done.returncode == 0, done.stderr[-3000:]
-    scores = json.loads((tmp_path / "scores" / "metrics.json").read_text())
-    said = json.loads((run_folder / "summary.json").read_text())["metrics"]["val/hota"]["best"]
-    assert scores["combined"]["HOTA"] == pytest.approx(said, abs=2e-3)
-    assert "COMBINED" in done.stdout and (tmp_path / "scores" / "hota.png").is_file()
-    tracks = list((tmp_path / "scores" / "tracks").iterdir())
-    assert [path.suffix for path in tracks] == [".txt"]
-    again = command("evaluate", arguments, tmp_path)
-    assert again.returncode == 2 and "overwrite=true" in again.stderr
-
-
-def test_a_split_without_ground_truth_says_that_there_is_nothing_to_score(
-    run_folder: Path, tmp_path: Path
-) -> None:
-    done = command(
-        "evaluate", [f"checkpoint={run_folder}", "split=test", f"output={tmp_path / 'o'}"], tmp_path
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert "no ground truth" in done.stdout + done.stderr
-    assert (
-        list((tmp_path / "o" / "tracks").iterdir()) and not (tmp_path / "o/metrics.json").exists()
-    )
 
 
 def test_lambda_dn_of_zero_is_exactly_the_plain_model(

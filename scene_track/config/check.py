@@ -19,6 +19,7 @@ from typing import Annotated, Any, Literal, Union
 import annotated_types
 import pydantic
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 from pydantic import AllowInfNan, BaseModel, Strict, TypeAdapter
@@ -106,24 +107,47 @@ def check(cfg: DictConfig, root: str | None = None) -> None:
     trusted = plain.get("trusted_targets")
     if not (isinstance(trusted, list) and all(isinstance(item, str) for item in trusted)):
         trusted = []  # if it is wrong, the root's schema says so
-    prefixes = (*ALLOWED_PREFIXES, *(f"{item.rstrip('.')}." for item in trusted))
     if root is None:
         _check_model(schema.RunConfig, plain, "", report)
         _check_groups(plain, report)
     else:
         signature = read_signature(root)
         _check_values(signature.parameters, signature.open, plain, "", report)
-    for path, node in _nodes(plain, ""):
-        if isinstance(node, dict) and "_target_" in node:
-            _check_target(node, path, prefixes, report)
+    _check_targets(plain, trusted, report)
     for path, node in _nodes(plain, ""):
         if node is _MISSING:
             report.add(path, f" is required: type {path}={_placeholder(path, UNKNOWN)}")
     if root is None:
         _check_size(plain, report)
         _check_monitor(plain, report)
+        _check_sweep(plain, report)
     if lines := report.lines():
         raise ConfigError("\n".join(lines))
+
+
+def check_objects(cfg: DictConfig, trusted: Sequence[str] = ()) -> None:
+    """Compares the ``_target_`` nodes of any configuration, such as a checkpoint's, with the code.
+
+    Args:
+        cfg: holds the nodes; its other keys are free.
+        trusted: further module prefixes that a ``_target_`` may name.
+
+    Raises:
+        ConfigError: one line per fault, as from :func:`check`.
+    """
+    references: dict[str, str] = {}
+    report = _Report(references)
+    raw = OmegaConf.to_container(cfg, resolve=False)
+    _check_targets(_to_plain(raw, cfg, "", references, report), trusted, report)
+    if lines := report.lines():
+        raise ConfigError("\n".join(lines))
+
+
+def references(cfg: DictConfig) -> dict[str, str]:
+    """Every key that is an interpolation of another, with that other key."""
+    found: dict[str, str] = {}
+    _to_plain(OmegaConf.to_container(cfg, resolve=False), cfg, "", found, _Report(found))
+    return found
 
 
 # --- the configuration as plain data -------------------------------------------------------------
@@ -206,6 +230,14 @@ def _checkable(value: Plain) -> bool:
 
 
 # --- one node ------------------------------------------------------------------------------------
+
+
+def _check_targets(plain: Plain, trusted: Sequence[str], report: _Report) -> None:
+    """Compares every ``_target_`` node with its class."""
+    prefixes = (*ALLOWED_PREFIXES, *(f"{item.rstrip('.')}." for item in trusted))
+    for path, node in _nodes(plain, ""):
+        if isinstance(node, dict) and "_target_" in node:
+            _check_target(node, path, prefixes, report)
 
 
 def _check_target(
@@ -335,6 +367,34 @@ def _check_monitor(plain: Mapping[str, Plain], report: _Report) -> None:
             f"={metric}: {evaluator} does not log it;{_close(metric, logs)}"
             f" allowed: {', '.join(logs)}",
         )
+
+
+def _check_sweep(plain: Mapping[str, Plain], report: _Report) -> None:
+    """A job of a sweep must be one process.
+
+    Lightning starts the others with the command line as it was typed, from which each would compose
+    a sweep of its own: the processes would train with different values, silently.
+    """
+    if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
+        return
+    devices = _select(plain, "trainer", "devices")
+    nodes = _select(plain, "trainer", "num_nodes")
+    several = (
+        (devices == "auto" and _select(plain, "trainer", "accelerator") != "cpu")
+        or (type(devices) is int and devices > 1)
+        or (isinstance(devices, list) and len(devices) > 1)
+    )
+    if several:
+        key, value = "devices", devices
+    elif type(nodes) is int and nodes > 1:
+        key, value = "num_nodes", nodes
+    else:
+        return
+    report.add(
+        f"trainer.{key}",
+        f"={_shown(value)}: a job of --multirun must be one process, because the others would train"
+        f" with other values; type trainer.{key}=1, or start one run after the other",
+    )
 
 
 def _select(node: Plain, *keys: str) -> Plain:

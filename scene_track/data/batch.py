@@ -119,6 +119,19 @@ class SceneBatch:
             rows.append(row)
         return rows
 
+    def between(self, start: int, stop: int) -> SceneBatch:
+        """Frames ``start`` to ``stop - 1`` of every clip (positions in the clip, from 0)."""
+        per_frame = ("frames", "boxes", "labels", "track_ids", "confidence", "padding_mask",
+                     "frame_indices", "xyz")  # fmt: skip
+        return replace(
+            self,
+            **{
+                name: value[:, start:stop]
+                for name in per_frame
+                if (value := getattr(self, name)) is not None
+            },
+        )
+
     def _map(self, function: Any) -> SceneBatch:
         moved = {
             field.name: function(value)

@@ -304,6 +304,7 @@ class StreamDataset(_Clips):
         *,
         size: tuple[int, int],
         length: int,
+        idle: bool = False,
         cache_dir: Path | None = None,
         on_error: OnError = "raise",
     ) -> None:
@@ -313,17 +314,19 @@ class StreamDataset(_Clips):
             sequences: the videos.
             size: (height, width) of the frames in pixels.
             length: frames per chunk.
+            idle: one chunk without frames instead of the chunks of the sequences.
             cache_dir: folder for resized frames; None = decode every time.
             on_error: ``raise``, or ``skip`` frames that cannot be read: the chunk gets shorter.
         """
         super().__init__(sequences, size=size, cache_dir=cache_dir, on_error=on_error)
         self.size = size
         self.length = length
+        self.idle = idle
         self.chunks = [
             (number, start)
             for number, sequence in enumerate(self.sequences)
             for start in range(0, len(sequence), length)
-        ]
+        ][: 1 if idle else None]
 
     def __len__(self) -> int:
         return len(self.chunks)
@@ -337,7 +340,7 @@ class StreamDataset(_Clips):
         number, start = self.chunks[index]
         sequence = self.sequences[number]
         asked = list(range(start, min(start + self.length, len(sequence))))
-        frames, used = self._read(number, asked)
+        frames, used = self._read(number, [] if self.idle else asked)
         rows = [sequence.rows(p) for p in used]
         clip = Clip.of(frames, self._corners(sequence, rows, *self.size))
         return self._sample(sequence, clip, used, rows, asked[0])

@@ -273,9 +273,16 @@ class TrackingDataModule(LightningDataModule):
         return self.stream_dataloader("test")
 
     def stream_dataloader(self, split: str) -> DataLoader[SceneBatch]:
-        """Whole sequences of a split, of this process, in order, one chunk per batch."""
+        """Whole sequences of a split, of this process, in order, one chunk per batch.
+
+        A process without a sequence gets one chunk of padding alone: Lightning skips a loop without
+        batches, hooks and all, and the other processes would wait in theirs for ever.
+        """
+        sequences = self.sequences(split)
+        mine = _share(sequences)
         dataset = StreamDataset(
-            _share(self.sequences(split)),
+            mine or sequences[:1],
+            idle=not mine,
             size=self.size,
             length=self.eval_window.length,
             cache_dir=self._cache_folder(_FRAMES) if self.cache else None,

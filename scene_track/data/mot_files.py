@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import configparser
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
@@ -20,6 +21,9 @@ from numpy.typing import NDArray
 __all__ = [
     "BoxTable",
     "SequenceInfo",
+    "find_results",
+    "first_few",
+    "parse_boxes",
     "read_boxes",
     "read_length",
     "read_seqinfo",
@@ -38,6 +42,7 @@ _DEFAULTS = np.ones(len(_COLUMNS))
 _COLUMNS_READ = {"ground_truth": 9, "result": 7}
 _MAX_INTEGER = 2.0**53  # above this a float64 no longer holds every integer
 _SHOWN_PROBLEMS = 3
+_SHOWN_NAMES = 5
 
 _NEWLINE, _COMMA, _MINUS, _DOT, _ZERO, _NINE = b"\n,-.09"
 _BLOCK_BYTES = 65_536
@@ -238,14 +243,38 @@ def read_boxes(
         FileNotFoundError: if the file does not exist.
         ValueError: with ``raise``, naming the file, how many rows are wrong and the first of them.
     """
-    if kind not in _COLUMNS_READ:
-        raise ValueError(f"kind must be 'ground_truth' or 'result', got {kind!r}")
     if on_error not in ("raise", "skip"):
         raise ValueError(f"on_error must be 'raise' or 'skip', got {on_error!r}")
     file = Path(path)
     if not file.is_file():
         raise FileNotFoundError(f"{file}: no such file, expected {kind.replace('_', ' ')} boxes")
-    raw = file.read_bytes()
+    table, report = parse_boxes(file.read_bytes(), kind=kind, length=length)
+    if report and on_error == "raise":
+        rows = "row is" if len(report) == 1 else "rows are"
+        raise ValueError(
+            f"{file}: {len(report)} {rows} wrong: {first_few(report, _SHOWN_PROBLEMS, '; ')}"
+        )
+    return table, report
+
+
+def parse_boxes(
+    raw: bytes, *, kind: Kind = "ground_truth", length: int | None = None
+) -> tuple[BoxTable, list[str]]:
+    """The boxes in the content of a file, wrong rows left out; see :func:`read_boxes`.
+
+    Args:
+        raw: the bytes of the file.
+        kind: ``ground_truth`` or ``result``.
+        length: number of frames of the sequence; None leaves the frames open upwards.
+
+    Returns:
+        The table, and one ``line N: reason`` per wrong row, in the order of the file.
+
+    Raises:
+        ValueError: ``kind`` is something else.
+    """
+    if kind not in _COLUMNS_READ:
+        raise ValueError(f"kind must be 'ground_truth' or 'result', got {kind!r}")
     columns = _COLUMNS_READ[kind]
     values = _parse_at_once(raw, columns)
     problems: dict[int, str] = {}
@@ -259,14 +288,48 @@ def read_boxes(
         values = np.delete(values, list(wrong), axis=0)
 
     report = [f"line {line}: {problems[line]}" for line in sorted(problems)]
-    if report and on_error == "raise":
-        shown = "; ".join(report[:_SHOWN_PROBLEMS])
-        more = len(report) - _SHOWN_PROBLEMS
-        rows = "row is" if len(report) == 1 else "rows are"
-        raise ValueError(
-            f"{file}: {len(report)} {rows} wrong: {shown}" + (f"; and {more} more" * (more > 0))
-        )
     return _to_table(values), report
+
+
+def find_results(folder: Path, names: Sequence[str], *, missing_from: str) -> dict[str, Path]:
+    """The result file of every sequence; that there is one each, and no other, is checked.
+
+    Args:
+        folder: as typed after ``predictions=``; holds one ``<seq>.txt`` per sequence.
+        names: of the sequences.
+        missing_from: where a file too many has no sequence, such as "ground truth".
+
+    Raises:
+        FileNotFoundError: the folder or a file is missing, or one is of no sequence.
+    """
+    if not folder.is_dir():
+        what = "is a file" if folder.exists() else "no such folder"
+        raise FileNotFoundError(f"predictions={folder}: {what}, type predictions=FOLDER_OF_TXT")
+    files = {f.stem: f for f in folder.glob("*.txt") if not f.name.startswith(".")}
+    if not files and names:
+        inner = folder / "tracks"
+        hint = f"type predictions={inner}" if inner.is_dir() else "type predictions=FOLDER_OF_TXT"
+        raise FileNotFoundError(f"predictions={folder}: no result file (.txt) in it, {hint}")
+    missing = [f"{name}.txt" for name in names if name not in files]
+    if missing:
+        raise FileNotFoundError(
+            f"predictions={folder}: no result file for {len(missing)} of {len(names)} sequences:"
+            f" {first_few(missing)}; put them there (an empty file says that nothing was found)"
+        )
+    extra = sorted(f"{name}.txt" for name in files.keys() - set(names))
+    if extra:
+        raise FileNotFoundError(
+            f"predictions={folder}: no {missing_from} for {first_few(extra)}, expected only files"
+            f" for {first_few(names)}; move the others elsewhere"
+        )
+    return {name: files[name] for name in names}
+
+
+def first_few(texts: Sequence[str], most: int = _SHOWN_NAMES, separator: str = ", ") -> str:
+    """The first texts in one line, and how many more there are."""
+    more = len(texts) - most
+    ending = f"{separator if separator != ', ' else ' '}and {more} more" if more > 0 else ""
+    return separator.join(texts[:most]) + ending
 
 
 def write_results(path: Path | str, table: BoxTable) -> None:

@@ -92,7 +92,7 @@ class SyntheticDance:
         root: str,
         seed: Annotated[int, Field(ge=0)] = 0,
         train_sequences: Annotated[int, Field(ge=1, le=10_000)] = 24,
-        val_sequences: Annotated[int, Field(ge=1, le=10_000)] = 4,
+        val_sequences: Annotated[int, Field(ge=1, le=10_000)] = 12,
         test_sequences: Annotated[int, Field(ge=0, le=10_000)] = 2,
         frames: Annotated[int, Field(ge=2, le=100_000)] = 60,
         width: Annotated[int, Field(ge=64, le=4096, multiple_of=8)] = 448,

@@ -46,6 +46,10 @@ class QueryState:
     content: Tensor
     boxes: Tensor
 
+    def detach(self) -> QueryState:
+        """The same state without its graph."""
+        return QueryState(content=self.content.detach(), boxes=self.boxes.detach())
+
 
 @dataclass
 class DecodedFrames:

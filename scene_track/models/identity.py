@@ -110,6 +110,7 @@ class PointerIdentity(nn.Module):
         heads: Annotated[int, Field(ge=1)] = 4,
         depth: Annotated[int, Field(ge=1)] = 2,
         appearance: Annotated[int, Field(ge=0)] = 32,
+        content: bool = True,
         history: Annotated[int, Field(ge=1)] = 4,
         detach: bool = False,
     ) -> None:
@@ -121,6 +122,8 @@ class PointerIdentity(nn.Module):
             heads: attention heads of the track encoder.
             depth: layers of the track encoder.
             appearance: channels of the appearance dot product; 0 leaves it out.
+            content: tokens say what the decoder saw; False leaves only boxes and times: tracking
+                by learned motion alone.
             history: tokens of a track that are encoded when streaming, the newest ones.
             detach: keep the identity loss out of the detector.
 
@@ -133,7 +136,7 @@ class PointerIdentity(nn.Module):
         self.history, self.detach, self.appearance = history, detach, appearance
         # Stands for "a box was here, its looks are unknown".
         self.blank = nn.Parameter(torch.zeros(width))
-        self.token = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, width))
+        self.token = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, width)) if content else None
         self.layers = nn.ModuleList(TrackEncoderLayer(width, heads) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
         # Expected motion in box sizes per second, read off the encoded track.
@@ -156,6 +159,8 @@ class PointerIdentity(nn.Module):
 
     def tokens(self, states: Tensor) -> Tensor:
         """Decoder states ``[..., D]`` to identity tokens ``[..., width]``."""
+        if self.token is None:
+            return self.blank.expand(*states.shape[:-1], -1)
         return self.token(states.detach() if self.detach else states)
 
     def encode(self, tokens: Tensor, boxes: Tensor, seconds: Tensor, present: Tensor) -> Tensor:

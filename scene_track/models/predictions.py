@@ -93,3 +93,27 @@ class ScenePredictions:
     def boxes(self) -> Tensor:
         """``[B, T, Q, 4]`` cxcywh."""
         return torch.cat((self.bbox_center, self.bbox_size), dim=-1)
+
+
+def join_in_time(parts: list[ScenePredictions]) -> ScenePredictions:
+    """Predictions of consecutive stretches of a clip as those of the whole.
+
+    What only trains the detector (earlier layers, denoising) is left out.
+    """
+
+    def joined(values: list[Tensor]) -> Tensor:
+        return torch.cat(values, dim=1)
+
+    return ScenePredictions(
+        bbox_center=joined([part.bbox_center for part in parts]),
+        bbox_size=joined([part.bbox_size for part in parts]),
+        exist_conf=joined([part.exist_conf for part in parts]),
+        cls_logits=joined([part.cls_logits for part in parts]),
+        tokens=joined([part.tokens for part in parts]),
+        layers=[],
+        dense=DensePredictions(
+            heat_logits=joined([part.dense.heat_logits for part in parts]),
+            boxes=joined([part.dense.boxes for part in parts]),
+        ),
+        extras={name: joined([part.extras[name] for part in parts]) for name in parts[0].extras},
+    )

@@ -42,6 +42,13 @@ class SceneState:
     temporal: TemporalState | None
     queries: QueryState | None
 
+    def detach(self) -> SceneState:
+        """The same state without its graph."""
+        return SceneState(
+            temporal=None if self.temporal is None else self.temporal.detach(),
+            queries=None if self.queries is None else self.queries.detach(),
+        )
+
 
 class SceneModel(nn.Module):
     """End-to-end scene model over clips of video."""
@@ -57,6 +64,7 @@ class SceneModel(nn.Module):
         temporal_encoder: Callable[..., TemporalEncoder] | None = None,
         identity: PointerIdentity | None = None,
         absolute_time: bool = True,
+        detector_frames: Annotated[int, Field(ge=1)] | None = None,
         fps: Annotated[float, Field(gt=0)] = 30.0,
         time_horizon: Annotated[float, Field(gt=0)] = 30.0,
     ) -> None:
@@ -72,11 +80,14 @@ class SceneModel(nn.Module):
                 out.
             identity: pointer head; None makes a detector without tracks.
             absolute_time: add an embedding of the time to each frame's queries.
+            detector_frames: consecutive frames of a training clip that train the detector; the
+                others are only looked at, for the identity loss (MOTIP, CVPR 2025, section 3.4).
+                None = all.
             fps: frames per second of the fastest footage, sets the highest time frequency.
             time_horizon: seconds, sets the lowest time frequency.
         """
         super().__init__()
-        self.dim = dim
+        self.dim, self.detector_frames = dim, detector_frames
         self.backbone = backbone
         self.projection = nn.Sequential(
             nn.Conv2d(backbone.dim, dim, 1), nn.GroupNorm(max(1, dim // 16), dim)

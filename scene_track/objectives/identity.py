@@ -286,28 +286,52 @@ class IdentityLoss(nn.Module):
     ) -> tuple[TrackMemory, Tensor]:
         """What each moment remembers: ``[B, T, J, ...]``, J = identities and one-frame tracks."""
         b, t, s, width = grid.shape
-        # One-frame tracks: F per frame, present in that frame only.
-        once = torch.eye(t, dtype=torch.bool, device=grid.device).view(1, t, t, 1)
-        own_frame = (once & extra_present.unsqueeze(1)).flatten(2)  # [B, T, T * F]
-        flat = extra.flatten(1, 2).unsqueeze(1).expand(-1, t, -1, -1)
-        flat_boxes = extra_boxes.flatten(1, 2).unsqueeze(1).expand(-1, t, -1, -1)
-        tokens = torch.cat((grid, flat), dim=2).transpose(1, 2)  # [B, J, T, width]
-        all_boxes = torch.cat((boxes, flat_boxes), dim=2).transpose(1, 2)
-        all_present = torch.cat((present, own_frame), dim=2).transpose(1, 2)
-        j = tokens.shape[1]
-        clock = seconds.unsqueeze(1).expand(b, j, t)
+        f = extra.shape[2]
+        clock = seconds.unsqueeze(1).expand(b, s, t)
+        tracks = grid.transpose(1, 2)  # [B, S, T, width]
+        track_boxes, track_present = boxes.transpose(1, 2), present.transpose(1, 2)
         state = head.encode(
-            tokens.flatten(0, 1),
-            all_boxes.flatten(0, 1),
+            tracks.flatten(0, 1),
+            track_boxes.flatten(0, 1),
             clock.flatten(0, 1),
-            all_present.flatten(0, 1),
-        ).view(b, j, t, width)
-        last = last_before(all_present)  # [B, J, T]
+            track_present.flatten(0, 1),
+        ).view(b, s, t, width)
+        last = last_before(track_present)  # [B, S, T]
         index = last.clamp(min=0)
+
+        # One-frame tracks, F per frame: each has a past of one, whenever it is looked at.
+        once = head.encode(
+            extra.reshape(b * t * f, 1, width),
+            extra_boxes.reshape(b * t * f, 1, 4),
+            seconds.repeat_interleave(f, dim=1).reshape(b * t * f, 1),
+            extra_present.reshape(b * t * f, 1),
+        ).view(b, 1, t * f, width)
+        born = torch.arange(t, device=grid.device).repeat_interleave(f)
+        earlier = born < torch.arange(t, device=grid.device).unsqueeze(1)  # [T, T * F]
+        once_boxes = extra_boxes.reshape(b, 1, t * f, 4)
+        once_seconds = seconds.repeat_interleave(f, dim=1).unsqueeze(1)
         memory = TrackMemory(
-            state=state.gather(2, index.unsqueeze(-1).expand(-1, -1, -1, width)).transpose(1, 2),
-            box=all_boxes.gather(2, index.unsqueeze(-1).expand(-1, -1, -1, 4)).transpose(1, 2),
-            seconds=clock.gather(2, index).transpose(1, 2),
-            exists=(last >= 0).transpose(1, 2),
+            state=torch.cat(
+                (
+                    state.gather(2, index.unsqueeze(-1).expand(-1, -1, -1, width)).transpose(1, 2),
+                    once.expand(-1, t, -1, -1),
+                ),
+                dim=2,
+            ),
+            box=torch.cat(
+                (
+                    track_boxes.gather(2, index.unsqueeze(-1).expand(-1, -1, -1, 4)).transpose(
+                        1, 2
+                    ),
+                    once_boxes.expand(-1, t, -1, -1),
+                ),
+                dim=2,
+            ),
+            seconds=torch.cat(
+                (clock.gather(2, index).transpose(1, 2), once_seconds.expand(-1, t, -1)), dim=2
+            ),
+            exists=torch.cat(
+                ((last >= 0).transpose(1, 2), earlier & extra_present.reshape(b, 1, t * f)), dim=2
+            ),
         )
         return memory, state

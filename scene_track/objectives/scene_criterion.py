@@ -109,6 +109,7 @@ class SceneCriterion(nn.Module):
         *,
         model: SceneModel,
         lambda_dn: float = 0.0,
+        clip: tuple[ScenePredictions, SceneBatch] | None = None,
     ) -> dict[str, Tensor]:
         """All losses of a batch.
 
@@ -117,6 +118,8 @@ class SceneCriterion(nn.Module):
             batch: the ground truth.
             model: the model that predicted (its pointer head answers for identities).
             lambda_dn: weight of the denoising losses.
+            clip: predictions and ground truth of a longer clip around ``batch``, for the identity
+                loss; it weighs as much as it would on ``batch`` alone. None: ``batch`` itself.
 
         Returns:
             Unweighted scalars by name (last layer; ``aux_*`` summed over the earlier ones, ``dn_*``
@@ -127,7 +130,10 @@ class SceneCriterion(nn.Module):
         present = ~batch.padding_mask
         valid = batch.valid & present.unsqueeze(-1)
         num_targets = valid.sum().float()
-        normaliser = mean_over_processes(num_targets).clamp(min=1.0)
+        # In validation each process streams its own sequences and has its own number of windows:
+        # asking the others here would wait for windows that they do not have.
+        count = mean_over_processes(num_targets) if self.training else num_targets
+        normaliser = count.clamp(min=1.0)
         boxes, labels = batch.boxes.float(), batch.labels
 
         depth = len(predictions.layers)
@@ -167,9 +173,16 @@ class SceneCriterion(nn.Module):
                 losses[f"dn_{name}"] = value
                 weighted = weighted + lambda_dn * self.weights[name] * value
         if self.identity is not None and model.identity is not None:
-            terms, accuracy = self.identity(model.identity, predictions, matches[-1], batch)
+            if clip is None:
+                terms, accuracy = self.identity(model.identity, predictions, matches[-1], batch)
+                share = 1.0
+            else:
+                whole, truth = clip
+                found = self._match(whole.cls_logits, whole.boxes, truth)
+                terms, accuracy = self.identity(model.identity, whole, found, truth)
+                share = t / truth.padding_mask.shape[1]
             for name, value in terms.items():
-                losses[name] = value / normaliser
+                losses[name] = share * value / normaliser
                 weighted = weighted + self.weights[name] * losses[name]
             losses["id_accuracy"] = accuracy
         for name, value in self.extra_terms(predictions, batch, matches[-1]).items():
@@ -181,6 +194,18 @@ class SceneCriterion(nn.Module):
         return {
             name: value if name == "total" else value.detach() for name, value in losses.items()
         }
+
+    @torch.no_grad()
+    def _match(self, cls_logits: Tensor, boxes: Tensor, batch: SceneBatch) -> Tensor:
+        """``[B, T, M]`` query of each object of a clip, or -1, by one layer's answers."""
+        valid = batch.valid & ~batch.padding_mask.unsqueeze(-1)
+        return self.matcher.match_padded(
+            cls_logits.flatten(0, 1),
+            boxes.float().flatten(0, 1),
+            batch.labels.flatten(0, 1),
+            batch.boxes.float().flatten(0, 1),
+            valid.flatten(0, 1),
+        ).view(*valid.shape)
 
     def extra_terms(
         self, predictions: ScenePredictions, batch: SceneBatch, matches: Tensor

@@ -1,11 +1,10 @@
 """Several trackers over the same detections: counted side by side, and what is said of it.
 
-Pure but for the clock: rows of counts become figures, ratios and a Markdown table.
+Pure: rows of counts become figures, ratios and a Markdown table.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -44,12 +43,14 @@ class Row:
         tracker: who associates.
         boxes: whose boxes.
         counts: raw counts over the split; become figures at the end.
-        seconds: spent on association.
+        frames: tracked so far.
+        seconds: that they took, the model's included where the boxes are the model's.
     """
 
     tracker: Tracker
     boxes: str
     counts: TrackingCounts = field(default_factory=TrackingCounts.zero)
+    frames: int = 0
     seconds: float = 0.0
 
     def take(
@@ -65,26 +66,23 @@ class Row:
         Raises:
             ValueError: the tracker cannot do with what there is.
         """
-        started = time.perf_counter()
-        done = list(associate(frames, self.tracker, head))
-        self.seconds += time.perf_counter() - started
-        for tracks in done:
+        for tracks in associate(frames, self.tracker, head):
+            self.frames, self.seconds = (
+                self.frames + tracks.num_frames,
+                self.seconds + tracks.compute_s,
+            )
             sequence = truth[tracks.video.name]
             self.counts += count_tracking(
                 TrackingSequence(sequence.table, tracks.table, sequence.info.length)
             )
 
 
-def summarise(
-    rows: Mapping[str, Row], tuning: Mapping[str, Tuned], *, frames: int, detecting: float
-) -> dict[str, Any]:
+def summarise(rows: Mapping[str, Row], tuning: Mapping[str, Tuned]) -> dict[str, Any]:
     """Figures, ratios and times as plain data, ready for JSON.
 
     Args:
         rows: by name, the names above.
         tuning: what was chosen for the rows that were tuned.
-        frames: of the split.
-        detecting: seconds that the model took for them.
     """
     figures = {name: _figures(row.counts) for name, row in rows.items()}
     own = [name for name in (CAUSAL, CONFIGURED) if name in rows]
@@ -99,7 +97,11 @@ def summarise(
     }
     return {
         "rows": {
-            name: {"boxes": row.boxes, "seconds": row.seconds, **figures[name]}
+            name: {
+                "boxes": row.boxes,
+                **figures[name],
+                "frames_per_second": row.frames / max(row.seconds, 1e-9),
+            }
             for name, row in rows.items()
         },
         "ratios": {
@@ -109,11 +111,7 @@ def summarise(
         },
         "criterion": CRITERION,
         "tuning": {name: asdict(found) for name, found in tuning.items()},
-        "frames": frames,
-        "frames_per_second": {
-            "detection": frames / detecting,
-            **{name: frames / (detecting + rows[name].seconds) for name in (*own, STOCK)},
-        },
+        "frames": rows[CAUSAL].frames,
     }
 
 
@@ -174,8 +172,12 @@ def report(result: Mapping[str, Any]) -> str:
             f" {100 * tuned['best_hota']:.1f}, standard error of its gain"
             f" {100 * tuned['gain_error']:.1f}; {len(tuned['sequences'])} sequences)"
         )
-    speed = result["frames_per_second"]
-    lines += ["", "Frames per second: " + ", ".join(f"{k} {v:.1f}" for k, v in speed.items()) + "."]
+    speeds = ", ".join(
+        f"{name} {result['rows'][name]['frames_per_second']:.1f}"
+        for name in (CAUSAL, CONFIGURED, STOCK)
+        if name in result["rows"]
+    )
+    lines += ["", f"Frames per second of model and tracker, reading left out: {speeds}."]
     return "\n".join(lines) + "\n"
 
 

@@ -3,13 +3,17 @@
 Windows of a sequence arrive in order; each frame goes through the tracker once. A finished sequence
 is turned into raw counts, counts add up over sequences and over processes, and only at the end do
 they become figures. Boxes are compared in the pixels of the original footage.
+
+Counts are added in the order of the sequences' names, whoever counted them: average precision ranks
+equal scores in the order in which they come, so several processes would otherwise differ from one.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar
+from operator import attrgetter
+from typing import Annotated, ClassVar, TypeVar
 
 import numpy as np
 import torch
@@ -41,6 +45,29 @@ _TRACKING = {
 # Average precision of the decoder, of decoder + NMS and of the dense proposals + NMS: the three
 # that tell a fault of the boxes from duplicate queries from a weak decoder.
 _SOURCES = ("", "_nms", "_dense")
+
+_Part = TypeVar("_Part")
+
+
+def gather_parts(part: _Part) -> list[_Part]:
+    """What every process holds, by rank, in every process; in one process only ``part``.
+
+    A collective: every process must call it equally often, also one without anything to give.
+    """
+    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        return [part]
+    parts: list = [None] * dist.get_world_size()
+    dist.all_gather_object(parts, part)
+    return parts
+
+
+@dataclass(frozen=True)
+class _Counted:
+    """Raw counts of a finished sequence."""
+
+    name: str
+    tracking: TrackingCounts
+    detections: dict[str, DetectionCounts]  # by source
 
 
 @dataclass
@@ -118,8 +145,7 @@ class SceneEvaluator:
     def reset(self) -> None:
         """Forget all counts."""
         self._open: _OpenSequence | None = None
-        self._tracking = TrackingCounts.zero()
-        self._detections = {name: DetectionCounts.zero(self.num_classes) for name in _SOURCES}
+        self._counted: list[_Counted] = []
         self.visualiser.reset()
 
     @torch.no_grad()
@@ -218,9 +244,8 @@ class SceneEvaluator:
         sequence = TrackingSequence.from_frames(
             self._open.gt_ids, self._open.gt_boxes, self._open.ids, self._open.boxes
         )
-        self._tracking = self._tracking + count_tracking(sequence)
-        for name, detected in self._open.detections.items():
-            self._detections[name] = self._detections[name] + count_detections(
+        detections = {
+            name: count_detections(
                 self._open.gt_boxes,
                 detected.boxes,
                 detected.scores,
@@ -228,24 +253,25 @@ class SceneEvaluator:
                 pred_labels=detected.labels,
                 num_classes=self.num_classes,
             )
+            for name, detected in self._open.detections.items()
+        }
+        self._counted.append(_Counted(self._open.video.name, count_tracking(sequence), detections))
         self._open = None
 
     def compute(self) -> dict[str, float]:
-        """Figures over all sequences of all processes, by short name (``hota``, ``ap50``, ...)."""
+        """Figures over all sequences of all processes, by short name (``hota``, ``ap50``, ...).
+
+        Every process must call it (see ``gather_parts``), and every one gets the same figures.
+        """
         self._close()
-        tracking, detections = self._tracking, self._detections
-        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-            parts: list = [None] * dist.get_world_size()
-            dist.all_gather_object(parts, (tracking, detections))
-            tracking = sum((part[0] for part in parts), TrackingCounts.zero())
-            detections = {
-                name: sum((part[1][name] for part in parts), DetectionCounts.zero(self.num_classes))
-                for name in detections
-            }
+        everywhere = [counted for part in gather_parts(self._counted) for counted in part]
+        everywhere.sort(key=attrgetter("name"))
+        tracking = sum((counted.tracking for counted in everywhere), TrackingCounts.zero())
         figures = tracking_metrics(tracking)
         metrics = {short: float(figures[name]) for short, name in _TRACKING.items()}
-        for name, counts in detections.items():
-            precision = detection_metrics(counts)
+        for name in _SOURCES:
+            parts = (counted.detections[name] for counted in everywhere)
+            precision = detection_metrics(sum(parts, DetectionCounts.zero(self.num_classes)))
             metrics[f"ap50{name}"] = precision["AP50"]
             metrics[f"ap75{name}"] = precision["AP75"]
         return metrics

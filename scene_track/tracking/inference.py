@@ -5,6 +5,7 @@ Detection and association are two steps, so that several trackers can be given t
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -88,7 +89,8 @@ def detect_videos(
         half: run the model in bfloat16.
 
     Yields:
-        Every frame's detections, each with its video.
+        Every frame's detections, each with its video and with the time that they cost: the move to
+        the device and the model, not the reading of the frames.
 
     Raises:
         ValueError: more than one clip in a batch.
@@ -99,11 +101,17 @@ def detect_videos(
         current = video_of(batch)
         if current != video:
             video, state = current, None
+        started = time.perf_counter()
         batch = batch.to(device)
         seconds = batch.frame_indices.float() / batch.frame_rate.unsqueeze(1)
         with torch.autocast(device.type, torch.bfloat16) if half else nullcontext():
             predictions, state = model(batch.frames, seconds, batch.padding_mask, None, state)
-        for _, detections in window_detections(model, predictions, batch):
+        seen = [detections for _, detections in window_detections(model, predictions, batch)]
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)  # or the tracker would be charged for the model's work
+        share = (time.perf_counter() - started) / max(1, len(seen))
+        for detections in seen:
+            detections.compute_s = share
             yield current, detections
 
 
@@ -114,10 +122,19 @@ class SequenceTracks:
     Attributes:
         video: the sequence.
         table: frames, ids, boxes (left, top, width, height in pixels of the footage), confidence.
+        num_frames: frames seen, those without a track included.
+        compute_s: seconds of model and tracker; reading frames, counting and writing play no part.
     """
 
     video: Video
     table: BoxTable
+    num_frames: int
+    compute_s: float
+
+    @property
+    def frames_per_second(self) -> float:
+        """Frames per second of computing."""
+        return self.num_frames / max(self.compute_s, 1e-9)
 
 
 @torch.inference_mode()
@@ -141,15 +158,26 @@ def associate(
     """
     video: Video | None = None
     done: list[TrackedFrame] = []
+    num_frames, spent = 0, 0.0
+
+    def finished(video: Video) -> SequenceTracks:
+        started = time.perf_counter()
+        table = _table([*done, *tracker.finish()], video)
+        return SequenceTracks(video, table, num_frames, spent + time.perf_counter() - started)
+
     for current, detections in frames:
         if current != video:
             if video is not None:
-                yield SequenceTracks(video, _table([*done, *tracker.finish()], video))
-            video, done = current, []
+                yield finished(video)
+            video, done, num_frames, spent = current, [], 0, 0.0
             tracker.start(video, head)
+        # Between two frames the caller or the model may be at work: only the tracker is timed.
+        started = time.perf_counter()
         done += tracker.update(detections)
+        num_frames += 1
+        spent += detections.compute_s + time.perf_counter() - started
     if video is not None:
-        yield SequenceTracks(video, _table([*done, *tracker.finish()], video))
+        yield finished(video)
 
 
 def _table(frames: list[TrackedFrame], video: Video) -> BoxTable:

@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import torch
-import torch.distributed as dist
 from scipy.optimize import linear_sum_assignment
 
 from scene_track.data.batch import SceneBatch
 from scene_track.models.boxes import pairwise_iou
 from scene_track.models.predictions import ScenePredictions
 from scene_track.models.scene import SceneModel
-from scene_track.tracking.evaluator import SceneEvaluator
+from scene_track.tracking.evaluator import SceneEvaluator, gather_parts
 
 
 class Scene3dEvaluator(SceneEvaluator):
@@ -61,12 +60,7 @@ class Scene3dEvaluator(SceneEvaluator):
     def compute(self) -> dict[str, float]:
         """Figures over all sequences of all processes."""
         metrics = super().compute()
-        total = self._xyz
-        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-            parts: list = [None] * dist.get_world_size()
-            dist.all_gather_object(parts, total)
-            total = torch.stack(parts).sum(0)
-        error, found, objects = total.tolist()
+        error, found, objects = torch.stack(gather_parts(self._xyz)).sum(0).tolist()
         return metrics | {
             # Without a single match there is no error to speak of: infinitely far.
             "xyz_error": error / found if found else float("inf"),

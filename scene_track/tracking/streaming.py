@@ -40,6 +40,7 @@ class IdentityTracker(Tracker):
         max_misses: Annotated[int, Field(ge=0)] = 20,
         duplicate_iou: Annotated[float, Field(gt=0, le=1)] = 0.8,
         lookahead: Annotated[int, Field(ge=0)] = 0,
+        fill: Annotated[int, Field(ge=0)] = 0,
     ) -> None:
         """Store the thresholds.
 
@@ -51,11 +52,21 @@ class IdentityTracker(Tracker):
                 none.
             max_misses: frames that a track is remembered without a detection.
             duplicate_iou: of two detections that overlap by more, the less sure one is dropped.
-            lookahead: frames by which the answer lags, to fill gaps and the first frames of a track
-                that began in doubt; 0 = causal.
+            lookahead: frames by which the answer lags, so that gaps are filled and a track that
+                began in doubt is shown from its beginning; 0 = causal.
+            fill: longest gap of a track in frames that is filled by interpolation, at most the
+                lookahead.
+
+        Raises:
+            ValueError: ``fill`` exceeds ``lookahead``.
         """
+        if fill > lookahead:
+            raise ValueError(
+                f"tracker.fill={fill} is more than tracker.lookahead={lookahead}: a gap can only be"
+                f" filled in frames that are held back; type tracker.lookahead={fill}"
+            )
         self.exist_conf, self.accept, self.birth = exist_conf, accept, birth
-        self.candidate = candidate
+        self.candidate, self.fill = candidate, fill
         self.max_misses, self.duplicate_iou = max_misses, duplicate_iou
         self.lookahead = lookahead
         self._head: PointerIdentity | None = None
@@ -64,7 +75,7 @@ class IdentityTracker(Tracker):
     def _clear(self) -> None:
         self._next = 1
         self._next_candidate = -1
-        self._held = HeldFrames(self.lookahead)
+        self._held = HeldFrames(self.lookahead, self.fill)
         # Identities, > 0; candidates have a name < 0 instead.
         self._ids = np.zeros(0, dtype=np.int64)
         self._misses = np.zeros(0, dtype=np.int64)

@@ -49,6 +49,7 @@ class Detections:
         true_boxes: ``[N, 4]`` cxcywh of the ground truth; None where there is none. Only the oracle
             looks at it.
         true_ids: ``[N]`` int64 identities of the ground truth.
+        compute_s: seconds that the model worked for this frame: its share of the window's time.
     """
 
     frame: int
@@ -59,6 +60,7 @@ class Detections:
     tokens: Tensor | None = None
     true_boxes: Tensor | None = None
     true_ids: Tensor | None = None
+    compute_s: float = 0.0
 
     def distinct(self, minimum: float, duplicate_iou: float) -> Detections:
         """What is sure enough and no duplicate, surest first: the same gate for every tracker.

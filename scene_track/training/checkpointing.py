@@ -109,8 +109,20 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"no checkpoint at {path}")
     if not zipfile.is_zipfile(path):  # the directory of a zip file is its end: a torn one has none
         size = path.stat().st_size
+        with path.open("rb") as file:
+            head = file.read(512).lstrip().lower()
+        if head.startswith((b"<!doctype", b"<html", b"<?xml")):
+            raise ValueError(
+                f"{path} is a web page, not a checkpoint: download the file itself, not the page"
+                " that shows it"
+            )
         raise ValueError(f"{path} is torn ({size} bytes) or not a checkpoint: take another one")
     try:
+        with zipfile.ZipFile(path) as archive:
+            # torch checks no sums: weights that a broken transfer changed would load in silence.
+            broken = archive.testzip()
+        if broken is not None:
+            raise ValueError(f"{path} is damaged (in {broken}): take another one")
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(
@@ -118,10 +130,12 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             " opened because loading it could run code"
         ) from error
     except (RuntimeError, zipfile.BadZipFile) as error:
-        reason = str(error).split("\n")[0]
+        reason = str(error).split("\n")[0].split(". ")[0]  # the rest is advice to torch's authors
         raise ValueError(f"{path} is damaged ({reason}): take another one") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path} holds a {type(content).__name__}, expected a checkpoint")
+        raise ValueError(
+            f"{path} holds a {type(content).__name__}, expected a checkpoint: take another one"
+        )
     return content
 
 

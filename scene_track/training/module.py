@@ -10,6 +10,9 @@ special:
 * **Streaming validation.** Validation windows come in the order of the video; what one leaves
   behind (``SceneState``) goes into the next of the same sequence, so the metric is that of a whole
   video.
+* **Validation by several processes.** Each streams whole sequences, so their numbers of windows
+  differ and nothing may be exchanged on the way. Losses, like counts, are kept as sums and gathered
+  once, at the end.
 """
 
 from __future__ import annotations
@@ -22,9 +25,10 @@ import torch
 from torch import Tensor, nn
 
 from scene_track.data.batch import SceneBatch
+from scene_track.models.predictions import ScenePredictions, join_in_time
 from scene_track.models.scene import SceneModel, SceneState
 from scene_track.objectives.scene_criterion import mean_over_processes
-from scene_track.tracking.evaluator import SceneEvaluator
+from scene_track.tracking.evaluator import SceneEvaluator, gather_parts
 from scene_track.training.trainer import total_steps
 
 logger = logging.getLogger(__name__)
@@ -60,6 +64,8 @@ class TrackingModule(pl.LightningModule):
         self.evaluator = evaluator
         self._optimizer, self._scheduler = optimizer, scheduler
         self._stream: tuple[str, SceneState] | None = None
+        self._loss_sums: dict[str, Tensor] = {}
+        self._windows = 0
         self._window_first: Tensor | None = None
         self._window_total: Tensor | None = None
         if hyper_parameters is not None:
@@ -76,6 +82,38 @@ class TrackingModule(pl.LightningModule):
 
     def losses(self, batch: SceneBatch, *, state: SceneState | None = None, denoise: bool) -> Any:
         """Predictions, losses by name, and the state after the batch."""
+        clip = None
+        length, wanted = batch.padding_mask.shape[1], self.model.detector_frames
+        if self.training and wanted is not None and wanted < length:
+            # One stretch for the whole batch: its clips go through the model together.
+            start = int(torch.randint(length - wanted + 1, ()))
+            before, after = batch.between(0, start), batch.between(start + wanted, length)
+            parts: list[ScenePredictions] = []
+            if start:
+                with torch.no_grad():
+                    earlier, state = self._predict(before, state)
+                parts.append(earlier)
+            whole, batch = batch, batch.between(start, start + wanted)
+            predictions, state = self._predict(batch, state, denoise=denoise)
+            parts.append(predictions)
+            if start + wanted < length:
+                with torch.no_grad():
+                    later, state = self._predict(after, state.detach())
+                parts.append(later)
+            clip = (join_in_time(parts), whole)
+        else:
+            predictions, state = self._predict(batch, state, denoise=denoise)
+        # Losses in float32, also inside autocast.
+        with torch.autocast(batch.frames.device.type, enabled=False):
+            losses = self.criterion(
+                predictions, batch, model=self.model, lambda_dn=self.lambda_dn, clip=clip
+            )
+        return predictions, losses, state
+
+    def _predict(
+        self, batch: SceneBatch, state: SceneState | None, *, denoise: bool = False
+    ) -> tuple[ScenePredictions, SceneState]:
+        """The model's answer to a batch, and the state after it."""
         queries = None
         if denoise and self.denoiser is not None and self.lambda_dn > 0:
             queries = self.denoiser(
@@ -85,16 +123,7 @@ class TrackingModule(pl.LightningModule):
                 self.model.num_queries,
             )
         seconds = batch.frame_indices.float() / batch.frame_rate.unsqueeze(1)
-        predictions, state = self.model(batch.frames, seconds, batch.padding_mask, queries, state)
-        # Losses in float32, also inside autocast.
-        with torch.autocast(batch.frames.device.type, enabled=False):
-            losses = self.criterion(
-                predictions,
-                batch,
-                model=self.model,
-                lambda_dn=self.lambda_dn,
-            )
-        return predictions, losses, state
+        return self.model(batch.frames, seconds, batch.padding_mask, queries, state)
 
     def training_step(self, batch: SceneBatch, batch_idx: int) -> Tensor:
         """One (micro-)batch."""
@@ -131,31 +160,45 @@ class TrackingModule(pl.LightningModule):
         self._window_first = self._window_total = None
 
     def on_validation_epoch_start(self) -> None:
-        """Start with no sequence open."""
+        """Start with no sequence open and nothing counted."""
         self._stream = None
+        self._loss_sums, self._windows = {}, 0
         self.evaluator.reset()
 
     def validation_step(self, batch: SceneBatch, batch_idx: int) -> None:
         """One window of a streamed sequence."""
+        if batch.padding_mask.all():  # nothing to see: no loss of 0 goes into the mean
+            return
         sequence = batch.sequence_ids[0]
         known = self._stream is not None and self._stream[0] == sequence
         state = self._stream[1] if known and self._stream is not None else None
         predictions, losses, state = self.losses(batch, state=state, denoise=False)
         self._stream = (sequence, state)
         self.evaluator.update(self.model, predictions, batch)
-        self.log_dict(
-            {
-                f"val/{'loss' if name == 'total' else name}": value
-                for name, value in losses.items()
-                if not name.startswith("num_")
-            },
-            batch_size=1,
-            sync_dist=True,
-        )
+        self._windows += 1
+        for name, value in losses.items():
+            if not name.startswith("num_"):
+                # Summed on the device, which spares a wait for it.
+                self._loss_sums[name] = self._loss_sums.get(name, 0) + value.detach().double()
+
+    def mean_losses(self) -> dict[str, float]:
+        """Losses of the validation by name; every window of every process weighs the same.
+
+        Every process must call it. Without a single window there are none.
+        """
+        own = {name: float(value) for name, value in self._loss_sums.items()}
+        parts = gather_parts((self._windows, own))
+        windows = sum(count for count, _ in parts)
+        names = dict.fromkeys(name for _, part in parts for name in part)
+        return {
+            "loss" if name == "total" else name: sum(part.get(name, 0.0) for _, part in parts)
+            / windows
+            for name in names
+        }
 
     def on_validation_epoch_end(self) -> None:
-        """Metrics of the whole sequences, and the picture."""
-        metrics = self.evaluator.compute()
+        """Losses, metrics of the whole sequences, and the picture."""
+        metrics = self.mean_losses() | self.evaluator.compute()
         self.log_dict({f"val/{name}": value for name, value in metrics.items()})
         picture = self.evaluator.picture()
         if picture is not None and self.trainer.is_global_zero:

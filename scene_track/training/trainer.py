@@ -2,7 +2,8 @@
 
 Special here: the number of optimiser steps is limited by a callback. Lightning's own ``max_steps``
 ends a run without a validation, and a run limited by it does not resume correctly at an epoch's end
-(2.6.6 ends the finished epoch a second time).
+(2.6.6 ends the finished epoch a second time). And all processes of a DDP run validate with the same
+running statistics (``SharedStatistics``).
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import pytorch_lightning as pl
+import torch.distributed as dist
 from pydantic import Field
 from pytorch_lightning.callbacks import Checkpoint, ProgressBar
 from pytorch_lightning.loggers import Logger
+from torch.nn.parallel import DistributedDataParallel
 
 from scene_track.training.checkpointing import AtomicCheckpointIO
 from scene_track.training.precision import resolve_precision
@@ -52,6 +55,28 @@ class StopAfterSteps(pl.Callback):
         """Stop when the limit is reached."""
         if trainer.global_step >= self.max_steps:
             trainer.should_stop = True
+
+
+class SharedStatistics(pl.Callback):
+    """Validates with the running statistics of the first process, in every process.
+
+    Those are in the checkpoint. DDP broadcasts buffers only in a forward pass that follows one that
+    exchanged gradients (torch 2.14): after a batch that was accumulated each process would validate
+    with its own. Here it is done before every validation, and not again inside of it, where the
+    processes have different numbers of batches.
+    """
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Give every process the buffers of the first, then leave each alone."""
+        if isinstance(trainer.model, DistributedDataParallel):
+            for buffer in pl_module.buffers():
+                dist.broadcast(buffer, src=0)
+            trainer.model.require_forward_param_sync = False
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Training goes in step again."""
+        if isinstance(trainer.model, DistributedDataParallel):
+            trainer.model.require_forward_param_sync = True
 
 
 def total_steps(trainer: pl.Trainer) -> int:
@@ -134,7 +159,7 @@ def build_trainer(
         callbacks: built callbacks.
         loggers: built loggers.
     """
-    kept = list(callbacks)
+    kept = [*callbacks, SharedStatistics()]
     if not enable_progress_bar:
         kept = [c for c in kept if not isinstance(c, ProgressBar)]
     if max_steps is not None and not fast_dev_run:
@@ -182,11 +207,13 @@ def _unless_whole(share: int | float) -> int | float | None:
 
 
 def _quieten_lightning() -> None:
-    """Drop advertisements, and a deprecation inside Lightning that its users cannot act on."""
+    """Drop advertisements, and what a user of this package cannot act on."""
     rank_zero = logging.getLogger("pytorch_lightning.utilities.rank_zero")
     if not any(isinstance(known, _NoTips) for known in rank_zero.filters):
         rank_zero.addFilter(_NoTips())
     warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).*")
+    # Figures of a validation are gathered before they are logged: every process has the same.
+    warnings.filterwarnings("ignore", message=r"It is recommended to use `self\.log\('val/")
 
 
 class _NoTips(logging.Filter):

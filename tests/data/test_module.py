@@ -89,6 +89,11 @@ def test_ranks_share_whole_sequences(
         monkeypatch.setattr(torch.distributed, "get_rank", lambda rank=rank: rank)
         seen.append({b.sequence_ids[0] for b in module.val_dataloader()})
     assert seen == [{"dance0001", "dance0003"}, {"dance0002"}]
+    # A process too many gets something to go through, and nothing to see.
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 4)
+    monkeypatch.setattr(torch.distributed, "get_rank", lambda: 3)
+    (batch,) = module.val_dataloader()
+    assert batch.padding_mask.all() and not batch.valid.any()
 
 
 def test_it_goes_on_where_it_stopped(repo_root: Path, drawn: Path) -> None:

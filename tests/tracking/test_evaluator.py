@@ -70,6 +70,24 @@ def test_more_than_one_clip_at_a_time_is_refused(parts) -> None:
         evaluator.update(model, perfect(batch), batch)
 
 
+def test_the_order_of_sequences_changes_nothing_where_scores_are_equal(parts) -> None:
+    _, model = parts
+    batches = []
+    for name, shift in (("a", 0.0), ("b", 0.3), ("c", 0.0)):  # in b no box is where it should be
+        batch = make_batch(clips=1, frames=2)
+        batch.sequence_ids = [name]
+        predictions = perfect(batch)
+        predictions.bbox_center = predictions.bbox_center + shift
+        batches.append((predictions, batch))
+    figures = []
+    for order in ((0, 1, 2), (1, 2, 0), (2, 0, 1)):
+        evaluator = instantiate(compose_run([*TINY, "tracker.accept=0"]).head.evaluator)
+        for index in order:
+            evaluator.update(model, *batches[index])
+        figures.append(evaluator.compute())
+    assert figures[0] == figures[1] == figures[2]
+
+
 def test_a_new_epoch_starts_from_nothing(parts) -> None:
     evaluator, model = parts
     batch = make_batch(clips=1, frames=3)

@@ -102,6 +102,39 @@ def test_a_new_video_starts_from_nothing() -> None:
     assert tracker.num_tracks == 0 and frame(tracker, [0.9])[0.9] == 1
 
 
+def offline(tracker: IdentityTracker, story: list[tuple[list[float], list[float]]]):
+    frames = [
+        f for t, (xs, sure) in enumerate(story) for f in tracker.update(detections(xs, sure, t))
+    ]
+    frames += tracker.finish()
+    assert [f.frame for f in frames] == list(range(1, len(story) + 1))
+    return [by_place(f) for f in frames]
+
+
+def test_a_candidate_becomes_a_track_and_with_a_lookahead_from_its_first_frame_on() -> None:
+    story = [([0.3], [0.5]), ([0.31], [0.6]), ([0.32], [0.9])]
+    causal = offline(tracker_of(candidate=0.4, birth=0.8), story)
+    assert causal == [{}, {}, {0.32: 1}]
+    late = offline(tracker_of(candidate=0.4, birth=0.8, lookahead=5), story)
+    assert late == [{0.3: 1}, {0.31: 1}, {0.32: 1}]
+
+
+def test_a_candidate_that_is_missed_once_is_forgotten() -> None:
+    story = [([0.3], [0.5]), ([], []), ([0.3], [0.9])]
+    assert offline(tracker_of(candidate=0.4, lookahead=5), story) == [{}, {}, {0.3: 1}]
+
+
+def test_a_gap_is_filled_with_a_lookahead_only() -> None:
+    story = [([0.30], [0.9]), ([], []), ([0.32], [0.9])]
+    assert offline(tracker_of(), story)[1] == {}
+    assert offline(tracker_of(lookahead=3, fill=3), story)[1] == {0.31: 1}
+
+
+def test_filling_more_than_is_held_back_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"tracker.lookahead=4"):
+        tracker_of(fill=4, lookahead=2)
+
+
 @pytest.mark.parametrize("frames", [10_000])
 def test_memory_does_not_grow_with_the_video(frames: int) -> None:
     tracker = tracker_of(max_misses=2)

@@ -58,7 +58,6 @@ def test_a_window_of_another_sequence_starts_without_a_past() -> None:
         return forward(*arguments, **named)
 
     module.model.forward = spy  # type: ignore[method-assign]
-    module.log_dict = lambda *a, **k: None  # type: ignore[method-assign]
     module.on_validation_epoch_start()
     for name in ("a", "a", "b", "b", "a"):
         batch = make_batch(clips=1, frames=2)
@@ -69,6 +68,34 @@ def test_a_window_of_another_sequence_starts_without_a_past() -> None:
     metrics = module.evaluator.compute()
     assert {f"val/{name}" for name in metrics} <= set(module.evaluator.LOGS)
     assert all(0 <= value <= 1 for name, value in metrics.items() if name != "mota")
+
+
+def test_a_window_of_padding_alone_is_not_counted() -> None:
+    module = module_with(accumulate=1).eval()
+    module.on_validation_epoch_start()
+    with torch.no_grad():
+        module.validation_step(make_batch(clips=1, frames=2), 0)
+        alone = module.mean_losses()
+        nothing = make_batch(clips=1, frames=2)
+        nothing.padding_mask[:] = True
+        module.validation_step(nothing, 1)
+    assert module.mean_losses() == alone and alone["loss"] > 0
+    module.on_validation_epoch_start()
+    assert module.mean_losses() == {}
+
+
+def test_every_window_weighs_the_same_in_the_validation_loss() -> None:
+    module = module_with(accumulate=1).eval()
+    totals = []
+    module.on_validation_epoch_start()
+    for objects in (1, 4):
+        batch = make_batch(clips=1, frames=2, objects=objects)
+        batch.sequence_ids = [f"with {objects}"]
+        with torch.no_grad():
+            module.validation_step(batch, 0)
+            totals.append(float(module.losses(batch, denoise=False)[1]["total"]))
+    assert totals[0] != totals[1]
+    torch.testing.assert_close(module.mean_losses()["loss"], sum(totals) / 2)
 
 
 def test_zero_lambda_makes_no_denoising_queries() -> None:

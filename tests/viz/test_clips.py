@@ -35,6 +35,35 @@ def test_gif_round_trip(tmp_path: Path) -> None:
     assert list(path.parent.iterdir()) == [path]  # no half file beside it
 
 
+def test_a_gif_is_written_while_its_frames_come(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    sizes = []
+
+    def noise():
+        for _ in range(20):
+            sizes.append(sum(file.stat().st_size for file in tmp_path.iterdir()))
+            yield generator.integers(0, 256, (64, 64, 3), np.uint8)
+
+    path = write_clip(tmp_path / "clip.gif", noise(), fps=10)
+    # Nothing is kept until the end; the last blocks may wait in a buffer.
+    assert sizes[-1] > 0.7 * path.stat().st_size
+    with Image.open(path) as clip:
+        assert len(list(ImageSequence.Iterator(clip))) == 20
+
+
+@pytest.mark.parametrize("colours", [1, 2, 5, 300])
+def test_gif_of_few_and_of_many_colours(tmp_path: Path, colours: int) -> None:
+    frame = np.zeros((20, 30, 3), np.uint8)
+    for n in range(colours):
+        frame[n % 20, n // 20] = (n % 256, 0, 255 * (n > 255))
+    path = write_clip(tmp_path / "clip.gif", [frame, frame[::-1].copy()], fps=10)
+    with Image.open(path) as clip:
+        pictures = [np.asarray(p.convert("RGB")) for p in ImageSequence.Iterator(clip)]
+    tolerance = 0 if colours < 256 else 40
+    assert np.abs(pictures[0].astype(int) - frame).max() <= tolerance
+    assert np.abs(pictures[1].astype(int) - frame[::-1]).max() <= tolerance
+
+
 def test_mp4_round_trip(tmp_path: Path) -> None:
     av = pytest.importorskip("av")
     path = write_clip(tmp_path / "clip.mp4", frames(height=65, width=97), fps=29.97)

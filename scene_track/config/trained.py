@@ -1,0 +1,77 @@
+"""What a checkpoint was trained with, and what is typed beside it.
+
+A command that takes a checkpoint uses the data and the tracker of its run. A group that is typed
+(``tracker=identity``) takes the place of the run's; a single key (``dataset.root=FOLDER``) changes
+that key and what is interpolated from it, and the rest stays as it was trained. The configuration
+in a checkpoint is a file from somewhere: it is checked like a typed one before anything is built.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from scene_track.config.check import ConfigError, check_objects, references
+
+
+def checked_group(cfg: DictConfig, group: str, *, source: str, trusted: Sequence[str]) -> Any:
+    """One group of a checkpoint's configuration, ready to be instantiated.
+
+    Args:
+        cfg: the configuration.
+        group: such as ``model``.
+        source: the checkpoint, for messages.
+        trusted: further module prefixes that a ``_target_`` may name.
+
+    Raises:
+        ValueError: the group is missing, or does not fit the code.
+    """
+    if not isinstance(OmegaConf.select(cfg, group), DictConfig):
+        raise ValueError(
+            f"{source} has no configuration of {group}, so it is not of scene_track.train or of an"
+            " older layout: take another checkpoint"
+        )
+    try:
+        check_objects(OmegaConf.create({group: cfg[group]}), trusted)
+    except ConfigError as error:
+        faults = str(error).split("\n")
+        more = f"; and {len(faults) - 1} more" if len(faults) > 1 else ""
+        if group == "model":
+            remedy = "it is of another version of scene_track: take another checkpoint"
+        else:
+            remedy = f"type {group}=OPTION, or {group}.KEY=VALUE, to replace what is in it"
+        raise ValueError(f"{source}: {faults[0]}{more}; {remedy}") from None
+    return cfg[group]
+
+
+def with_typed(
+    trained: DictConfig, typed: DictConfig, overrides: Sequence[str], group: str
+) -> DictConfig:
+    """The run's configuration with what was typed of one group.
+
+    Args:
+        trained: the configuration in the checkpoint.
+        typed: the configuration composed from the command line.
+        overrides: the words of the command line, such as ``dataset.root=FOLDER``.
+        group: such as ``dataset``.
+
+    Returns:
+        A configuration with that group; ``trained`` is not changed.
+    """
+    keys = [word.lstrip("+").partition("=")[0] for word in overrides if "=" in word]
+    if group in keys:
+        whole = OmegaConf.to_container(typed[group], resolve=True)
+        return OmegaConf.create({group: whole})
+    merged = OmegaConf.create({group: OmegaConf.select(trained, group)})
+    changed = [key for key in keys if key.startswith(f"{group}.")]
+    origin = references(typed)
+    for key, other in origin.items():
+        while other in origin and other not in changed:
+            other = origin[other]
+        if other in changed and key.startswith(f"{group}.") and key not in changed:
+            changed.append(key)
+    for key in changed:
+        OmegaConf.update(merged, key, OmegaConf.select(typed, key), force_add=True)
+    return merged

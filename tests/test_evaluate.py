@@ -1,0 +1,190 @@
+"""Evaluation of a checkpoint: figures, files, clips, and what is said when something is wrong."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+import scene_track.metrics.tracking
+from scene_track.evaluate import evaluate, load_model
+from tests.compose import command
+
+
+def test_the_best_checkpoint_evaluates_to_what_training_said(
+    run_folder: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "scores"
+    arguments = [f"checkpoint={run_folder}", f"output={folder}", "clips=3", "clip_width=64"]
+    done = command("evaluate", arguments, tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    scores = json.loads((folder / "metrics.json").read_text())
+    said = json.loads((run_folder / "summary.json").read_text())["metrics"]["val/hota"]["best"]
+    assert scores["combined"]["HOTA"] == pytest.approx(said, abs=2e-3)
+    assert (folder / "hota.png").is_file()
+
+    (name,) = scores["sequences"]
+    assert [path.name for path in (folder / "tracks").iterdir()] == [f"{name}.txt"]
+    assert scores["combined"]["frames_per_second"] > 0
+    assert scores["sequences"][name].keys() == scores["combined"].keys()
+    lines = [line.split() for line in done.stdout.splitlines() if not line.startswith("[")]
+    head, rows = lines[0], {line[0]: line[1:] for line in lines[1:-1] if len(line) > 1}
+    columns = ["HOTA", "DetA", "AssA", "LocA", "IDF1", "MOTA", "IDSW", "FP", "FN", "frames/s"]
+    assert head == ["sequence", *columns]
+    assert rows.keys() == {name, "COMBINED"}
+    assert rows[name][0] == f"{100 * scores['sequences'][name]['HOTA']:.2f}"
+    (clip,) = (folder / "clips").iterdir()  # there are no more sequences
+    with Image.open(clip) as gif:
+        assert clip.name == f"{name}.gif" and gif.size[0] == 64
+        assert getattr(gif, "n_frames", 1) == 10
+
+    again = command("evaluate", arguments, tmp_path)
+    assert again.returncode == 2 and again.stderr.count("\n") == 1
+    assert "a complete evaluation (1 result files and metrics.json)" in again.stderr
+    assert "type overwrite=true" in again.stderr
+
+
+def test_a_split_without_ground_truth_says_that_there_is_nothing_to_score(
+    run_folder: Path, tmp_path: Path, composed: Callable, caplog: pytest.LogCaptureFixture
+) -> None:
+    cfg = composed("evaluate", f"checkpoint={run_folder}", "split=test", f"output={tmp_path}/o")
+    with caplog.at_level("INFO", "scene_track"):
+        assert evaluate(cfg) is None
+    assert "the test split has no ground truth: result files only" in caplog.text
+    assert list((tmp_path / "o" / "tracks").iterdir())
+    assert not (tmp_path / "o" / "metrics.json").exists()
+
+
+def test_a_stopped_evaluation_is_not_taken_for_a_complete_one(
+    run_folder: Path, tmp_path: Path, composed: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    typed = ("evaluate", f"checkpoint={run_folder}", "split=train", f"output={tmp_path}/o")
+    folder = tmp_path / "o"
+    (folder / "tracks").mkdir(parents=True)
+    (folder / "metrics.json").write_text("of an older evaluation")
+    (folder / "tracks" / "gone.txt").touch()
+    with pytest.raises(ValueError, match="complete evaluation"):
+        evaluate(composed(*typed))
+
+    def stop(sequence: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(scene_track.metrics.tracking, "count_tracking", stop)
+        evaluate(composed(*typed, "overwrite=true"))
+    # The first of two sequences was done.
+    assert [path.name for path in folder.rglob("*.*")] == ["dance0001.txt"]
+    with pytest.raises(
+        ValueError, match=r"1 result files and no metrics.json \(an evaluation that"
+    ):
+        evaluate(composed(*typed))
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        ("output={file}", "is a file, expected a folder: type output=FOLDER"),
+        ("output={folder}", "holds other files, such as mine.txt: type overwrite=true"),
+        ("clip_format=mp4", r"type pip install 'scene_track\[video\]', or clip_format=gif"),
+    ],
+)
+def test_what_is_typed_is_checked_before_anything_runs(
+    typed: str,
+    message: str,
+    run_folder: Path,
+    tmp_path: Path,
+    composed: Callable,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    (tmp_path / "mine.txt").touch()
+    word = typed.format(file=tmp_path / "mine.txt", folder=tmp_path)
+    more = [] if word.startswith("output=") else [f"output={tmp_path}/o"]
+    with pytest.raises(ValueError, match=message):
+        evaluate(composed("evaluate", f"checkpoint={run_folder}", "clips=1", word, *more))
+    assert not (tmp_path / "o").exists()
+
+
+# --- checkpoints that cannot be used --------------------------------------------------------------
+
+
+def _without_configuration(content: dict[str, Any]) -> None:
+    del content["hyper_parameters"]
+
+
+def _of_something_else(content: dict[str, Any]) -> None:
+    content["hyper_parameters"] = {"seed": 1}
+
+
+def _of_another_model(content: dict[str, Any]) -> None:
+    content["hyper_parameters"]["model"]["identity"]["width"] = 64
+
+
+def _older_layout(content: dict[str, Any]) -> None:
+    weights = content["state_dict"]
+    content["state_dict"] = {k.replace("decoder", "transformer"): v for k, v in weights.items()}
+
+
+def _older_configuration(content: dict[str, Any]) -> None:
+    content["hyper_parameters"]["model"]["backbone"]["freez"] = True
+
+
+def _runs_code(content: dict[str, Any]) -> None:
+    content["hyper_parameters"]["model"]["backbone"]["_target_"] = "os.system"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_without_configuration, "holds no configuration .* type checkpoint=outputs/runs/NAME"),
+        (_of_something_else, "has no configuration of model, .*: take another checkpoint"),
+        (_of_another_model, r"is of another model or an older layout: \d+ of \d+ .* expected \["),
+        (_older_layout, "is of another model or an older layout: .* is missing; take another"),
+        (_older_configuration, "freez: unknown key; did you mean model.backbone.freeze"),
+        (_runs_code, "os.system: must start with scene_track"),
+    ],
+)
+def test_a_checkpoint_that_does_not_fit_is_named(
+    change: Callable[[dict[str, Any]], None], message: str, run_folder: Path, tmp_path: Path
+) -> None:
+    content = torch.load(run_folder / "checkpoints" / "best.ckpt", weights_only=True)
+    content = copy.deepcopy(content)
+    change(content)
+    file = tmp_path / "odd.ckpt"
+    torch.save(content, file)
+    with pytest.raises(ValueError, match=message) as caught:
+        load_model(file)
+    assert "\n" not in str(caught.value) and str(file) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("page", "is a web page, not a checkpoint: download the file itself"),
+        ("torn", r"is torn \(\d+ bytes\) or not a checkpoint: take another one"),
+        ("hole", "is damaged .*: take another one"),
+        ("list", "holds a list, expected a checkpoint: take another one"),
+    ],
+)
+def test_a_file_that_is_no_checkpoint_is_named(
+    kind: str, message: str, run_folder: Path, tmp_path: Path
+) -> None:
+    file, whole = tmp_path / "odd.ckpt", (run_folder / "checkpoints" / "best.ckpt").read_bytes()
+    if kind == "page":
+        file.write_text("\n<!DOCTYPE html>\n<html>Not found</html>")
+    elif kind == "torn":
+        file.write_bytes(whole[: len(whole) // 2])
+    elif kind == "hole":
+        middle = len(whole) // 2
+        file.write_bytes(whole[:middle] + bytes(50_000) + whole[middle + 50_000 :])
+    else:
+        torch.save([1], file)
+    with pytest.raises(ValueError, match=message) as caught:
+        load_model(file)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,100 @@
+"""Two real processes: their validation gives the figures of one, whoever has how many windows."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.training import two_processes
+
+TIMEOUT_S = 180  # a process that waits for another one waits for ever
+
+
+@pytest.fixture(scope="module")
+def data(tiny_dance: list[str]) -> list[str]:
+    return [*tiny_dance, "dataset.source.val_sequences=3"]
+
+
+def finish(processes: list[subprocess.Popen[str]]) -> None:
+    """Wait until all have ended well; none outlives the test."""
+    try:
+        printed = [process.communicate(timeout=TIMEOUT_S)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    for process, text in zip(processes, printed, strict=True):
+        assert process.returncode == 0, text[-3000:]
+
+
+@pytest.fixture(scope="module")
+def ranks(
+    data: list[str], repo_root: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, list[dict[str, Any]]]:
+    """Folder with the weights, and what each of two processes found in every scenario."""
+    folder = tmp_path_factory.mktemp("ranks")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    command = [sys.executable, "-m", "tests.training.two_processes", str(folder)]
+    finish(
+        [
+            subprocess.Popen(
+                [*command, str(rank), *data],
+                cwd=repo_root,
+                env={**environment, "LOCAL_RANK": str(rank)},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            for rank in (0, 1)
+        ]
+    )
+    return folder, [json.loads((folder / f"rank{rank}.json").read_text()) for rank in (0, 1)]
+
+
+@pytest.mark.parametrize("scenario", two_processes.SCENARIOS)
+def test_two_processes_find_what_one_finds(
+    scenario: str, ranks: tuple[Path, list[dict[str, Any]]], data: list[str]
+) -> None:
+    folder, results = ranks
+    first, second = (result[scenario] for result in results)
+    one = two_processes.run(scenario, data, folder / f"{scenario}.pt", rank=0, processes=1)
+    names = {"val/hota", "val/assa", "val/mota", "val/ap50", "val/ap75_dense", "val/loss", "val/l1"}
+    assert names <= one["figures"].keys() == first["figures"].keys()
+    assert 0.05 < one["figures"]["val/hota"] < 0.95 and 0.05 < one["figures"]["val/ap50_nms"] < 0.95
+    for name, value in one["figures"].items():
+        assert first["figures"][name] == second["figures"][name], name
+        assert first["figures"][name] == pytest.approx(value, abs=1e-9), name
+    assert first["logged"] == second["logged"] == pytest.approx(one["logged"], rel=1e-6)
+    # Every window once, whole sequences in one process.
+    seen = [[tuple(window) for window in rank["windows"]] for rank in (first, second)]
+    assert sorted(seen[0] + seen[1]) == sorted(one["windows"])
+    assert not {name for name, _ in seen[0]} & {name for name, _ in seen[1]}
+    expected = {"three": [6, 3], "one": [3, 0], "positions": [1, 3]}
+    assert [len(windows) for windows in seen] == expected[scenario]
+
+
+def test_a_run_of_two_processes_is_one_run(ranks: tuple[Path, list[dict[str, Any]]]) -> None:
+    folder, results = ranks
+    run = folder / "run"
+    names = [path.name for path in run.iterdir()]
+    assert {"config.yaml", "metrics.csv", "summary.json", "checkpoints"} <= set(names)
+    assert len([name for name in names if name.startswith("events.out")]) == 1
+    assert {path.name for path in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    content = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["status"] == "finished" and summary["step"] == content["global_step"] == 2
+    with (run / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["step"] for row in rows if row["val/loss"]] == ["1"], "validated once, written once"
+    assert results[0]["run"] == results[1]["run"] == summary["metrics"]["val/hota"]["best"]
