@@ -10,7 +10,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
 	done)
 # Further Hydra overrides: make train ARGS="dataset=dancetrack optimizer.lr=1e-4"
 ARGS ?=
-# A run folder or a checkpoint for `make evaluate` and `make submit`; CHECKPOINT= says the same
+# A run folder or a checkpoint for `make evaluate`, `compare` and `submit`; CHECKPOINT= says the same
 CKPT ?=
 CHECKPOINT ?= $(CKPT)
 
@@ -46,6 +46,19 @@ sweep: $(STAMP)  ## Train a small grid: denoising on and off, two epochs each
 evaluate: $(STAMP)  ## Score a checkpoint on unseen sequences: make evaluate CKPT=outputs/runs/…
 	@test -n "$(CHECKPOINT)" || { echo "say which: make evaluate CKPT=outputs/runs/NAME/TIME" >&2; exit 2; }
 	$(BIN)/python -m scene_track.evaluate checkpoint='$(CHECKPOINT)' $(ARGS)
+
+.PHONY: compare
+compare: $(STAMP)  ## Train for three epochs and compare with ByteTrack, or compare a run: make compare CKPT=…
+	@run='$(CHECKPOINT)'; \
+	if test -z "$$run"; then \
+		run="outputs/runs/compare/$$(date +%Y-%m-%d_%H-%M-%S)"; \
+		mkdir -p outputs/runs/compare; \
+		mkdir "$$run"; \
+		$(BIN)/python -m scene_track.train trainer.max_epochs=3 hydra.run.dir="$$run" $(ARGS); \
+		$(BIN)/python -m scene_track.compare checkpoint="$$run"; \
+	else \
+		$(BIN)/python -m scene_track.compare checkpoint="$$run" $(ARGS); \
+	fi
 
 .PHONY: submit
 submit: $(STAMP)  ## Pack a checkpoint's tracks of the test split for the DanceTrack server: make submit CKPT=…
@@ -90,4 +103,9 @@ $(STAMP): pyproject.toml constraints.txt
 		echo "$(PYTHON) is not a Python of 3.11 or newer; name one: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2; exit 2; }
 	test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+# opencv-python (which trackers asks for) loads libGL; on a machine without it, the build that has no
+# windows takes its place: the same module, and pip still counts both as installed.
+	@$(BIN)/python -c 'import cv2' 2>/dev/null || \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --force-reinstall \
+			-c constraints.txt opencv-python-headless
 	@touch $@

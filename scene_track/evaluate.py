@@ -29,6 +29,7 @@ from pydantic import DirectoryPath, Field, FilePath
 from scene_track.config.cli import run_main
 
 if TYPE_CHECKING:
+    import torch
     from numpy.typing import NDArray
     from omegaconf import DictConfig
 
@@ -179,6 +180,22 @@ def load_run(cfg: DictConfig) -> TrainedRun:
     return TrainedRun(path, model, chosen("dataset"), chosen("tracker"))
 
 
+def to_device(model: SceneModel) -> tuple[torch.device, bool]:
+    """Move a model to the fastest device here.
+
+    Returns:
+        The device, and whether to run in bfloat16 on it.
+    """
+    import torch
+
+    from scene_track.training.precision import resolve_precision
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    half = resolve_precision("auto", "gpu" if device.type == "cuda" else "cpu") != "32-true"
+    model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return device, half
+
+
 def track_split(
     run: TrainedRun, split: str, folder: Path
 ) -> Iterator[tuple[Footage, SequenceTracks]]:
@@ -192,16 +209,11 @@ def track_split(
     Yields:
         Each sequence with its tracks.
     """
-    import torch
-
     from scene_track.data.mot_files import write_results
     from scene_track.tracking.inference import associate, detect_videos
-    from scene_track.training.precision import resolve_precision
 
     sequences = {sequence.name: sequence for sequence in run.data.sequences(split)}
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    half = resolve_precision("auto", "gpu" if device.type == "cuda" else "cpu") != "32-true"
-    run.model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    device, half = to_device(run.model)
     folder.mkdir(parents=True, exist_ok=True)
     windows = run.data.stream_dataloader(split)
     detections = detect_videos(run.model, windows, device=device, half=half)

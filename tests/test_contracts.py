@@ -10,6 +10,7 @@ from hydra.utils import instantiate
 
 from scene_track.config.check import check
 from scene_track.config.paths import config_dir
+from scene_track.tracking.tracker import Detections, TrackedFrame, Video
 from scene_track.train import build_module
 from tests.compose import TINY, compose_run, make_batch, without_objects
 
@@ -119,6 +120,47 @@ def test_every_dataset_composes_with_its_own_defaults(name: str, tmp_path: Path)
 def split_of(dataset: str) -> list[str]:
     """The splits that a dataset of one's own must be told."""
     return ["dataset.train=[a]", "dataset.val=[b]"] if dataset == "mot" else []
+
+
+@pytest.mark.parametrize("name", options("tracker"))
+def test_every_tracker_tracks_a_small_video(name: str) -> None:
+    torch.manual_seed(0)
+    cfg = compose_run([*TINY, f"tracker={name}"])
+    check(cfg)
+    model, evaluator = instantiate(cfg.model).eval(), instantiate(cfg.head.evaluator)
+    tracker = evaluator.tracker
+    video = Video(name="small", frame_rate=20.0, height=64, width=96)
+    for _ in range(2):  # the second time as if nothing had been before
+        tracker.start(video, model.identity)
+        frames: list[TrackedFrame] = []
+        numbers = (1, 2, 3, 4, 6, 7)  # frame 5 could not be read
+        for at, number in enumerate(numbers):
+            frames += tracker.update(two_people(number, cfg.model.identity.width))
+            assert len(frames) >= at + 1 - tracker.lookahead
+        frames += tracker.finish()
+        assert tuple(frame.frame for frame in frames) == numbers
+        for frame in frames:
+            assert len(set(frame.ids.tolist())) == len(frame.ids) == len(frame.boxes)
+            assert (frame.ids >= 1).all() and frame.ids.dtype == "int64"
+            assert frame.boxes.dtype == frame.scores.dtype == "float64"
+            assert frame.boxes.shape == (len(frame.ids), 4)
+        assert len(frames[-1].ids) == 2 and frames[-1].ids.max() <= len(numbers) * 2
+
+
+def two_people(number: int, width: int) -> Detections:
+    """Two people who drift to the right, and a doubtful box."""
+    x = 0.01 * number
+    boxes = torch.tensor([(0.3 + x, 0.5, 0.1, 0.4), (0.6 + x, 0.5, 0.1, 0.4), (0.1, 0.1, 0.1, 0.1)])
+    return Detections(
+        frame=number,
+        seconds=number / 20,
+        boxes=boxes,
+        scores=torch.tensor((0.95, 0.9, 0.05)),
+        labels=torch.zeros(3, dtype=torch.long),
+        tokens=torch.randn(3, width),
+        true_boxes=boxes[:2].clone(),
+        true_ids=torch.tensor((5, 9)),
+    )
 
 
 @pytest.mark.parametrize("name", options("experiment"))

@@ -100,6 +100,7 @@ def test_every_target_of_the_makefile_is_in_its_help(repo_root: Path) -> None:
         "data",
         "sweep",
         "evaluate",
+        "compare",
         "submit",
         "tensorboard",
         "lint",
@@ -145,6 +146,42 @@ def test_make_says_what_to_do_without_a_python(repo_root: Path, tmp_path: Path) 
         assert result.returncode != 0
         assert "make setup PYTHON=/path/to/python3.11" in result.stderr
         assert not (tmp_path / ".venv").exists()
+
+
+@pytest.fixture
+def recorder(repo_root: Path, tmp_path: Path) -> Path:
+    """A checkout that is set up, with a Python that only writes down what it is asked to do."""
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copy(repo_root / name, tmp_path)
+    python = tmp_path / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text('#!/bin/sh\necho "$@" >> calls\ntest ! -e fail\n')
+    python.chmod(0o755)
+    (tmp_path / ".venv" / ".installed").touch()
+    return tmp_path
+
+
+def test_make_compare_compares_the_run_that_it_trained(recorder: Path) -> None:
+    done = _make(recorder, "compare", "ARGS=seed=3")
+    assert done.returncode == 0, done.stderr
+    train, compare = (recorder / "calls").read_text().splitlines()
+    made = re.fullmatch(
+        r"-m scene_track.train trainer.max_epochs=3 hydra.run.dir=(\S+) seed=3", train
+    )
+    assert made and compare == f"-m scene_track.compare checkpoint={made[1]}"
+    assert list((recorder / made[1]).iterdir()) == []  # a folder of its own, nobody else's
+
+
+def test_make_compare_takes_a_checkpoint_and_trains_nothing(recorder: Path) -> None:
+    assert _make(recorder, "compare", "CHECKPOINT=a run/x", "ARGS=split=test").returncode == 0
+    (call,) = (recorder / "calls").read_text().splitlines()
+    assert call == "-m scene_track.compare checkpoint=a run/x split=test"
+
+
+def test_make_compare_stops_where_training_failed(recorder: Path) -> None:
+    (recorder / "fail").touch()
+    assert _make(recorder, "compare").returncode != 0
+    assert len((recorder / "calls").read_text().splitlines()) == 1
 
 
 def test_make_clean_keeps_runs_and_data(repo_root: Path, tmp_path: Path) -> None:

@@ -22,7 +22,6 @@ from pydantic import Field
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from scene_track.models.boxes import nms_keep
 from scene_track.models.identity import PointerIdentity, TrackMemory
 from scene_track.tracking.lookahead import HeldFrames
 from scene_track.tracking.tracker import Detections, TrackedFrame, Tracker, Video
@@ -103,13 +102,10 @@ class IdentityTracker(Tracker):
     @torch.no_grad()
     def update(self, detections: Detections) -> list[TrackedFrame]:
         """See ``Tracker.update``."""
-        head, tokens = self._head, detections.tokens
+        seen = detections.distinct(self.exist_conf, self.duplicate_iou)
+        head, tokens = self._head, seen.tokens
         assert head is not None and tokens is not None, "start() comes first"
-        boxes, scores, labels = detections.boxes, detections.scores, detections.labels
-        order = scores.argsort(descending=True)
-        order = order[scores[order] > self.exist_conf]
-        order = order[nms_keep(boxes[order].unsqueeze(0), self.duplicate_iou)[0]]
-        boxes, scores, labels, tokens = boxes[order], scores[order], labels[order], tokens[order]
+        boxes, scores, labels = seen.boxes, seen.scores, seen.labels
         assigned = self._assign(head, boxes, tokens, detections.seconds)
         sure = scores.double().cpu().numpy()  # the assignment below is host work by nature
         self._promote(assigned[(assigned >= 0) & (sure >= self.birth)])

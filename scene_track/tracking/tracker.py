@@ -8,12 +8,13 @@ What is held back is bounded by the lookahead, never by the length of the video.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from scene_track.models.boxes import nms_keep
 from scene_track.models.identity import PointerIdentity
 
 
@@ -60,6 +61,27 @@ class Detections:
     true_boxes: Tensor | None = None
     true_ids: Tensor | None = None
     compute_s: float = 0.0
+
+    def distinct(self, minimum: float, duplicate_iou: float) -> Detections:
+        """What is sure enough and no duplicate, surest first: the same gate for every tracker.
+
+        A dropped detection never decides about one that is surer, so gating twice with rising
+        minima is gating once with the last.
+
+        Args:
+            minimum: detections up to this existence are left out, 0-1.
+            duplicate_iou: of two that overlap by more, the less sure one is dropped, 0-1.
+        """
+        order = self.scores.argsort(descending=True, stable=True)
+        order = order[self.scores[order] > minimum]
+        order = order[nms_keep(self.boxes[order].unsqueeze(0), duplicate_iou)[0]]
+        return replace(
+            self,
+            boxes=self.boxes[order],
+            scores=self.scores[order],
+            labels=self.labels[order],
+            tokens=None if self.tokens is None else self.tokens[order],
+        )
 
 
 @dataclass

@@ -1,0 +1,114 @@
+"""The ceiling of association: the model's detections with the identities of the ground truth.
+
+What this tracker misses no association could have found: the rest of the way to 100 is the
+detector's. It looks at the answer, so it is for comparison only.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import numpy as np
+from pydantic import Field
+from scipy.optimize import linear_sum_assignment
+
+from scene_track.models.boxes import pairwise_iou
+from scene_track.models.identity import PointerIdentity
+from scene_track.tracking.tracker import Detections, TrackedFrame, Tracker, Video
+
+
+class OracleTracker(Tracker):
+    """Gives every detection the identity of the true box that it overlaps.
+
+    One to one, of all such pairings the one with the largest sum of overlaps. A detection on nobody
+    stays in as a one-frame track of its own if it is sure enough for a birth: whoever tracks
+    detections does not know which of them are false, so a ceiling without them would be that of
+    another detector. Below that it is left out, as a tracker leaves out what continues nothing.
+    """
+
+    def __init__(
+        self,
+        *,
+        exist_conf: Annotated[float, Field(ge=0, le=1)] = 0.3,
+        birth: Annotated[float, Field(ge=0, le=1)] = 0.85,
+        duplicate_iou: Annotated[float, Field(gt=0, le=1)] = 0.8,
+        iou: Annotated[float, Field(gt=0, le=1)] = 0.5,
+    ) -> None:
+        """Store the thresholds; the first three mean the same as ``IdentityTracker``'s.
+
+        Args:
+            exist_conf: detections below this existence are not looked at.
+            birth: existence from which a detection on nobody is kept.
+            duplicate_iou: of two detections that overlap by more, the less sure one is dropped.
+            iou: smallest overlap with a true box that gives its identity.
+        """
+        self.exist_conf, self.birth = exist_conf, birth
+        self.duplicate_iou, self.iou = duplicate_iou, iou
+        self._names: dict[int, int] = {}
+        self._next = 1
+        self._someone = False  # whether the video has had a true box
+
+    def start(self, video: Video, head: PointerIdentity | None) -> None:
+        """See ``Tracker.start``; needs no pointer head."""
+        self._video = video
+        self._names, self._next = {}, 1
+        self._someone = False
+
+    def update(self, detections: Detections) -> list[TrackedFrame]:
+        """See ``Tracker.update``.
+
+        Raises:
+            ValueError: the frame has no ground truth.
+        """
+        if detections.true_boxes is None or detections.true_ids is None:
+            raise ValueError(
+                f"tracker=oracle copies the identities of the ground truth, and frame"
+                f" {detections.frame} has none: choose a split with gt/gt.txt, or another tracker"
+            )
+        self._someone |= len(detections.true_ids) > 0
+        seen = detections.distinct(self.exist_conf, self.duplicate_iou)
+        overlap = pairwise_iou(seen.boxes.double(), detections.true_boxes.double()).cpu().numpy()
+        scores = seen.scores.double().cpu().numpy()
+        true_ids = detections.true_ids.cpu().numpy()
+        overlap = np.where(overlap >= self.iou, overlap, 0.0)
+        ids = np.zeros(len(scores), dtype=np.int64)
+        for row, column in zip(*linear_sum_assignment(overlap, maximize=True), strict=True):
+            if overlap[row, column] > 0:
+                ids[row] = self._name_of(int(true_ids[column]))
+        for row in np.flatnonzero((ids == 0) & (scores >= self.birth)):
+            ids[row] = self._new()
+        shown = ids > 0
+        return [
+            TrackedFrame(
+                frame=detections.frame,
+                ids=ids[shown],
+                boxes=seen.boxes.double().cpu().numpy()[shown],
+                scores=scores[shown],
+                labels=seen.labels.cpu().numpy()[shown],
+            )
+        ]
+
+    def finish(self) -> list[TrackedFrame]:
+        """See ``Tracker.finish``.
+
+        Raises:
+            ValueError: nobody was in the whole video: batches of a split without ground truth look
+                like that, and the answer would be that every detection is false.
+        """
+        if not self._someone:
+            raise ValueError(
+                f"tracker=oracle copies the identities of the ground truth, and"
+                f" {self._video.name} has not one true box: choose a split with gt/gt.txt, or"
+                " another tracker"
+            )
+        return []
+
+    def _name_of(self, true_id: int) -> int:
+        """Our number for a person of the ground truth, which may count from anywhere."""
+        if true_id not in self._names:
+            self._names[true_id] = self._new()
+        return self._names[true_id]
+
+    def _new(self) -> int:
+        self._next += 1
+        return self._next - 1

@@ -1,0 +1,106 @@
+"""The comparison from the command line, on the run of two epochs that all such tests share."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from scene_track.compare import compare
+from scene_track.evaluate import evaluate
+from tests.compose import command
+
+Compared = tuple[subprocess.CompletedProcess[str], Path, list[str]]
+QUICK = ["tuning_sequences=2", "tuning_combinations=3"]
+
+
+@pytest.fixture(scope="module")
+def compared(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Compared:
+    """What was said, the folder it was written to, and what was typed."""
+    folder = tmp_path_factory.mktemp("comparison")
+    arguments = [f"checkpoint={run_folder}", f"output={folder / 'out'}", *QUICK]
+    return command("compare", arguments, folder), folder / "out", arguments
+
+
+def test_one_table_with_every_row(compared: Compared) -> None:
+    done, folder, _ = compared
+    assert done.returncode == 0, done.stderr[-3000:]
+    result = json.loads((folder / "comparison.json").read_text())
+    assert list(result["rows"]) == [
+        "own tracker, causal",
+        "ByteTrack, stock",
+        "ByteTrack, tuned",
+        "oracle association",
+        "ByteTrack, tuned, on exact truth",
+        "ByteTrack, tuned, on noisy truth",
+    ]
+    report = (folder / "comparison.md").read_text()
+    assert report in done.stdout
+    for name, row in result["rows"].items():
+        assert f"| {name} " in report
+        assert {"HOTA", "DetA", "AssA", "LocA", "IDF1", "MOTA", "IDSW", "FP", "FN"} <= row.keys()
+        assert row["frames_per_second"] > 0
+    noisy = result["rows"]["ByteTrack, tuned, on noisy truth"]
+    assert "5% missed, 5% jitter, 0.2 false a frame" in noisy["boxes"]
+    assert result["rows"]["ByteTrack, tuned, on exact truth"]["HOTA"] > 0.3
+    assert result["epochs"] in (1, 2) and result["frames"] == 10
+    # Against ByteTrack on noisy truth, tuned and stock.
+    assert "60%" in report and report.count(" met\n") == len(result["ratios"]) == 3
+
+
+def test_parameters_were_chosen_on_training_sequences(compared: Compared) -> None:
+    result = json.loads((compared[1] / "comparison.json").read_text())
+    for found in result["tuning"].values():
+        assert found["tried"] == 3 and len(found["sequences"]) == 2
+        assert found["hota"] >= found["stock_hota"]
+
+
+def test_the_models_own_row_is_what_evaluation_says(
+    compared: Compared, run_folder: Path, tmp_path: Path, composed: Callable
+) -> None:
+    evaluate(composed("evaluate", f"checkpoint={run_folder}", f"output={tmp_path / 'e'}"))
+    scores = json.loads((tmp_path / "e" / "metrics.json").read_text())["combined"]
+    row = json.loads((compared[1] / "comparison.json").read_text())["rows"]["own tracker, causal"]
+    for name in ("HOTA", "IDF1", "MOTA", "FN"):
+        assert row[name] == pytest.approx(scores[name])
+
+
+def test_nothing_is_overwritten_unless_asked(compared: Compared, composed: Callable) -> None:
+    _, folder, arguments = compared
+    before = (folder / "comparison.json").read_bytes()
+    with pytest.raises(ValueError, match="holds comparison.json: type overwrite=true"):
+        compare(composed("compare", *arguments))
+    assert (folder / "comparison.json").read_bytes() == before
+
+
+def test_a_split_without_ground_truth_is_refused_in_one_sentence(
+    run_folder: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    done = command(
+        "compare", [f"checkpoint={run_folder}", "split=test", f"output={output}"], tmp_path
+    )
+    assert done.returncode == 2 and not output.exists()
+    assert "test split has no ground truth" in done.stderr and "split=val" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_the_training_split_is_not_compared_on_under_any_name(
+    run_folder: Path, tmp_path: Path, composed: Callable
+) -> None:
+    typed = [f"checkpoint={run_folder}", f"output={tmp_path / 'out'}", "dataset.val=train"]
+    with pytest.raises(ValueError, match="is also in the training split"):
+        compare(composed("compare", *typed))
+
+
+def test_a_lookahead_is_shown_beside_its_causal_self(
+    run_folder: Path, tmp_path: Path, composed: Callable
+) -> None:
+    typed = [f"checkpoint={run_folder}", f"output={tmp_path / 'out'}", "++tracker.lookahead=3"]
+    compare(composed("compare", *typed, "tuning_sequences=1", "tuning_combinations=1"))
+    result = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert list(result["rows"])[:2] == ["own tracker, causal", "own tracker, as configured"]
+    assert len(result["ratios"]) == 6

@@ -1,0 +1,103 @@
+"""Choosing ByteTrack's parameters: never worse than stock, never another choice, fast to repeat."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+import torch
+
+from scene_track.metrics.tracking import TrackingSequence, count_tracking, tracking_metrics
+from scene_track.tracking.bytetrack import ByteTrack
+from scene_track.tracking.inference import associate
+from scene_track.tracking.noisy_truth import Noise, truth_as_detections
+from scene_track.tracking.tuning import GRID, candidates, light, tune_bytetrack
+from tests.tracking.stories import seen, walk
+
+SEQUENCES = {name: walk(name, people=6, seed=seed) for seed, name in enumerate(("a", "b"))}
+FRAMES = list(truth_as_detections(SEQUENCES.values(), Noise(), seed=0))
+
+
+def hota(tracker: ByteTrack) -> float:
+    counts = [
+        count_tracking(TrackingSequence(SEQUENCES[t.video.name].table, t.table, 40))
+        for t in associate(FRAMES, tracker, None)
+    ]
+    return float(tracking_metrics(counts[0] + counts[1])["HOTA"])
+
+
+def test_the_choice_is_never_worse_than_stock_where_it_was_made() -> None:
+    for seed in (0, 1):
+        found = tune_bytetrack(FRAMES, SEQUENCES, combinations=8, seed=seed)
+        assert found.stock_hota == pytest.approx(hota(ByteTrack()))
+        assert found.hota == pytest.approx(hota(ByteTrack(**found.parameters)))
+        assert found.best_hota >= found.hota >= found.stock_hota
+        assert found.tried == 8 and found.sequences == ("a", "b")
+
+
+def test_a_gain_that_may_be_chance_does_not_displace_the_stock_settings() -> None:
+    found = tune_bytetrack(FRAMES, SEQUENCES, combinations=20)
+    gain = found.best_hota - found.stock_hota
+    assert found.gain_error > 0
+    assert (found.hota > found.stock_hota) == (gain > found.gain_error)
+    single = tune_bytetrack(
+        [(v, d) for v, d in FRAMES if v.name == "a"], SEQUENCES, combinations=20
+    )
+    assert single.gain_error == 0 and single.hota == single.best_hota
+
+
+def test_two_rounds_keep_the_stock_settings_in_the_race() -> None:
+    many = {f"s{seed}": walk(f"s{seed}", people=5, frames=20, seed=seed) for seed in range(6)}
+    frames = list(truth_as_detections(many.values(), Noise(), seed=0))
+    found = tune_bytetrack(frames, many, combinations=9)
+    assert len(found.sequences) == 6 and found.tried == 9
+    counts = [
+        count_tracking(TrackingSequence(many[t.video.name].table, t.table, 20))
+        for t in associate(frames, ByteTrack(**found.parameters), None)
+    ]
+    total = sum(counts[1:], start=counts[0])
+    assert found.hota == pytest.approx(tracking_metrics(total)["HOTA"])
+    assert found.best_hota >= found.hota >= found.stock_hota > 0
+
+
+def test_one_combination_is_the_stock_one() -> None:
+    found = tune_bytetrack(FRAMES, SEQUENCES, combinations=1)
+    assert found.hota == found.stock_hota
+    stock = {k: p.default for k, p in inspect.signature(ByteTrack).parameters.items()}
+    assert found.parameters.items() <= stock.items()
+
+
+def test_candidates_are_different_repeatable_and_what_bytetrack_takes() -> None:
+    first = candidates(60, seed=0)
+    stock = {k: p.default for k, p in inspect.signature(ByteTrack).parameters.items()}
+    assert first[0].items() <= stock.items() and first[0].keys() == GRID.keys()
+    assert len(first) == 60 and first == candidates(60, seed=0)
+    assert first != candidates(60, seed=1)
+    assert len({tuple(point.items()) for point in first}) == 60
+    for point in first[1:]:
+        assert point.keys() == GRID.keys()
+        assert point["keep"] <= point["high_conf_det_threshold"]
+        ByteTrack(**point)
+    with pytest.raises(ValueError, match="expected at least 1"):
+        candidates(0, seed=0)
+
+
+def test_frames_without_tokens_and_doubtful_boxes_tune_to_the_same() -> None:
+    heavy = [(v, d) for v, d in FRAMES]
+    for _, detections in heavy:
+        detections.tokens = torch.zeros(len(detections.boxes), 4)
+    lightened = [(v, light(d, 0.8)) for v, d in heavy]
+    assert all(d.tokens is None for _, d in lightened)
+    assert tune_bytetrack(heavy, SEQUENCES, combinations=3) == tune_bytetrack(
+        lightened, SEQUENCES, combinations=3
+    )
+
+
+def test_nothing_below_the_lowest_keep_is_stored() -> None:
+    kept = light(seen([0.2, 0.5, 0.8], 1, [0.05, 0.15, 0.9]), 0.8)
+    assert kept.scores.tolist() == pytest.approx([0.9, 0.15])
+
+
+def test_no_frames_is_a_mistake() -> None:
+    with pytest.raises(ValueError, match="no frames"):
+        tune_bytetrack([], {})
