@@ -42,9 +42,13 @@ data: $(STAMP)  ## Write the synthetic data set
 sweep: $(STAMP)  ## Train a small grid: denoising on and off, two epochs each
 	$(BIN)/python -m scene_track.train --multirun denoiser.lambda_dn=0,1 trainer.max_epochs=2 $(ARGS)
 
+# Said before anything is installed.
+.PHONY: .checkpoint
+.checkpoint:
+	@test -n "$(CHECKPOINT)" || { echo "say which: make $(MAKECMDGOALS) CKPT=outputs/runs/NAME/TIME" >&2; exit 2; }
+
 .PHONY: evaluate
-evaluate: $(STAMP)  ## Score a checkpoint on unseen sequences: make evaluate CKPT=outputs/runs/…
-	@test -n "$(CHECKPOINT)" || { echo "say which: make evaluate CKPT=outputs/runs/NAME/TIME" >&2; exit 2; }
+evaluate: .checkpoint $(STAMP)  ## Score a checkpoint on unseen sequences: make evaluate CKPT=outputs/runs/…
 	$(BIN)/python -m scene_track.evaluate checkpoint='$(CHECKPOINT)' $(ARGS)
 
 .PHONY: compare
@@ -61,8 +65,7 @@ compare: $(STAMP)  ## Train for three epochs and compare with ByteTrack, or comp
 	fi
 
 .PHONY: submit
-submit: $(STAMP)  ## Pack a checkpoint's tracks of the test split for the DanceTrack server: make submit CKPT=…
-	@test -n "$(CHECKPOINT)" || { echo "say which: make submit CKPT=outputs/runs/NAME/TIME" >&2; exit 2; }
+submit: .checkpoint $(STAMP)  ## Pack a checkpoint's tracks of the test split for the DanceTrack server: make submit CKPT=…
 	$(BIN)/python -m scene_track.submit checkpoint='$(CHECKPOINT)' $(ARGS)
 
 .PHONY: tensorboard

@@ -70,13 +70,14 @@ class TrackEncoderLayer(nn.Module):
     def forward(self, x: Tensor, geometry: Tensor, allowed: Tensor) -> Tensor:
         """``x [S, T, D]``, ``geometry [S, T, T, 9]``, ``allowed [S, T, T]`` (True = may see)."""
         s, t, dim = x.shape
-        q, k, v = self.qkv(self.norm(x)).view(s, t, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        part = dim // self.heads  # written out: without a track there is no -1 to infer
+        q, k, v = self.qkv(self.norm(x)).view(s, t, 3, self.heads, part).permute(2, 0, 3, 1, 4)
         relation = self.geometry(geometry)
-        logits = (q @ k.transpose(-1, -2)).float() * (dim // self.heads) ** -0.5
+        logits = (q @ k.transpose(-1, -2)).float() * part**-0.5
         logits = logits + self.bias(relation).permute(0, 3, 1, 2)
         logits = logits.masked_fill(~allowed.unsqueeze(1), -1e4)
         weights = logits.softmax(-1).to(v.dtype)
-        value = self.geometry_value(relation).view(s, t, t, self.heads, -1).permute(0, 3, 1, 2, 4)
+        value = self.geometry_value(relation).view(s, t, t, self.heads, part).permute(0, 3, 1, 2, 4)
         attended = weights @ v + (weights.unsqueeze(-2) @ value.to(v.dtype)).squeeze(-2)
         x = x + self.project(attended.transpose(1, 2).reshape(s, t, dim))
         return x + self.feed(x)

@@ -163,7 +163,8 @@ class SceneModel(nn.Module):
             layers.append(self.head(hidden[:, :, slots:], boxes[:, :, slots:], index))
             if slots:
                 noised.append(self.head(hidden[:, :, :slots], boxes[:, :, :slots], index))
-        tokens = decoded.hidden[-1][:, slots:].unflatten(0, (b, t))
+        hidden = decoded.hidden[-1].unflatten(0, (b, t))
+        tokens = hidden[:, :, slots:]
         last = layers[-1]
         predictions = ScenePredictions(
             bbox_center=last.boxes[..., :2],
@@ -175,6 +176,7 @@ class SceneModel(nn.Module):
             dense=DensePredictions(heat.unflatten(0, (b, t)), dense.unflatten(0, (b, t))),
             denoising=noised,
             denoising_queries=denoising,
+            denoising_tokens=hidden[:, :, :slots] if slots else None,
             extras=self.head.extras(tokens),
         )
         return predictions, SceneState(temporal=temporal, queries=queries)

@@ -109,11 +109,63 @@ class IdentityLoss(nn.Module):
             object sizes) and, where the batch has longer stretches, ``path`` (both of these on
             them, weighted), and the share of the clip's detections that point right.
         """
-        b, t, m = matches.shape
-        device = matches.device
         tokens = head.tokens(predictions.tokens).float()
         boxes = predictions.boxes.detach().float()
         seconds = batch.frame_indices.float() / batch.frame_rate.unsqueeze(1)
+        tracks = self._tracks(tokens, boxes, matches, batch)
+        extra = self._unmatched(predictions, tokens, boxes, matches)
+        terms, accuracy = self._point(head, tracks, extra, seconds)
+        if batch.path_boxes is not None and self.path_weight and head.training:
+            # Sums are divided by the clip's number of objects: weigh the stretches by theirs.
+            share = tracks[2].sum() / (batch.path_ids >= 0).sum().clamp(min=1)  # type: ignore[operator]
+            path, _ = self._point(head, *self._path(head, batch))
+            terms["path"] = self.path_weight * share * (path["identity"] + path["motion"])
+        return terms, accuracy
+
+    def denoised(
+        self, head: PointerIdentity, predictions: ScenePredictions, batch: SceneBatch
+    ) -> Tensor:
+        """The same loss on the denoising answers: tracks of noised ground truth, free of matching.
+
+        Each object has a noised copy in every frame, whose decoder state and refined box become its
+        detection (one group of copies; the others differ in noise alone).
+
+        Args:
+            head: the pointer head.
+            predictions: with denoising answers.
+            batch: the ground truth that was noised.
+
+        Returns:
+            Sum of cross-entropy and motion loss over the copies.
+        """
+        queries, noised = predictions.denoising_queries, predictions.denoising_tokens
+        assert queries is not None and noised is not None
+        b, t, m = batch.track_ids.shape
+        slots = queries.valid.shape[1]
+        copies = queries.valid & queries.positive
+        # The first positive copy of each object; one place more takes what is none.
+        where = torch.where(copies, queries.target_index, m)
+        number = torch.arange(slots, device=where.device).expand_as(where)
+        first = where.new_full((b * t, m + 1), slots).scatter_reduce(1, where, number, "amin")
+        first = first[:, :m].unflatten(0, (b, t))
+        copy = torch.where(first < slots, first, -1)
+        tracks = self._tracks(
+            head.tokens(noised).float(),
+            predictions.denoising[-1].boxes.detach().float(),
+            copy,
+            batch,
+        )
+        grid, grid_boxes, present = tracks
+        nobody = (grid[:, :, :0], grid_boxes[:, :, :0], present[:, :, :0])
+        seconds = batch.frame_indices.float() / batch.frame_rate.unsqueeze(1)
+        terms, _ = self._point(head, tracks, nobody, seconds)
+        return terms["identity"] + terms["motion"]
+
+    def _tracks(
+        self, tokens: Tensor, boxes: Tensor, matches: Tensor, batch: SceneBatch
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Tokens ``[B, T, S, width]``, boxes ``[B, T, S, 4]``, presence by identity."""
+        b, t, m = matches.shape
         matched = (matches >= 0) & batch.valid & ~batch.padding_mask.unsqueeze(-1)
         ids = torch.where(matched, batch.track_ids, -1)
         slots = identity_slots(ids.flatten(1)).view(b, t, m)
@@ -132,17 +184,8 @@ class IdentityLoss(nn.Module):
         grid = grid.scatter(2, where.expand(-1, -1, -1, width), picked)[:, :, :count]
         grid_boxes = boxes.new_zeros(b, t, count + 1, 4)
         grid_boxes = grid_boxes.scatter(2, where.expand(-1, -1, -1, 4), picked_boxes)[:, :, :count]
-        present = torch.zeros(b, t, count + 1, dtype=torch.bool, device=device)
-        present = present.scatter(2, where.squeeze(-1), True)[:, :, :count]
-
-        extra = self._unmatched(predictions, tokens, boxes, matches)
-        terms, accuracy = self._point(head, (grid, grid_boxes, present), extra, seconds)
-        if batch.path_boxes is not None and self.path_weight and head.training:
-            # Sums are divided by the clip's number of objects: weigh the stretches by theirs.
-            share = matched.sum() / (batch.path_ids >= 0).sum().clamp(min=1)  # type: ignore[operator]
-            path, _ = self._point(head, *self._path(head, batch))
-            terms["path"] = self.path_weight * share * (path["identity"] + path["motion"])
-        return terms, accuracy
+        present = torch.zeros(b, t, count + 1, dtype=torch.bool, device=matches.device)
+        return grid, grid_boxes, present.scatter(2, where.squeeze(-1), True)[:, :, :count]
 
     def _point(
         self,
