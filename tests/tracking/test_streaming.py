@@ -135,13 +135,17 @@ def test_filling_more_than_is_held_back_is_refused() -> None:
         tracker_of(fill=4, lookahead=2)
 
 
-@pytest.mark.parametrize("frames", [10_000])
-def test_memory_does_not_grow_with_the_video(frames: int) -> None:
-    tracker = tracker_of(max_misses=2)
-    most = 0
-    for t in range(frames):
-        # Somebody new every few frames, at another place.
-        frame(tracker, [0.05 + 0.9 * ((t // 5 * 7) % 11) / 11], t=t)
-        most = max(most, tracker.num_tracks)
+def test_memory_does_not_grow_with_the_video() -> None:
+    lookahead = 10
+    tracker = tracker_of(max_misses=2, candidate=0.4, lookahead=lookahead, fill=lookahead)
+    most, held, out = 0, 0, 0
+    for t in range(10_000):
+        # Somebody new every few frames, at another place, and every third one in doubt.
+        sure = 0.5 if t // 5 % 3 == 0 else 0.9
+        place = 0.05 + 0.9 * ((t // 5 * 7) % 11) / 11
+        out += len(tracker.update(detections([place], [sure], t)))
+        most, held = max(most, tracker.num_tracks), max(held, len(tracker._held))
         assert tracker._tokens is not None and tracker._tokens.shape[1] == 4
-    assert most <= 3
+    assert most <= 3 and held == lookahead and out == 10_000 - lookahead
+    assert len(tracker._held._hidden) <= 3
+    assert out + len(tracker.finish()) == 10_000
