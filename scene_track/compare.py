@@ -79,8 +79,9 @@ def compare(cfg: DictConfig) -> float:
     run = load_run(cfg)
     run.data.prepare_data()
     scored = run.data.sequences(cfg.split)
-    training = run.data.sequences("train")[: cfg.tuning_sequences]
+    training = run.data.sequences("train")
     _refuse_what_cannot_be_compared(cfg.split, scored, training)
+    training = training[: cfg.tuning_sequences]
     trackers = _own_trackers(run.tracker)
     oracle, duplicate_iou = _same_gates(run.tracker)
     device, half = to_device(run.model)
@@ -163,9 +164,9 @@ def _refuse_what_cannot_be_compared(
     for sequence in scored:
         if seen & {(sequence.folder.resolve(), frame) for frame in sequence.frames.tolist()}:
             raise ValueError(
-                f"{sequence.name} of the {split} split is also in the training split, on which"
-                " ByteTrack's parameters are chosen: name other sequences by"
-                f" dataset.train=... or dataset.{split}=..."
+                f"{sequence.name} of the {split} split is also in the training split, on"
+                " which the model was trained and ByteTrack's parameters are chosen: name other"
+                f" sequences by dataset.train=... or dataset.{split}=..."
             )
 
 
@@ -182,8 +183,15 @@ def _check_output(folder: Path, overwrite: bool) -> None:
 
 def _own_trackers(tracker: Tracker) -> dict[str, Tracker]:
     """The configured tracker without lookahead and, if it has one, as it is."""
+    from scene_track.tracking.bytetrack import ByteTrack
     from scene_track.tracking.comparison import CAUSAL, CONFIGURED
+    from scene_track.tracking.oracle import OracleTracker
 
+    if isinstance(tracker, ByteTrack | OracleTracker):
+        raise ValueError(
+            f"the run's own tracker would be {type(tracker).__name__}, which is in the table"
+            " anyway: type tracker=identity, or another tracker of your own"
+        )
     if not tracker.lookahead:
         return {CAUSAL: tracker}
     causal = copy.copy(tracker)  # what it remembers of a video is made anew by `start`
@@ -193,7 +201,6 @@ def _own_trackers(tracker: Tracker) -> dict[str, Tracker]:
 
 def _same_gates(tracker: Tracker) -> tuple[Tracker, float]:
     """The oracle and the duplicate threshold that let the same detections in as ``tracker``."""
-    from scene_track.tracking.bytetrack import ByteTrack
     from scene_track.tracking.oracle import OracleTracker
     from scene_track.tracking.streaming import IdentityTracker
 
@@ -205,7 +212,7 @@ def _same_gates(tracker: Tracker) -> tuple[Tracker, float]:
         }
         return OracleTracker(**gates), tracker.duplicate_iou
     oracle = OracleTracker()
-    return oracle, tracker.duplicate_iou if isinstance(tracker, ByteTrack) else oracle.duplicate_iou
+    return oracle, oracle.duplicate_iou
 
 
 def _first_videos(

@@ -165,12 +165,13 @@ def load_run(cfg: DictConfig) -> TrainedRun:
     from hydra.core.hydra_config import HydraConfig
     from hydra.utils import instantiate
 
-    from scene_track.config.trained import checked_group, with_typed
+    from scene_track.config.trained import checked_group, refuse_without_effect, with_typed
     from scene_track.training.checkpointing import resolve_checkpoint
 
+    typed = HydraConfig.get().overrides.task
+    refuse_without_effect(typed)
     path = resolve_checkpoint(cfg.checkpoint, prefer="best")
     model, trained = load_model(path, cfg.trusted_targets)
-    typed = HydraConfig.get().overrides.task
 
     def chosen(group: str) -> Any:
         merged = with_typed(trained, cfg, typed, group)
@@ -208,11 +209,21 @@ def track_split(
 
     Yields:
         Each sequence with its tracks.
+
+    Raises:
+        ValueError: the tracker looks at the ground truth and there is none.
     """
     from scene_track.data.mot_files import write_results
     from scene_track.tracking.inference import associate, detect_videos
 
     sequences = {sequence.name: sequence for sequence in run.data.sequences(split)}
+    bare = [name for name, sequence in sequences.items() if not sequence.labelled]
+    if bare and run.tracker.needs_truth:
+        raise ValueError(
+            f"{type(run.tracker).__name__} copies the identities of the ground truth, and"
+            f" {len(bare)} of {len(sequences)} sequences of the {split} split have none, the first:"
+            f" {bare[0]}; type split=val, or another tracker"
+        )
     device, half = to_device(run.model)
     folder.mkdir(parents=True, exist_ok=True)
     windows = run.data.stream_dataloader(split)
@@ -311,7 +322,12 @@ def write_track_clip(path: Path, footage: Footage, tracks: SequenceTracks, *, wi
     # A GIF of fast footage shows every second frame, or every third, at the speed of life.
     every = math.ceil(info.frame_rate / GIF_MAX_FPS) if path.suffix == ".gif" else 1
     drawn = draw_tracks(
-        pictures(), tracks.table, (info.height, info.width), name=footage.name, every=every
+        pictures(),
+        tracks.table,
+        (info.height, info.width),
+        name=footage.name,
+        max_width=width,
+        every=every,
     )
     write_clip(path, drawn, info.frame_rate / every)
 

@@ -188,3 +188,23 @@ def test_a_file_that_is_no_checkpoint_is_named(
     with pytest.raises(ValueError, match=message) as caught:
         load_model(file)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "word", ["experiment=mot_adl", "recipe=mot", "ablation=none", "debug=minimal"]
+)
+def test_what_would_be_ignored_beside_a_checkpoint_is_refused(
+    run_folder: Path, tmp_path: Path, composed: Callable, word: str
+) -> None:
+    more = ["dataset.root=."] if "mot" in word else []
+    cfg = composed("evaluate", f"checkpoint={run_folder}", f"output={tmp_path}/o", word, *more)
+    with pytest.raises(ValueError, match=f"{word}: beside checkpoint= only dataset="):
+        evaluate(cfg)
+
+
+def test_the_oracle_is_refused_where_there_is_no_ground_truth(
+    run_folder: Path, tmp_path: Path, composed: Callable
+) -> None:
+    typed = ("evaluate", f"checkpoint={run_folder}", f"output={tmp_path}/o", "tracker=oracle")
+    with pytest.raises(ValueError, match="1 of 1 sequences of the test split have none.*split=val"):
+        evaluate(composed(*typed, "split=test"))

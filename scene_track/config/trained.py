@@ -46,6 +46,28 @@ def checked_group(cfg: DictConfig, group: str, *, source: str, trusted: Sequence
     return cfg[group]
 
 
+# Groups that set values of others: what they would set is the checkpoint's.
+_WITHOUT_EFFECT = ("experiment", "recipe", "ablation", "debug", "sweep")
+
+
+def refuse_without_effect(overrides: Sequence[str]) -> None:
+    """Refuse words of the command line that would be ignored beside a checkpoint.
+
+    Args:
+        overrides: the words, such as ``dataset.root=FOLDER``.
+
+    Raises:
+        ValueError: there is such a word.
+    """
+    for word in overrides:
+        key = word.lstrip("+~").partition("=")[0]
+        if key in _WITHOUT_EFFECT or (word.startswith("~") and "." in key):
+            raise ValueError(
+                f"{word}: beside checkpoint= only dataset=, tracker= and their keys are looked at,"
+                " the rest is the checkpoint's; type dataset=OPTION or dataset.KEY=VALUE"
+            )
+
+
 def with_typed(
     trained: DictConfig, typed: DictConfig, overrides: Sequence[str], group: str
 ) -> DictConfig:

@@ -70,6 +70,7 @@ class SceneBatch:
         frame_rate: ``[B]`` float32 frames per second of the sequence.
         original_size: ``[B, 2]`` int64 (height, width) in pixels of the sequence's files.
         sequence_length: ``[B]`` int64 number of frames of the (possibly cut) sequence.
+        num_frames: frames of the longest clip, known without waiting for a device; None = T.
         xyz: ``[B, T, M, 3]`` float32 positions in metres in the camera frame; NaN where unknown.
         path_boxes: ``[B, L, P, 4]`` float32 cxcywh boxes of a longer stretch of each sequence,
             without
@@ -89,6 +90,7 @@ class SceneBatch:
     frame_rate: Tensor
     original_size: Tensor
     sequence_length: Tensor
+    num_frames: int | None = None
     xyz: Tensor | None = None
     path_boxes: Tensor | None = None
     path_ids: Tensor | None = None
@@ -125,6 +127,7 @@ class SceneBatch:
                      "frame_indices", "xyz")  # fmt: skip
         return replace(
             self,
+            num_frames=None,
             **{
                 name: value[:, start:stop]
                 for name in per_frame

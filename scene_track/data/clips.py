@@ -395,6 +395,7 @@ def collate(samples: Seq[Sample], length: int) -> SceneBatch:
             [(s.sequence.info.height, s.sequence.info.width) for s in samples]
         ),
         sequence_length=torch.tensor([len(s.sequence) for s in samples]),
+        num_frames=max(1, *(len(s.boxes) for s in samples)),
         xyz=xyz,
         path_boxes=path_boxes,
         path_ids=path_ids,

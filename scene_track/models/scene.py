@@ -38,16 +38,20 @@ class SceneState:
     Attributes:
         temporal: past keys and values of the temporal encoder.
         queries: the last frame's decoder states.
+        clock_start: ``[B, 1]`` s, where the clock of each training clip was started at random; None
+            in evaluation.
     """
 
     temporal: TemporalState | None
     queries: QueryState | None
+    clock_start: Tensor | None = None
 
     def detach(self) -> SceneState:
         """The same state without its graph."""
         return SceneState(
             temporal=None if self.temporal is None else self.temporal.detach(),
             queries=None if self.queries is None else self.queries.detach(),
+            clock_start=self.clock_start,
         )
 
 
@@ -134,7 +138,15 @@ class SceneModel(nn.Module):
         b, t = frames.shape[:2]
         features = self.backbone(frames.flatten(0, 1))
         projected = self.projection(features.patches)
-        z, temporal = self._context(features.cls.unflatten(0, (b, t)), seconds, padding_mask, state)
+        clock_start = None if state is None else state.clock_start
+        if self.training and clock_start is None:
+            # A random start of the clock: a clip must not be recognised by its time of day. Kept in
+            # the state, for a clip that comes in several stretches has one clock.
+            clock_start = torch.rand(b, 1, device=seconds.device) * self.time_horizon
+        clock = seconds if clock_start is None else seconds + clock_start
+        z, temporal = self._context(
+            features.cls.unflatten(0, (b, t)), seconds, clock, padding_mask, state
+        )
         heat, dense = self.proposals(projected)
         chosen = self.proposals.select(heat, dense, self.decoder.num_queries)
         if self.fine is not None:
@@ -179,10 +191,15 @@ class SceneModel(nn.Module):
             denoising_tokens=hidden[:, :, :slots] if slots else None,
             extras=self.head.extras(tokens),
         )
-        return predictions, SceneState(temporal=temporal, queries=queries)
+        return predictions, SceneState(temporal, queries, clock_start)
 
     def _context(
-        self, cls: Tensor, seconds: Tensor, padding_mask: Tensor, state: SceneState | None
+        self,
+        cls: Tensor,
+        seconds: Tensor,
+        clock: Tensor,
+        padding_mask: Tensor,
+        state: SceneState | None,
     ) -> tuple[Tensor, TemporalState | None]:
         """``[B, T, D]`` context of each frame, and what the temporal encoder hands on."""
         z = torch.zeros(*cls.shape[:2], self.dim, device=cls.device)
@@ -192,10 +209,5 @@ class SceneModel(nn.Module):
                 cls, seconds * self.fps, padding_mask, None if state is None else state.temporal
             )
         if self.time is not None:
-            clock = seconds
-            if self.training:
-                # A random start of the clock: a clip must not be recognised by its time of day.
-                offset = torch.rand(seconds.shape[0], 1, device=seconds.device)
-                clock = seconds + offset * self.time_horizon
             z = z + self.time(clock)
         return z, temporal

@@ -124,8 +124,8 @@ class IdentityLoss(nn.Module):
 
     def denoised(
         self, head: PointerIdentity, predictions: ScenePredictions, batch: SceneBatch
-    ) -> Tensor:
-        """The same loss on the denoising answers: tracks of noised ground truth, free of matching.
+    ) -> dict[str, Tensor]:
+        """The same losses on the denoising answers: tracks of noised truth, free of matching.
 
         Each object has a noised copy in every frame, whose decoder state and refined box become its
         detection (one group of copies; the others differ in noise alone).
@@ -136,7 +136,7 @@ class IdentityLoss(nn.Module):
             batch: the ground truth that was noised.
 
         Returns:
-            Sum of cross-entropy and motion loss over the copies.
+            Sums ``identity`` and ``motion`` over the copies.
         """
         queries, noised = predictions.denoising_queries, predictions.denoising_tokens
         assert queries is not None and noised is not None
@@ -159,7 +159,7 @@ class IdentityLoss(nn.Module):
         nobody = (grid[:, :, :0], grid_boxes[:, :, :0], present[:, :, :0])
         seconds = batch.frame_indices.float() / batch.frame_rate.unsqueeze(1)
         terms, _ = self._point(head, tracks, nobody, seconds)
-        return terms["identity"] + terms["motion"]
+        return terms
 
     def _tracks(
         self, tokens: Tensor, boxes: Tensor, matches: Tensor, batch: SceneBatch
@@ -170,7 +170,7 @@ class IdentityLoss(nn.Module):
         ids = torch.where(matched, batch.track_ids, -1)
         slots = identity_slots(ids.flatten(1)).view(b, t, m)
         # The one host sync here: the grid is as wide as the clip with most identities. The matcher
-        # has waited for the device just before, so nothing is left to wait for.
+        # has waited for the device before, so little is left to wait for.
         count = min(max(int(slots.max()) + 1, 1), self.max_identities)
         slots = torch.where(slots < count, slots, -1)
 

@@ -77,7 +77,8 @@ class SceneCriterion(nn.Module):
             weight_dense: box losses of the dense proposals, relative to the decoder's.
             weight_identity: cross-entropy over tracks and "new".
             weight_motion: expected-box loss of the tracks.
-            weight_dn_identity: both of these on the denoising answers, times ``lambda_dn``.
+            weight_dn_identity: identity and motion on the denoising answers, relative to those on
+                the detections, times ``lambda_dn``; 0 leaves them out.
             weight_auxiliary: layers before the last, relative to the last.
             focal_alpha: weight of positives in the focal losses.
             focal_gamma: focusing exponent; between 0 and 1 its gradient is unbounded.
@@ -111,7 +112,7 @@ class SceneCriterion(nn.Module):
         *,
         model: SceneModel,
         lambda_dn: float = 0.0,
-        clip: tuple[ScenePredictions, SceneBatch] | None = None,
+        clip: tuple[ScenePredictions, SceneBatch, int] | None = None,
     ) -> dict[str, Tensor]:
         """All losses of a batch.
 
@@ -120,8 +121,9 @@ class SceneCriterion(nn.Module):
             batch: the ground truth.
             model: the model that predicted (its pointer head answers for identities).
             lambda_dn: weight of the denoising losses.
-            clip: predictions and ground truth of a longer clip around ``batch``, for the identity
-                loss; it weighs as much as it would on ``batch`` alone. None: ``batch`` itself.
+            clip: predictions and ground truth of a longer clip around ``batch``, and the frame of
+                it that ``batch`` starts with, for the identity loss; it weighs as much as it would
+                on ``batch`` alone. None: ``batch`` itself.
 
         Returns:
             Unweighted scalars by name (last layer; ``aux_*`` summed over the earlier ones, ``dn_*``
@@ -177,21 +179,22 @@ class SceneCriterion(nn.Module):
         if self.identity is not None and model.identity is not None:
             if clip is None:
                 terms, accuracy = self.identity(model.identity, predictions, matches[-1], batch)
-                share = 1.0
+                share = present.new_ones((), dtype=torch.float32)
             else:
-                whole, truth = clip
-                found = self._match(whole.cls_logits, whole.boxes, truth)
+                whole, truth, start = clip
+                found = self._match_around(matches[-1], whole, truth, start)
                 terms, accuracy = self.identity(model.identity, whole, found, truth)
-                share = t / truth.padding_mask.shape[1]
+                share = present.sum() / (~truth.padding_mask).sum().clamp(min=1)
             for name, value in terms.items():
                 losses[name] = share * value / normaliser
                 weighted = weighted + self.weights[name] * losses[name]
             losses["id_accuracy"] = accuracy
             if self.weight_dn_identity and predictions.denoising_tokens is not None:
                 noised = self.identity.denoised(model.identity, predictions, batch)
-                losses["dn_identity"] = noised / normaliser
-                weight = lambda_dn * self.weight_dn_identity
-                weighted = weighted + weight * losses["dn_identity"]
+                for name, value in noised.items():
+                    losses[f"dn_{name}"] = value / normaliser
+                    weight = lambda_dn * self.weight_dn_identity * self.weights[name]
+                    weighted = weighted + weight * losses[f"dn_{name}"]
         for name, value in self.extra_terms(predictions, batch, matches[-1]).items():
             losses[name] = value / normaliser
             weighted = weighted + self.weights[name] * losses[name]
@@ -203,16 +206,23 @@ class SceneCriterion(nn.Module):
         }
 
     @torch.no_grad()
-    def _match(self, cls_logits: Tensor, boxes: Tensor, batch: SceneBatch) -> Tensor:
-        """``[B, T, M]`` query of each object of a clip, or -1, by one layer's answers."""
-        valid = batch.valid & ~batch.padding_mask.unsqueeze(-1)
-        return self.matcher.match_padded(
-            cls_logits.flatten(0, 1),
-            boxes.float().flatten(0, 1),
-            batch.labels.flatten(0, 1),
-            batch.boxes.float().flatten(0, 1),
+    def _match_around(
+        self, stretch: Tensor, clip: ScenePredictions, batch: SceneBatch, start: int
+    ) -> Tensor:
+        """``[B, T, M]`` query of each object of a clip or -1, of which a stretch is known."""
+        stop = start + stretch.shape[1]
+        around = [
+            frame for frame in range(batch.padding_mask.shape[1]) if not start <= frame < stop
+        ]
+        valid = (batch.valid & ~batch.padding_mask.unsqueeze(-1))[:, around]
+        found = self.matcher.match_padded(
+            clip.cls_logits[:, around].flatten(0, 1),
+            clip.boxes[:, around].float().flatten(0, 1),
+            batch.labels[:, around].flatten(0, 1),
+            batch.boxes[:, around].float().flatten(0, 1),
             valid.flatten(0, 1),
         ).view(*valid.shape)
+        return torch.cat((found[:, :start], stretch, found[:, start:]), dim=1)
 
     def extra_terms(
         self, predictions: ScenePredictions, batch: SceneBatch, matches: Tensor

@@ -1,6 +1,6 @@
 """Several trackers over the same detections: counted side by side, and what is said of it.
 
-Pure: rows of counts become figures, ratios and a Markdown table.
+Rows run trackers and keep counts; counts become figures, ratios and a Markdown table.
 """
 
 from __future__ import annotations
@@ -33,6 +33,9 @@ _FRACTIONS = ("HOTA", "DetA", "AssA", "LocA", "IDF1", "MOTA")
 _COUNTS = ("IDSW", "FP", "FN")
 
 Frames = Sequence[tuple[Video, Detections]]
+
+
+_VERDICT = {True: "met", False: "not met", None: "no baseline to be measured by"}
 
 
 @dataclass
@@ -105,8 +108,13 @@ def summarise(rows: Mapping[str, Row], tuning: Mapping[str, Tuned]) -> dict[str,
             for name, row in rows.items()
         },
         "ratios": {
-            # None where the baseline found nothing at all.
-            name: {**ratio, "met": all(r is None or r >= CRITERION for r in ratio.values())}
+            # None where the baseline found nothing at all: then there is nothing to be measured by.
+            name: {
+                **ratio,
+                "met": None
+                if None in ratio.values()
+                else all(r is not None and r >= CRITERION for r in ratio.values()),
+            }
             for name, ratio in ratios.items()
         },
         "criterion": CRITERION,
@@ -157,7 +165,7 @@ def report(result: Mapping[str, Any]) -> str:
         shown = " / ".join(
             "-" if ratio[key] is None else f"{ratio[key]:.0%}" for key in ("HOTA", "IDF1")
         )
-        lines.append(f"- {name}: {shown}, {'met' if ratio['met'] else 'not met'}")
+        lines.append(f"- {name}: {shown}, {_VERDICT[ratio['met']]}")
     lines += [
         "",
         "ByteTrack's parameters, chosen by HOTA on training sequences (the stock ones stay where"

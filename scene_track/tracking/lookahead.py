@@ -34,11 +34,13 @@ class HeldFrames:
 
         Args:
             lookahead: frames that are held back, >= 0.
-            fill: longest gap in frames that is filled; more than ``lookahead`` has no effect.
+            fill: longest gap in frames that is filled, at most ``lookahead``.
             free_iou: a box that overlaps another of its frame by more is not filled in.
         """
         self.lookahead, self.fill, self.free_iou = lookahead, fill, free_iou
         self._frames: deque[tuple[int, dict[int, _Row]]] = deque()  # number, rows by identity
+        # The last frame that was let go: a gap may begin behind it.
+        self._released: tuple[int, dict[int, _Row]] | None = None
         self._hidden: set[int] = set()  # keys whose rows are not shown unless they are revealed
 
     def __len__(self) -> int:
@@ -72,27 +74,27 @@ class HeldFrames:
         }
         self._hidden |= set(keys[hidden].tolist())
         for key, row in rows.items():
-            self._fill_gap(key, row)
+            self._fill_gap(key, frame, row)
         self._frames.append((frame, rows))
 
-    def _fill_gap(self, key: int, now: _Row) -> None:
-        """Interpolate between the last held row of ``key``, if it is near enough, and ``now``."""
-        gap = 0
-        for _, rows in reversed(self._frames):
+    def _fill_gap(self, key: int, number: int, now: _Row) -> None:
+        """Interpolate between the last row of ``key``, if it is near enough, and ``now``."""
+        gap: list[tuple[int, dict[int, _Row]]] = []
+        known = self._frames if self._released is None else (self._released, *self._frames)
+        for first, rows in reversed(known):
             if key in rows:
                 break
-            gap += 1
-            if gap > self.fill:
+            gap.append((first, rows))
+            if len(gap) > self.fill:
                 return
         else:
             return
-        before = self._frames[-gap - 1][1][key]
-        for step in range(1, gap + 1):
-            share = step / (gap + 1)
+        before = rows[key]
+        for frame, others in gap:
+            share = (frame - first) / (number - first)  # frames may be missing from the footage
             box = (1 - share) * before.box + share * now.box
-            rows = self._frames[step - gap - 1][1]
-            if not any(_iou(box, other.box) > self.free_iou for other in rows.values()):
-                rows[key] = _Row(box=box, score=min(before.score, now.score), label=now.label)
+            if not any(_iou(box, other.box) > self.free_iou for other in others.values()):
+                others[key] = _Row(box=box, score=min(before.score, now.score), label=now.label)
 
     def reveal(self, key: int, identity: int) -> None:
         """Show the held rows of ``key`` as those of ``identity``."""
@@ -118,7 +120,7 @@ class HeldFrames:
         keep = 0 if everything else self.lookahead
         done = []
         while len(self._frames) > keep:
-            frame, rows = self._frames.popleft()
+            frame, rows = self._released = self._frames.popleft()
             shown = {key: row for key, row in rows.items() if key not in self._hidden}
             done.append(
                 TrackedFrame(

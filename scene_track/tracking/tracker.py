@@ -109,6 +109,9 @@ class Tracker(ABC):
     lookahead: int = 0
     """Frames by which the answer lags; 0 = causal, fit for live use."""
 
+    needs_truth: bool = False
+    """Whether it looks at ``Detections.true_ids``: only where there is ground truth."""
+
     @abstractmethod
     def start(self, video: Video, head: PointerIdentity | None) -> None:
         """Forget everything; the next frame is the first of ``video``.

@@ -83,26 +83,26 @@ class TrackingModule(pl.LightningModule):
     def losses(self, batch: SceneBatch, *, state: SceneState | None = None, denoise: bool) -> Any:
         """Predictions, losses by name, and the state after the batch."""
         clip = None
+        if self.training and batch.num_frames is not None:
+            batch = batch.between(0, batch.num_frames)  # what is padding in every clip
         length, wanted = batch.padding_mask.shape[1], self.model.detector_frames
         if self.training and wanted is not None and wanted < length:
-            # One stretch for the whole batch, for its clips go through the model together, and not
-            # in the padding. Looking at the mask waits for the copy of the batch, for nothing else.
-            usable = max(int((~batch.padding_mask).any(dim=0).sum()), wanted)
-            start = int(torch.randint(usable - wanted + 1, ()))
-            before, after = batch.between(0, start), batch.between(start + wanted, length)
+            # One stretch for the whole batch: its clips go through the model together.
+            start = int(torch.randint(length - wanted + 1, ()))
+            stop = start + wanted
             parts: list[ScenePredictions] = []
             if start:
                 with torch.no_grad():
-                    earlier, state = self._predict(before, state)
+                    earlier, state = self._predict(batch.between(0, start), state)
                 parts.append(earlier)
-            whole, batch = batch, batch.between(start, start + wanted)
-            predictions, state = self._predict(batch, state, denoise=denoise)
+            stretch = batch.between(start, stop)
+            predictions, state = self._predict(stretch, state, denoise=denoise)
             parts.append(predictions)
-            if start + wanted < length:
+            if stop < length:
                 with torch.no_grad():
-                    later, state = self._predict(after, state.detach())
+                    later, state = self._predict(batch.between(stop, length), state.detach())
                 parts.append(later)
-            clip = (join_in_time(parts), whole)
+            clip, batch = (join_in_time(parts), batch, start), stretch
         else:
             predictions, state = self._predict(batch, state, denoise=denoise)
         # Losses in float32, also inside autocast.

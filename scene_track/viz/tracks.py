@@ -17,7 +17,7 @@ def draw_tracks(
     size: tuple[int, int],
     *,
     name: str = "",
-    max_width: int = 640,
+    max_width: int,
     every: int = 1,
 ) -> Iterator[Frame]:
     """Draw tracks on the frames of their video.

@@ -41,6 +41,24 @@ def test_a_short_gap_is_filled_on_a_straight_line() -> None:
     )
 
 
+@pytest.mark.parametrize("gap", [1, 2, 3])
+def test_a_gap_as_long_as_the_lookahead_is_filled(gap: int) -> None:
+    held = HeldFrames(lookahead=gap, fill=gap)
+    out: list[TrackedFrame] = []
+    for frame in range(1, gap + 3):
+        push(held, frame, {1: frame / 10} if frame in (1, gap + 2) else {})
+        out += held.release()
+    filled = places(out + held.release(everything=True))
+    assert [p[1] for p in filled] == pytest.approx([f / 10 for f in range(1, gap + 3)])
+
+
+def test_missing_frame_numbers_are_longer_steps() -> None:
+    held = HeldFrames(lookahead=5, fill=2)
+    for frame, people in ((1, {1: 0.1}), (2, {}), (10, {1: 1.0})):
+        push(held, frame, people)
+    assert places(held.release(everything=True))[1][1] == pytest.approx(0.2)
+
+
 def test_a_longer_gap_stays_open() -> None:
     held = HeldFrames(lookahead=5, fill=1)
     for frame, people in enumerate([{1: 0.2}, {}, {}, {1: 0.5}], start=1):

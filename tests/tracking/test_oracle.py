@@ -93,14 +93,3 @@ def test_a_frame_without_anybody_in_it() -> None:
 def test_without_ground_truth_one_sentence_says_so() -> None:
     with pytest.raises(ValueError, match="oracle.*ground truth.*frame 3 has none"):
         started().update(seen([0.5], 3))
-
-
-def test_a_video_of_a_split_without_ground_truth_says_so_at_its_end() -> None:
-    tracker = started()
-    step(tracker, seen([], 1, ids=[]))
-    step(tracker, seen([0.5], 2, ids=[0]))
-    assert tracker.finish() == []
-    tracker.start(VIDEO, None)
-    step(tracker, seen([], 1, ids=[]))
-    with pytest.raises(ValueError, match="story has not one true box.*gt/gt.txt"):
-        tracker.finish()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from scene_track.models.predictions import join_in_time
+from scene_track.objectives.scene_criterion import SceneCriterion
 from scene_track.train import build_module
 from tests.compose import TINY, compose_run, make_batch
 
@@ -22,6 +23,7 @@ def test_only_the_detectors_frames_count_as_its_objects() -> None:
 def test_the_detector_is_not_trained_on_padding() -> None:
     batch = make_batch(frames=8)
     batch.padding_mask[:, 3:] = True
+    batch.num_frames = 3
     for _ in range(5):
         losses = module_of("model.detector_frames=3").losses(batch, denoise=True)[1]
         assert losses["num_targets"] == 2 * 3 * 3
@@ -47,17 +49,47 @@ def test_one_stretch_of_a_clip_is_predicted_with_gradient_and_the_rest_without()
 
 
 def test_a_clip_cut_into_stretches_is_predicted_like_the_whole() -> None:
-    module = module_of().eval()
+    """In training too, where the clip's clock starts at random."""
+    module = module_of()
+    for part in module.modules():
+        if isinstance(part, torch.nn.BatchNorm2d):
+            part.eval()  # its statistics are those of a stretch
     batch = make_batch(frames=6)
     with torch.no_grad():
+        torch.manual_seed(1)
         whole, _ = module._predict(batch, None)
+        torch.manual_seed(1)
         parts, state = [], None
         for start, stop in ((0, 2), (2, 3), (3, 6)):
             part, state = module._predict(batch.between(start, stop), state)
             parts.append(part)
+            state = state.detach()
     joined = join_in_time(parts)
     torch.testing.assert_close(joined.boxes, whole.boxes)
     torch.testing.assert_close(joined.tokens, whole.tokens)
+
+
+def test_the_match_of_the_stretch_is_that_of_the_whole_clip() -> None:
+    module = module_of().eval()
+    batch = make_batch(frames=5)
+    with torch.no_grad():
+        whole, _ = module._predict(batch, None)
+    criterion = module.criterion
+    assert isinstance(criterion, SceneCriterion)
+
+    def match(frames: slice) -> torch.Tensor:
+        part = batch.between(frames.start, frames.stop)
+        return criterion.matcher.match_padded(
+            whole.cls_logits[:, frames].flatten(0, 1),
+            whole.boxes[:, frames].flatten(0, 1),
+            part.labels.flatten(0, 1),
+            part.boxes.flatten(0, 1),
+            part.valid.flatten(0, 1),
+        ).unflatten(0, (2, -1))
+
+    for start, stop in ((0, 2), (1, 3), (3, 5)):
+        around = criterion._match_around(match(slice(start, stop)), whole, batch, start)
+        assert torch.equal(around, match(slice(0, 5)))
 
 
 def test_the_identity_loss_weighs_as_much_however_long_the_clip() -> None:
@@ -65,7 +97,7 @@ def test_the_identity_loss_weighs_as_much_however_long_the_clip() -> None:
     values = []
     for frames in (2, 8):
         module = module_of("model.detector_frames=2")
-        module.model.eval()  # no random clock; the module itself trains
+        module.model.eval()  # no augmentation of the looks; the module itself trains
         module.training = True
         batch = make_batch(frames=frames)
         values.append(float(module.losses(batch, denoise=True)[1]["identity"]))
