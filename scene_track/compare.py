@@ -63,7 +63,6 @@ def options(
 def compare(cfg: DictConfig) -> float:
     """One comparison, from a checked configuration to the HOTA of the model's own tracker."""
     from scene_track.data.mot_files import write_atomic
-    from scene_track.evaluate import load_run, run_folder, to_device
     from scene_track.tracking import comparison as names
     from scene_track.tracking.bytetrack import ByteTrack
     from scene_track.tracking.comparison import Row, report, summarise
@@ -71,6 +70,7 @@ def compare(cfg: DictConfig) -> float:
     from scene_track.tracking.noisy_truth import EXACT, Noise, truth_as_detections
     from scene_track.tracking.tuning import light, tune_bytetrack
     from scene_track.training.checkpointing import load_checkpoint, resolve_checkpoint
+    from scene_track.training.trained_run import load_run, run_folder, to_device
 
     # All that can be wrong with the command is said before the minutes of tracking.
     path = resolve_checkpoint(cfg.checkpoint, prefer="best")

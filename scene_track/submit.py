@@ -70,8 +70,8 @@ def submit(cfg: DictConfig) -> None:
 
 def _from_checkpoint(cfg: DictConfig) -> None:
     """Run the tracker, then pack its files."""
-    from scene_track.evaluate import load_run, run_folder, track_split
     from scene_track.training.checkpointing import resolve_checkpoint
+    from scene_track.training.trained_run import load_run, run_folder, track_split
 
     checkpoint = resolve_checkpoint(cfg.checkpoint, prefer="best")
     output = Path(cfg.output or run_folder(checkpoint) / f"submission_{cfg.split}.zip")

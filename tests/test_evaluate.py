@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 
 import scene_track.metrics.tracking
-from scene_track.evaluate import evaluate, load_model
+from scene_track.evaluate import evaluate
+from scene_track.training.trained_run import load_model
 from tests.compose import command
 
 

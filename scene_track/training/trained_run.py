@@ -1,0 +1,175 @@
+"""A checkpoint as something that runs: its model, with its own data and tracker or those typed.
+
+What ``evaluate``, ``compare`` and ``submit`` have in common. The model is rebuilt from the
+configuration in the checkpoint, and every tensor must fit: nothing is loaded in part.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from scene_track.config.trained import checked_group, refuse_without_effect, with_typed
+from scene_track.data.module import TrackingDataModule
+from scene_track.data.mot_files import write_results
+from scene_track.data.sequences import Sequence as Footage
+from scene_track.models.scene import SceneModel
+from scene_track.tracking.inference import SequenceTracks, associate, detect_videos
+from scene_track.tracking.tracker import Tracker
+from scene_track.training.checkpointing import load_checkpoint, resolve_checkpoint
+from scene_track.training.precision import resolve_precision
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A checkpoint with everything that is needed to run it.
+
+    Attributes:
+        checkpoint: the file.
+        model: in evaluation mode, on the CPU.
+        data: of the checkpoint's run, or as typed.
+        tracker: of the checkpoint's run, or as typed.
+    """
+
+    checkpoint: Path
+    model: SceneModel
+    data: TrackingDataModule
+    tracker: Tracker
+
+
+def run_folder(checkpoint: Path) -> Path:
+    """The folder of the run that a checkpoint belongs to, or the one it lies in."""
+    return (
+        checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
+    )
+
+
+def load_model(checkpoint: Path, trusted: Sequence[str] = ()) -> tuple[SceneModel, DictConfig]:
+    """Rebuild the model of a checkpoint, and the configuration of its run.
+
+    Args:
+        checkpoint: file that a training run wrote.
+        trusted: module prefixes besides ours from which a class may be built.
+
+    Raises:
+        FileNotFoundError: there is no such checkpoint.
+        ValueError: the file is torn, has no configuration, or its weights do not fit the code.
+    """
+    content = load_checkpoint(checkpoint)
+    parts = [content.get("hyper_parameters"), content.get("state_dict")]
+    if not all(isinstance(part, dict) for part in parts):
+        found = ", ".join(sorted(map(str, content))[:4]) or "nothing"
+        raise ValueError(
+            f"{checkpoint} holds no configuration (it holds {found}): expected a checkpoint of"
+            " scene_track.train, type checkpoint=outputs/runs/NAME/TIME"
+        )
+    cfg = OmegaConf.create(content["hyper_parameters"])
+    assert isinstance(cfg, DictConfig)
+    if OmegaConf.select(cfg, "model.backbone.weights") is not None:
+        cfg.model.backbone.weights = None  # the checkpoint holds them
+    node = checked_group(cfg, "model", source=str(checkpoint), trusted=trusted)
+    model = instantiate(node)
+    prefix = "model."
+    weights = {
+        name[len(prefix) :]: value
+        for name, value in content["state_dict"].items()
+        if name.startswith(prefix)
+    }
+    wanted = model.state_dict()
+    problems = [
+        *(f"{name} is missing" for name in sorted(wanted.keys() - weights.keys())),
+        *(f"{name} is unknown" for name in sorted(weights.keys() - wanted.keys())),
+        *(
+            f"{name} is {list(weights[name].shape)}, expected {list(wanted[name].shape)}"
+            for name in sorted(wanted.keys() & weights.keys())
+            if wanted[name].shape != weights[name].shape
+        ),
+    ]
+    if problems:
+        raise ValueError(
+            f"{checkpoint} is of another model or an older layout: {len(problems)} of"
+            f" {len(wanted)} tensors do not fit, the first: {problems[0]}; take another checkpoint,"
+            " or train again, from its weights with init_from="
+        )
+    model.load_state_dict(weights)
+    return model.eval(), cfg
+
+
+def load_run(cfg: DictConfig) -> TrainedRun:
+    """Build what ``checkpoint=`` names, with the data and the tracker that are typed beside it.
+
+    Raises:
+        FileNotFoundError: there is no such checkpoint.
+        ValueError: it does not fit the code, or its data and tracker do not.
+    """
+    typed = HydraConfig.get().overrides.task
+    refuse_without_effect(typed)
+    path = resolve_checkpoint(cfg.checkpoint, prefer="best")
+    model, trained = load_model(path, cfg.trusted_targets)
+
+    def chosen(group: str) -> Any:
+        merged = with_typed(trained, cfg, typed, group)
+        node = checked_group(merged, group, source=str(path), trusted=cfg.trusted_targets)
+        return instantiate(node)
+
+    return TrainedRun(path, model, chosen("dataset"), chosen("tracker"))
+
+
+def to_device(model: SceneModel) -> tuple[torch.device, bool]:
+    """Move a model to the fastest device here.
+
+    Returns:
+        The device, and whether to run in bfloat16 on it.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    half = resolve_precision("auto", "gpu" if device.type == "cuda" else "cpu") != "32-true"
+    model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return device, half
+
+
+def track_split(
+    run: TrainedRun, split: str, folder: Path
+) -> Iterator[tuple[Footage, SequenceTracks]]:
+    """Run the tracker over a split; each result file is written as its sequence ends.
+
+    Args:
+        run: what to run.
+        split: of its data.
+        folder: where ``<sequence>.txt`` is written.
+
+    Yields:
+        Each sequence with its tracks.
+
+    Raises:
+        ValueError: the tracker looks at the ground truth and there is none.
+    """
+    sequences = {sequence.name: sequence for sequence in run.data.sequences(split)}
+    bare = [name for name, sequence in sequences.items() if not sequence.labelled]
+    if bare and run.tracker.needs_truth:
+        raise ValueError(
+            f"{type(run.tracker).__name__} copies the identities of the ground truth, and"
+            f" {len(bare)} of {len(sequences)} sequences of the {split} split have none, the first:"
+            f" {bare[0]}; type split=val, or another tracker"
+        )
+    device, half = to_device(run.model)
+    folder.mkdir(parents=True, exist_ok=True)
+    windows = run.data.stream_dataloader(split)
+    detections = detect_videos(run.model, windows, device=device, half=half)
+    for tracks in associate(detections, run.tracker, run.model.identity):
+        name = tracks.video.name
+        write_results(folder / f"{name}.txt", tracks.table)
+        log.info(
+            "%s: %d frames at %.1f frames/s, %d boxes",
+            *(name, tracks.num_frames, tracks.frames_per_second, len(tracks.table)),
+        )
+        yield sequences[name], tracks
