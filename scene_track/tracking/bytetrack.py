@@ -6,9 +6,10 @@ oneself is a baseline that one may have written badly. Here are only the gate be
 and the clock.
 
 Two things to know of the library. It never fuses the detection score into the cost of a match, as
-the paper's code does unless told otherwise: its cost is 1 - IoU in both stages, and
-``minimum_iou_threshold: 0.1`` is the paper's "match threshold 0.9". And it drops nothing for a low
-score, so the paper's lowest score of 0.1 is ``keep`` here.
+the paper's code does unless told otherwise: its cost is 1 - IoU, and
+``minimum_iou_threshold: 0.1`` (the paper's "match threshold 0.9") holds in every stage, where the
+paper's code is stricter in the second. And it drops nothing for a low score, so the paper's lowest
+score of 0.1 is ``keep`` here.
 """
 
 from __future__ import annotations

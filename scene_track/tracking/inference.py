@@ -1,4 +1,6 @@
-"""A trained model over whole videos: windows in, detections, tracks out, in constant memory.
+"""A trained model over whole videos: windows in, detections, tracks out.
+
+Model and tracker work in constant memory; what grows with a video is its result alone.
 
 Detection and association are two steps, so that several trackers can be given the same detections.
 """

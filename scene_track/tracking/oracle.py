@@ -1,7 +1,8 @@
 """The ceiling of association: the model's detections with the identities of the ground truth.
 
-What this tracker misses no association could have found: the rest of the way to 100 is the
-detector's. It looks at the answer, so it is for comparison only.
+Behind the same gate (``exist_conf``, ``duplicate_iou``), no association of whole detections finds
+more: the rest of the way to 100 is the detector's. It looks at the answer, so it is for comparison
+only.
 """
 
 from __future__ import annotations
