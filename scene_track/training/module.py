@@ -66,6 +66,7 @@ class TrackingModule(pl.LightningModule):
         self._stream: tuple[str, SceneState] | None = None
         self._loss_sums: dict[str, Tensor] = {}
         self._windows = 0
+        self._steps = 0
         self._window_first: Tensor | None = None
         self._window_total: Tensor | None = None
         if hyper_parameters is not None:
@@ -76,8 +77,14 @@ class TrackingModule(pl.LightningModule):
         """Weight of the denoising losses; 0 without a denoiser."""
         return 0.0 if self.denoiser is None else float(self.denoiser.lambda_dn)  # type: ignore[arg-type]
 
+    @property
+    def progress(self) -> float:
+        """Share of the run's optimiser steps that are done; 1 outside a run."""
+        return self.global_step / self._steps if self._steps else 1.0
+
     def on_fit_start(self) -> None:
         """Batches are laid out for the convolutions of the device."""
+        self._steps = total_steps(self.trainer)
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def losses(self, batch: SceneBatch, *, state: SceneState | None = None, denoise: bool) -> Any:
@@ -86,31 +93,39 @@ class TrackingModule(pl.LightningModule):
         if self.training and batch.num_frames is not None:
             batch = batch.between(0, batch.num_frames)  # what is padding in every clip
         length, wanted = batch.padding_mask.shape[1], self.model.detector_frames
-        if self.training and wanted is not None and wanted < length:
-            # One stretch for the whole batch: its clips go through the model together.
-            start = int(torch.randint(length - wanted + 1, ()))
-            stop = start + wanted
-            parts: list[ScenePredictions] = []
-            if start:
-                with torch.no_grad():
-                    earlier, state = self._predict(batch.between(0, start), state)
-                parts.append(earlier)
-            stretch = batch.between(start, stop)
-            predictions, state = self._predict(stretch, state, denoise=denoise)
-            parts.append(predictions)
-            if stop < length:
-                with torch.no_grad():
-                    later, state = self._predict(batch.between(stop, length), state.detach())
-                parts.append(later)
-            clip, batch = (join_in_time(parts), batch, start), stretch
-        else:
+        if not self.training or wanted is None or wanted >= length:
             predictions, state = self._predict(batch, state, denoise=denoise)
-        # Losses in float32, also inside autocast.
+            return predictions, self._criterion(predictions, batch, None), state
+        # One stretch for the whole batch: its clips go through the model together.
+        start = int(torch.randint(length - wanted + 1, ()))
+        stop = start + wanted
+        stretch, memory = batch.between(start, stop), self.progress >= self.model.memory_after
+        parts: list[ScenePredictions] = []
+        if memory and start:
+            with torch.no_grad():
+                earlier, state = self._predict(batch.between(0, start), state)
+            parts.append(earlier)
+        predictions, state = self._predict(stretch, state, denoise=denoise)
+        parts.append(predictions)
+        if memory and stop < length:
+            with torch.no_grad():
+                later, state = self._predict(batch.between(stop, length), state.detach())
+            parts.append(later)
+        if memory:
+            clip = (join_in_time(parts), batch, start)
+        return predictions, self._criterion(predictions, stretch, clip), state
+
+    def _criterion(
+        self,
+        predictions: ScenePredictions,
+        batch: SceneBatch,
+        clip: tuple[ScenePredictions, SceneBatch, int] | None,
+    ) -> dict[str, Tensor]:
+        """The losses, in float32, also inside autocast."""
         with torch.autocast(batch.frames.device.type, enabled=False):
-            losses = self.criterion(
+            return self.criterion(
                 predictions, batch, model=self.model, lambda_dn=self.lambda_dn, clip=clip
             )
-        return predictions, losses, state
 
     def _predict(
         self, batch: SceneBatch, state: SceneState | None, *, denoise: bool = False

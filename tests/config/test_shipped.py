@@ -134,6 +134,9 @@ def test_the_jobs_of_a_sweep_pass(sweep: str) -> None:
         else:
             interval = override.value()
             options = [str(interval.start), str(interval.end)]  # type: ignore[union-attr]
+        if (Path(config_dir()) / str(key)).is_dir():  # a group: an option is a file, not a value
+            assert all(_faults(f"{key}={option}") == [] for option in options)
+            continue
         for option in (options[0], options[-1]):
             assert _faults(**{str(key): yaml.safe_load(option)}) == []
 

@@ -12,7 +12,8 @@ from tests.compose import TINY, compose_run, make_batch
 
 def module_of(*overrides: str):
     torch.manual_seed(0)
-    return build_module(compose_run([*TINY, "denoiser=none", *overrides])).train()
+    cfg = compose_run([*TINY, "denoiser=none", "model.memory_after=0", *overrides])
+    return build_module(cfg).train()
 
 
 def test_only_the_detectors_frames_count_as_its_objects() -> None:
@@ -46,6 +47,24 @@ def test_one_stretch_of_a_clip_is_predicted_with_gradient_and_the_rest_without()
     assert head is not None and any(
         p.grad is not None and p.grad.abs().sum() > 0 for p in head.layers.parameters()
     )
+
+
+def test_until_memory_is_asked_for_a_clip_is_as_short_as_its_stretch() -> None:
+    module = module_of("model.detector_frames=2", "model.memory_after=0.5")
+    module._steps = 10  # of which none is done
+    lengths: list[int] = []
+    forward = module.model.forward
+
+    def watched(frames, *arguments, **named):
+        lengths.append(frames.shape[1])
+        return forward(frames, *arguments, **named)
+
+    module.model.forward = watched
+    module.losses(make_batch(frames=6), denoise=True)
+    assert lengths == [2]
+    module._steps = 0  # outside a run
+    module.losses(make_batch(frames=6), denoise=True)
+    assert sum(lengths[1:]) == 6
 
 
 def test_a_clip_cut_into_stretches_is_predicted_like_the_whole() -> None:
