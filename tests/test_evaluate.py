@@ -27,7 +27,7 @@ def test_the_best_checkpoint_evaluates_to_what_training_said(
     assert done.returncode == 0, done.stderr[-3000:]
     scores = json.loads((folder / "metrics.json").read_text())
     said = json.loads((run_folder / "summary.json").read_text())["metrics"]["val/hota"]["best"]
-    assert scores["combined"]["HOTA"] == pytest.approx(said, abs=2e-3)
+    assert scores["combined"]["HOTA"] == pytest.approx(said, abs=1e-9)
     assert (folder / "hota.png").is_file()
 
     (name,) = scores["sequences"]

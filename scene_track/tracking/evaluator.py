@@ -167,19 +167,22 @@ class SceneEvaluator:
             self._open = _OpenSequence(video)
             self.tracker.start(video, model.identity)
         self._collect_detections(predictions, batch, (video.height, video.width))
-        for t, detections in window_detections(model, predictions, batch):
-            valid = batch.valid[0, t]
-            waiting = _Waiting(
-                image=batch.frames[0, t].permute(1, 2, 0).cpu().numpy()
-                if self.visualiser.max_frames  # spares the copy
-                else None,
-                true_boxes=batch.boxes[0, t, valid].double().cpu().numpy(),
-                true_ids=batch.track_ids[0, t, valid].cpu().numpy(),
-                frame=detections.frame,
-            )
-            self._open.gt_ids.append(waiting.true_ids)
-            self._open.waiting.append(waiting)
-            self._take(self.tracker.update(detections))
+        # The pointer head is trained in float32 and runs so in ``evaluate``: Lightning's autocast,
+        # in which a validation step runs, would assign other identities than it does there.
+        with torch.autocast(batch.frames.device.type, enabled=False):
+            for t, detections in window_detections(model, predictions, batch):
+                assert detections.true_boxes is not None and detections.true_ids is not None
+                waiting = _Waiting(
+                    image=batch.frames[0, t].permute(1, 2, 0).cpu().numpy()
+                    if self.visualiser.max_frames  # spares the copy
+                    else None,
+                    true_boxes=detections.true_boxes.double().cpu().numpy(),
+                    true_ids=detections.true_ids.cpu().numpy(),
+                    frame=detections.frame,
+                )
+                self._open.gt_ids.append(waiting.true_ids)
+                self._open.waiting.append(waiting)
+                self._take(self.tracker.update(detections))
 
     def _take(self, frames: list[TrackedFrame]) -> None:
         """Keep the frames that the tracker has let go, in order, and offer them as pictures."""
