@@ -42,7 +42,7 @@ def test_a_key_changes_itself_and_what_is_interpolated_from_it() -> None:
     # Synthetic dance, the default group, has another source and another size.
     assert found["source"]["_target_"].endswith("MotFolder") and found["size"] == [448, 800]
     assert merged("tracker", "tracker.birth=0.7") == TRAINED["tracker"] | {"birth": 0.7}
-    assert merged("tracker", "+tracker.lookahead=3")["lookahead"] == 3
+    assert merged("tracker", "tracker.lookahead=3")["lookahead"] == 3
 
 
 def test_a_group_replaces_the_whole() -> None:

@@ -55,7 +55,7 @@ def test_the_shipped_default(repo_root: Path, drawn: Path) -> None:
     assert module.seed == 3  # the run's seed
     loader = module.train_dataloader()
     batch = next(iter(loader))
-    assert batch.frames.shape == (2, 4, 3, 32, 64)
+    assert batch.frames.shape == (2, 12, 3, 32, 64)
     assert batch.frames.dtype == torch.uint8
     assert batch.valid.any()
     inside = batch.boxes[batch.valid]
@@ -194,5 +194,5 @@ def test_dancetrack_layout(repo_root: Path, make_sequence, walking_gt) -> None:
     module.setup("fit")
     module.setup("test")
     batch = next(iter(module.train_dataloader()))
-    assert batch.frames.shape == (1, 4, 3, 32, 64)
+    assert batch.frames.shape == (1, 12, 3, 32, 64)
     assert next(iter(module.test_dataloader())).sequence_ids == ["dancetrack0003"]

@@ -21,7 +21,7 @@ TIMEOUT_S = 180  # a process that waits for another one waits for ever
 
 @pytest.fixture(scope="module")
 def data(tiny_dance: list[str]) -> list[str]:
-    return [*tiny_dance, "dataset.source.val_sequences=3"]
+    return [*tiny_dance, "dataset.source.val_sequences=3", "dataset.window.length=4"]
 
 
 def finish(processes: list[subprocess.Popen[str]]) -> None:
