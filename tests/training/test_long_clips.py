@@ -123,3 +123,21 @@ def test_the_identity_loss_weighs_as_much_however_long_the_clip() -> None:
     short, long = values
     # In a clip of two frames half of the detections have no memory to point at.
     assert short < long < 4 * short
+
+
+def test_autocast_does_not_keep_the_weights_of_the_frames_without_gradient() -> None:
+    """A cached half-precision copy made without gradient would cut the detector off."""
+
+    def gradients(cache: bool) -> list[torch.Tensor | None]:
+        module = module_of("model.detector_frames=2")
+        torch.manual_seed(2)
+        assert torch.randint(11, ()) > 0  # there are frames before the stretch
+        torch.manual_seed(2)
+        with torch.autocast("cpu", torch.bfloat16, cache_enabled=cache):
+            losses = module.losses(make_batch(frames=12), denoise=True)[1]
+        losses["total"].backward()
+        return [parameter.grad for parameter in module.parameters()]
+
+    for kept, fresh in zip(gradients(True), gradients(False), strict=True):
+        assert kept is not None and fresh is not None
+        torch.testing.assert_close(kept, fresh, rtol=1e-2, atol=1e-5)
