@@ -71,6 +71,7 @@ def make_batch(
         labels=torch.zeros(clips, frames, objects, dtype=torch.long),
         track_ids=torch.arange(objects).expand(clips, frames, objects).clone(),
         confidence=torch.ones(clips, frames, objects),
+        visibility=torch.ones(clips, frames, objects, dtype=torch.long),
         padding_mask=torch.zeros(clips, frames, dtype=torch.bool),
         sequence_ids=[f"s{i}" for i in range(clips)],
         frame_indices=index.clone(),
@@ -85,4 +86,5 @@ def without_objects(batch: SceneBatch) -> SceneBatch:
     batch.track_ids = torch.full_like(batch.track_ids, -1)
     batch.boxes = torch.zeros_like(batch.boxes)
     batch.confidence = torch.zeros_like(batch.confidence)
+    batch.visibility = torch.full_like(batch.visibility, -1)
     return batch

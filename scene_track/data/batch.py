@@ -4,15 +4,32 @@ Shape vocabulary used everywhere: B clips, T frames, M padded objects per frame,
 pixels. Targets are stored padded (three small tensors per batch instead of B x T x 5), so that
 moving a batch to a device is one copy per field and every loss is vectorised;
 ``SceneBatch.targets`` gives the per-frame view that a human reads.
+
+Special here: a ball is a box without extent. One position means one thing everywhere: in files and
+metrics, 0 is the *centre* of the first pixel (a pixel's index); in ``boxes``, 0 and 1 are the outer
+edges of the canvas, so pixel x of a picture W wide lies at (x + 0.5) / W, at every size.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from enum import IntEnum
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+
+
+class Visibility(IntEnum):
+    """How well a target can be seen, as TrackNet counts it; -1 where nobody has looked."""
+
+    UNKNOWN = -1  # padding, or a frame without annotation
+    ABSENT = 0
+    VISIBLE = 1
+    HARD = 2
+    OCCLUDED = 3
 
 
 @dataclass
@@ -23,8 +40,9 @@ class TargetFrame:
         center: ``[N, 2]`` box centres (cx, cy), 0-1 of the resized canvas.
         size: ``[N, 2]`` box sizes (w, h), 0-1 of the resized canvas.
         track_ids: ``[N]`` int64 identities, unique within their sequence.
-        confidence: ``[N]`` 1 for a sure box; a ball's visibility lives here too.
+        confidence: ``[N]`` 1 for a sure box.
         labels: ``[N]`` int64 class indices from 0.
+        visibility: ``[N]`` int64, 1 to 3; see :class:`Visibility`.
     """
 
     center: Tensor
@@ -32,6 +50,7 @@ class TargetFrame:
     track_ids: Tensor
     confidence: Tensor
     labels: Tensor
+    visibility: Tensor
 
     def __len__(self) -> int:
         return self.center.shape[0]
@@ -50,6 +69,7 @@ class TargetFrame:
             track_ids=torch.zeros(0, dtype=torch.long),
             confidence=torch.zeros(0),
             labels=torch.zeros(0, dtype=torch.long),
+            visibility=torch.zeros(0, dtype=torch.long),
         )
 
 
@@ -59,10 +79,14 @@ class SceneBatch:
 
     Attributes:
         frames: ``[B, T, 3, H, W]`` uint8 RGB; normalised on the device by the model.
-        boxes: ``[B, T, M, 4]`` float32 cxcywh, 0-1 of the canvas; 0 where padded.
+        boxes: ``[B, T, M, 4]`` float32 cxcywh, 0-1 of the canvas; 0 where padded. A ball has width
+            and height 0.
         labels: ``[B, T, M]`` int64; 0 where padded.
         track_ids: ``[B, T, M]`` int64; -1 where padded.
         confidence: ``[B, T, M]`` float32; 0 where padded.
+        visibility: ``[B, T, M]`` int64, see :class:`Visibility`: 1 to 3 for a real object, -1 where
+            padded. A ball that is known to be absent has no real object but one slot with
+            visibility 0; a frame of a ball without annotation has -1 alone.
         padding_mask: ``[B, T]`` bool, True = this frame is padding (black, without targets).
         sequence_ids: B sequence names.
         frame_indices: ``[B, T]`` int64 frame numbers as in the files (from 1); padding repeats the
@@ -71,6 +95,9 @@ class SceneBatch:
         original_size: ``[B, 2]`` int64 (height, width) in pixels of the sequence's files.
         sequence_length: ``[B]`` int64 number of frames of the (possibly cut) sequence.
         num_frames: frames of the longest clip, known without waiting for a device; None = T.
+        points: ``[B, T, 3]`` float64 (x, y, visibility) of the ball as in the file: pixels of the
+            original footage, NaN where not visible. For scoring: it stays an array on the CPU,
+            wherever the batch goes. None where targets are boxes.
         xyz: ``[B, T, M, 3]`` float32 positions in metres in the camera frame; NaN where unknown.
         path_boxes: ``[B, L, P, 4]`` float32 cxcywh boxes of a longer stretch of each sequence,
             without
@@ -84,6 +111,7 @@ class SceneBatch:
     labels: Tensor
     track_ids: Tensor
     confidence: Tensor
+    visibility: Tensor
     padding_mask: Tensor
     sequence_ids: list[str]
     frame_indices: Tensor
@@ -91,6 +119,7 @@ class SceneBatch:
     original_size: Tensor
     sequence_length: Tensor
     num_frames: int | None = None
+    points: NDArray[np.float64] | None = None
     xyz: Tensor | None = None
     path_boxes: Tensor | None = None
     path_ids: Tensor | None = None
@@ -100,6 +129,15 @@ class SceneBatch:
     def valid(self) -> Tensor:
         """``[B, T, M]`` bool, True = a real object."""
         return self.track_ids >= 0
+
+    @property
+    def annotated(self) -> Tensor:
+        """``[B, T]`` bool, True = somebody has looked for the ball in this frame.
+
+        A frame of boxes in which nobody is says nothing of itself: it counts as annotated only
+        through ``padding_mask``.
+        """
+        return (self.visibility >= 0).any(dim=-1)
 
     @property
     def targets(self) -> list[list[TargetFrame]]:
@@ -116,6 +154,7 @@ class SceneBatch:
                         track_ids=self.track_ids[b, t, keep],
                         confidence=self.confidence[b, t, keep],
                         labels=self.labels[b, t, keep],
+                        visibility=self.visibility[b, t, keep],
                     )
                 )
             rows.append(row)
@@ -123,8 +162,8 @@ class SceneBatch:
 
     def between(self, start: int, stop: int) -> SceneBatch:
         """Frames ``start`` to ``stop - 1`` of every clip (positions in the clip, from 0)."""
-        per_frame = ("frames", "boxes", "labels", "track_ids", "confidence", "padding_mask",
-                     "frame_indices", "xyz")  # fmt: skip
+        per_frame = ("frames", "boxes", "labels", "track_ids", "confidence", "visibility",
+                     "padding_mask", "frame_indices", "points", "xyz")  # fmt: skip
         return replace(
             self,
             num_frames=None,

@@ -13,12 +13,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from scene_track.data.batch import SceneBatch
+from scene_track.data.batch import SceneBatch, Visibility
 from scene_track.data.frame_store import FrameError, FrameStore
 from scene_track.data.resumable_loader import derive_seed
 from scene_track.data.sequences import OnError, Sequence
+from scene_track.data.targets import Objects, read_objects
 from scene_track.data.transforms import Clip, ClipAugment, clip_boxes
 
 log = logging.getLogger(__name__)
@@ -48,6 +50,9 @@ class Sample:
         boxes: T tensors ``[N, 4]`` cxcywh, 0-1 of the canvas.
         labels: T tensors ``[N]`` int64.
         track_ids: T tensors ``[N]`` int64.
+        visibility: T tensors int64, see :class:`scene_track.data.batch.Visibility`: ``[N]``, or
+            ``[1]`` with 0 where a ball is known to be absent.
+        points: ``[T, 3]`` float64 (x, y, visibility) of the ball as in the file; None for boxes.
         xyz: T tensors ``[N, 3]`` metres; None where the sequence has no positions.
         frame_indices: ``[T]`` int64; with T = 0 (every frame was skipped) still one number, the
             first asked for.
@@ -59,6 +64,8 @@ class Sample:
     boxes: list[Tensor]
     labels: list[Tensor]
     track_ids: list[Tensor]
+    visibility: list[Tensor]
+    points: NDArray[np.float64] | None
     xyz: list[Tensor] | None
     frame_indices: Tensor
     sequence: Sequence
@@ -83,6 +90,15 @@ def window_starts(count: int, length: int, stride: int) -> list[int]:
     if starts[-1] + length < count:
         starts.append(count - length)
     return starts
+
+
+def _picture(sequence: Sequence) -> tuple[int, int]:
+    """(height, width) of the original in pixels."""
+    return sequence.info.height, sequence.info.width
+
+
+def _canvas(frames: Tensor) -> tuple[int, int]:
+    return frames.shape[-2], frames.shape[-1]
 
 
 class _Clips:
@@ -124,16 +140,8 @@ class _Clips:
             return torch.zeros(0, 3, *store.size, dtype=torch.uint8), used
         return torch.stack(frames), used
 
-    def _corners(self, sequence: Sequence, rows: Seq[slice], height: int, width: int) -> Tensor:
-        """``[N, 4]`` float32 corner boxes of some rows in pixels of a (height, width) canvas."""
-        parts = [sequence.table.boxes[r] for r in rows]
-        boxes = np.concatenate(parts) if parts else np.zeros((0, 4))
-        corners = np.concatenate((boxes[:, :2], boxes[:, :2] + boxes[:, 2:]), axis=1)
-        corners *= np.array((width / sequence.info.width, height / sequence.info.height) * 2)
-        return torch.from_numpy(corners.astype(np.float32))
-
     def _sample(
-        self, sequence: Sequence, clip: Clip, used: list[int], rows: list[slice], asked: int
+        self, sequence: Sequence, clip: Clip, used: list[int], objects: Objects, asked: int
     ) -> Sample:
         height, width = clip.frames.shape[-2:]
         corners = clip.boxes.as_subclass(Tensor)
@@ -141,28 +149,24 @@ class _Clips:
         centre = (corners[:, :2] + corners[:, 2:]) / 2 / scale
         extent = (corners[:, 2:] - corners[:, :2]) / scale
         boxes = torch.cat((centre, extent), dim=1)
-        counts = [r.stop - r.start for r in rows]
-        keep = clip.keep.split(counts)
+        keep = clip.keep.split(objects.counts)
 
         def per_frame(values: Tensor) -> list[Tensor]:
-            return [v[k] for v, k in zip(values.split(counts), keep, strict=True)]
-
-        def column(values: np.ndarray) -> Tensor:
-            return torch.from_numpy(
-                np.concatenate([values[r] for r in rows]) if rows else values[:0]
-            )
+            return [v[k] for v, k in zip(values.split(objects.counts), keep, strict=True)]
 
         xyz = None
-        if sequence.xyz is not None:
-            places = column(sequence.xyz).float()
+        if objects.xyz is not None:
+            places = torch.from_numpy(objects.xyz).float()
             if clip.mirrored:
                 places = places * places.new_tensor((-1.0, 1.0, 1.0))
             xyz = per_frame(places)
         return Sample(
             frames=clip.frames.as_subclass(Tensor),
             boxes=per_frame(boxes),
-            labels=per_frame(column(sequence.labels)),
-            track_ids=per_frame(column(sequence.table.ids)),
+            labels=per_frame(torch.from_numpy(objects.labels)),
+            track_ids=per_frame(torch.from_numpy(objects.ids)),
+            visibility=objects.visibility_per_frame(clip.keep),
+            points=None if sequence.points is None else sequence.points[used],
             xyz=xyz,
             frame_indices=torch.from_numpy(sequence.frames[used or [asked]].copy()),
             sequence=sequence,
@@ -252,14 +256,14 @@ class ClipDataset(_Clips):
         sequence = self.sequences[number]
         asked = self.positions(key, generator)
         frames, used = self._read(number, asked)
-        rows = [sequence.rows(p) for p in used]
-        corners = self._corners(sequence, rows, *frames.shape[-2:])
+        objects = read_objects(sequence, used)
+        corners = objects.corners(_picture(sequence), _canvas(frames))
         clip = Clip.of(frames, corners)
         if used:
             clip = self.augment(clip, self.size, generator)
         else:
             clip = Clip.of(torch.zeros(0, 3, *self.size, dtype=torch.uint8), corners)
-        sample = self._sample(sequence, clip, used, rows, asked[0])
+        sample = self._sample(sequence, clip, used, objects, asked[0])
         if self.path_length:
             sample.path = self._path(sequence, generator)
         return sample
@@ -275,18 +279,19 @@ class ClipDataset(_Clips):
         if self.augment.draw_reversed(generator):
             positions.reverse()
         mirrored = bool(torch.rand((), generator=generator) < 0.5)
-        picture = (sequence.info.height, sequence.info.width)
+        picture = _picture(sequence)
         boxes: list[Tensor] = []
         ids: list[Tensor] = []
         for position in positions:
-            corners = self._corners(sequence, [sequence.rows(position)], *picture)
+            objects = read_objects(sequence, [position])
+            corners = objects.corners(picture, picture)
             cut, keep = clip_boxes(corners, picture, self.augment.min_visible)
             cut = cut[keep] / cut.new_tensor(picture[::-1] * 2)
             centre, extent = (cut[:, :2] + cut[:, 2:]) / 2, cut[:, 2:] - cut[:, :2]
             if mirrored:
                 centre = torch.stack((1 - centre[:, 0], centre[:, 1]), dim=1)
             boxes.append(torch.cat((centre, extent), dim=1))
-            ids.append(torch.from_numpy(sequence.table.ids[sequence.rows(position)])[keep])
+            ids.append(torch.from_numpy(objects.ids)[keep])
         seconds = torch.from_numpy(sequence.frames[positions]).float() / sequence.info.frame_rate
         return BoxPath(boxes, ids, seconds)
 
@@ -341,9 +346,9 @@ class StreamDataset(_Clips):
         sequence = self.sequences[number]
         asked = list(range(start, min(start + self.length, len(sequence))))
         frames, used = self._read(number, [] if self.idle else asked)
-        rows = [sequence.rows(p) for p in used]
-        clip = Clip.of(frames, self._corners(sequence, rows, *self.size))
-        return self._sample(sequence, clip, used, rows, asked[0])
+        objects = read_objects(sequence, used)
+        clip = Clip.of(frames, objects.corners(_picture(sequence), self.size))
+        return self._sample(sequence, clip, used, objects, asked[0])
 
 
 def collate(samples: Seq[Sample], length: int) -> SceneBatch:
@@ -362,14 +367,21 @@ def collate(samples: Seq[Sample], length: int) -> SceneBatch:
     labels = torch.zeros(batch, length, most, dtype=torch.long)
     track_ids = torch.full((batch, length, most), -1, dtype=torch.long)
     confidence = torch.zeros(batch, length, most)
+    visibility = torch.full((batch, length, most), int(Visibility.UNKNOWN))
     padding_mask = torch.ones(batch, length, dtype=torch.bool)
     frame_indices = torch.zeros(batch, length, dtype=torch.long)
     placed = any(s.xyz is not None for s in samples)
+    points = None
+    if all(s.points is not None for s in samples):
+        points = np.full((batch, length, 3), np.nan)
+        points[..., 2] = Visibility.UNKNOWN
     xyz = torch.full((batch, length, most, 3), torch.nan) if placed else None
     for b, sample in enumerate(samples):
         count = len(sample.boxes)
         frames[b, :count] = sample.frames
         padding_mask[b, :count] = False
+        if points is not None and sample.points is not None:
+            points[b, :count] = sample.points
         frame_indices[b] = sample.frame_indices[-1]
         frame_indices[b, :count] = sample.frame_indices[:count]
         for t in range(count):
@@ -378,6 +390,7 @@ def collate(samples: Seq[Sample], length: int) -> SceneBatch:
             labels[b, t, :n] = sample.labels[t]
             track_ids[b, t, :n] = sample.track_ids[t]
             confidence[b, t, :n] = 1.0
+            visibility[b, t, : len(sample.visibility[t])] = sample.visibility[t]
             if xyz is not None and sample.xyz is not None:
                 xyz[b, t, :n] = sample.xyz[t]
     path_boxes, path_ids, path_seconds = _collate_paths([s.path for s in samples])
@@ -387,6 +400,7 @@ def collate(samples: Seq[Sample], length: int) -> SceneBatch:
         labels=labels,
         track_ids=track_ids,
         confidence=confidence,
+        visibility=visibility,
         padding_mask=padding_mask,
         sequence_ids=[s.sequence.name for s in samples],
         frame_indices=frame_indices,
@@ -396,6 +410,7 @@ def collate(samples: Seq[Sample], length: int) -> SceneBatch:
         ),
         sequence_length=torch.tensor([len(s.sequence) for s in samples]),
         num_frames=max(1, *(len(s.boxes) for s in samples)),
+        points=points,
         xyz=xyz,
         path_boxes=path_boxes,
         path_ids=path_ids,

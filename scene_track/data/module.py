@@ -217,7 +217,8 @@ class TrackingDataModule(LightningDataModule):
                 # Without this, a forgotten gt folder would be trained on as "nobody is there".
                 raise FileNotFoundError(
                     f"{sequences[0].folder.parent}: {len(unlabelled)} of {len(sequences)} "
-                    f"sequences of the {split} split have no gt/gt.txt, first {unlabelled[0]}. "
+                    f"sequences of the {split} split have no {sequences[0].label_file}, "
+                    f"first {unlabelled[0]}. "
                     f"Type dataset.{split}=SPLIT with labelled sequences"
                 )
             self._sequences[split] = sequences

@@ -57,10 +57,11 @@ class SequenceInfo:
         name: sequence name.
         image_dir: folder of the images, relative to the sequence folder (``img1``).
         frame_rate: frames per second, > 0.
-        length: number of frames, >= 1; frames are numbered from 1.
+        length: number of frames, >= 1; they are numbered on from ``first_frame``.
         width: image width in pixels, >= 1.
         height: image height in pixels, >= 1.
         extension: image file extension with its dot (``.jpg``).
+        first_frame: number of the first frame: 1 in the MOTChallenge layout, 0 in TrackNet's.
     """
 
     name: str
@@ -70,6 +71,12 @@ class SequenceInfo:
     width: int
     height: int
     extension: str
+    first_frame: int = 1
+
+    @property
+    def last_frame(self) -> int:
+        """Number of the last frame."""
+        return self.first_frame + self.length - 1
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,7 @@ import logging
 import os
 import re
 from collections.abc import Sequence as Seq
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
 
@@ -57,7 +57,11 @@ class Sequence:
         labels: ``[rows]`` int64 class indices from 0.
         xyz: ``[rows, 3]`` metres in the camera frame, NaN where unknown; None without
             ``gt/xyz.txt``.
-        labelled: False when there is no ``gt/gt.txt``.
+        labelled: False when there is no file ``label_file``.
+        points: ``[F, 3]`` (x, y, visibility) of the one ball in each of these frames: pixels, an
+            integer is the centre of a pixel, NaN where it is not to be seen; visibility as
+            :class:`scene_track.data.batch.Visibility`. None for a video of boxes.
+        label_file: where the ground truth lies, or should, relative to ``folder``.
     """
 
     name: str
@@ -69,6 +73,8 @@ class Sequence:
     labels: NDArray[np.int64]
     xyz: NDArray[np.float64] | None
     labelled: bool
+    points: NDArray[np.float64] | None = None
+    label_file: str = "gt/gt.txt"
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -85,22 +91,22 @@ class Sequence:
         Raises:
             ValueError: if the range reaches outside the sequence.
         """
-        if not 1 <= first <= last <= self.info.length:
+        if not self.info.first_frame <= first <= last <= self.info.last_frame:
             raise ValueError(
-                f"{self.name}:{first}-{last}: frames are 1-{self.info.length} in {self.folder}"
+                f"{self.name}:{first}-{last}: frames are "
+                f"{self.info.first_frame}-{self.info.last_frame} in {self.folder}"
             )
         keep = (self.frames >= first) & (self.frames <= last)
         start, stop = np.searchsorted(self.table.frames, (first, last + 1))
-        return Sequence(
+        return replace(
+            self,
             name=f"{self.name}_{first}-{last}",
-            folder=self.folder,
-            info=self.info,
             frames=self.frames[keep],
             files=tuple(f for f, k in zip(self.files, keep, strict=True) if k),
             table=self.table.between(first, last),
             labels=self.labels[start:stop],
             xyz=None if self.xyz is None else self.xyz[start:stop],
-            labelled=self.labelled,
+            points=None if self.points is None else self.points[keep],
         )
 
 

@@ -7,7 +7,8 @@ are ``tv_tensors.BoundingBoxes`` of all frames together; geometry runs through
 
 Boxes cut by the border: in training a box is clipped to the canvas, and dropped when less than
 ``min_visible`` of its area, or less than one pixel, remains. In evaluation nothing is clipped or
-dropped: ground truth stays as in the file.
+dropped: ground truth stays as in the file. A box without extent is a point, such as a ball: it is
+dropped when it is moved off the canvas.
 """
 
 from __future__ import annotations
@@ -162,7 +163,8 @@ def clip_boxes(boxes: Tensor, size: tuple[int, int], min_visible: float) -> tupl
         min_visible: least part of the area that must stay on the canvas, 0-1.
 
     Returns:
-        ``[N, 4]`` clipped corners and ``[N]`` bool, False where too little remains.
+        ``[N, 4]`` clipped corners and ``[N]`` bool, False where too little remains, or, of a point,
+        nothing.
     """
     boxes = boxes.as_subclass(Tensor)
     limit = boxes.new_tensor((size[1], size[0], size[1], size[0]))
@@ -170,7 +172,9 @@ def clip_boxes(boxes: Tensor, size: tuple[int, int], min_visible: float) -> tupl
     whole = boxes[:, 2:] - boxes[:, :2]
     rest = clipped[:, 2:] - clipped[:, :2]
     keep = (rest >= 1).all(-1) & (rest.prod(-1) >= min_visible * whole.prod(-1))
-    return clipped, keep
+    point = (whole == 0).all(-1)
+    on_canvas = (boxes[:, :2] >= 0).all(-1) & (boxes[:, 2:] < limit[2:]).all(-1)
+    return clipped, torch.where(point, on_canvas, keep)
 
 
 def _uniform(generator: torch.Generator) -> float:
