@@ -6,9 +6,9 @@ knows nothing but their count. Two things are special:
 * **No locks, no index.** Each sequence has a sparse file with a slot for every frame number and a
   second one for the mirrored frames. A slot counts as filled when the checksum in the table at the
   file's start fits its bytes *and* the image that they were made from, and it is written last.
-  Workers, ranks and trials that fill the same slot store the same record; a kill or a crash of the
-  machine in the middle leaves a checksum that does not fit, that is, a frame that is computed again;
-  so does an image that was changed since.
+  Workers, ranks and trials that fill the same slot store the same record. A kill or a crash of the
+  machine in the middle leaves a checksum that does not fit, that is, a frame that is computed
+  again; so does an image that was changed since.
 * **A limit that never evicts.** Epochs visit all frames in turn, so throwing out the oldest record
   would throw out exactly the one that is needed next. A full store keeps what it has, says so once,
   and the other frames are computed every time.

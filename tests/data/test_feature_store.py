@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from scene_track.data import feature_store
-from scene_track.data.feature_store import FeatureSource, FeatureStore, frame_key
+from scene_track.data.feature_store import FeatureSource, FeatureStore, FrameKey, frame_key
 from scene_track.data.sequences import Sequence, read_sequence
 
 VALUES = 3000
@@ -27,9 +27,13 @@ def sequence(make_sequence) -> Sequence:
     return read_sequence(make_sequence(length=LENGTH), classes={1: "person"})
 
 
-def store_at(root: Path, **changes) -> FeatureStore:
-    options = {"values": VALUES, "limit_bytes": 10**9} | changes
-    return FeatureStore(root, "net", **options)
+def store_at(root: Path, *, writable: bool = True) -> FeatureStore:
+    return FeatureStore(root, "net", values=VALUES, limit_bytes=10**9, writable=writable)
+
+
+def holds(store: FeatureStore, key: FrameKey, value: torch.Tensor) -> bool:
+    found = store.read(key)
+    return found is not None and torch.equal(found, value)
 
 
 def record(value: float) -> torch.Tensor:
@@ -50,7 +54,7 @@ def test_what_was_written_is_read_by_others(sequence: Sequence, tmp_path: Path) 
             found = other.read(key)
             assert found is not None and torch.equal(found, value)
             found.zero_()  # a copy: the store is not touched
-            assert torch.equal(other.read(key), value)
+            assert holds(other, key, value)
 
 
 def test_a_part_of_a_sequence_shares_with_the_whole(sequence: Sequence) -> None:
@@ -73,7 +77,7 @@ def test_a_changed_image_is_another_frame(sequence: Sequence, tmp_path: Path) ->
     key = frame_key(sequence, 1, mirrored=False)
     assert store.read(key) is None
     store.write(key, record(2))
-    assert torch.equal(store.read(key), record(2))
+    assert holds(store, key, record(2))
     sequence.files[1].unlink()
     gone = frame_key(sequence, 1, mirrored=False)
     assert store.read(gone) is None and not store.write(gone, record(3))
@@ -101,7 +105,7 @@ def test_a_torn_record_is_not_read(
     monkeypatch.setattr(feature_store, "_write_at", write)
     assert store_at(tmp_path).read(key) is None
     store.write(key, record(6))
-    assert torch.equal(store_at(tmp_path).read(key), record(6))
+    assert holds(store_at(tmp_path), key, record(6))
 
 
 def _write_for_ever(sequence: Sequence, root: Path, value: float) -> None:
@@ -141,7 +145,7 @@ def test_several_writers_and_kills_tear_nothing(sequence: Sequence, tmp_path: Pa
     assert found > 0
     for key in keys:  # and what a kill has spoilt is put right by the next
         assert reader.write(key, record(99))
-        assert torch.equal(store_at(tmp_path).read(key), record(99))
+        assert holds(store_at(tmp_path), key, record(99))
     assert [p.name for p in (tmp_path / "net").iterdir()] == [keys[0].file], "no temporary file"
 
 
