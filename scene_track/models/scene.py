@@ -17,7 +17,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from scene_track.models.backbones.base import Backbone
+from scene_track.models.backbones.base import Backbone, BackboneFeatures
 from scene_track.models.decoder import QueryState, SceneDecoder
 from scene_track.models.heads.base import SceneHead
 from scene_track.models.identity import PointerIdentity
@@ -58,7 +58,14 @@ class SceneState:
 
 
 class SceneModel(nn.Module):
-    """End-to-end scene model over clips of video."""
+    """End-to-end scene model over clips of video.
+
+    Attributes:
+        looks_at_pictures: whether anything besides the backbone does; then stored features do not
+            stand for pictures.
+    """
+
+    looks_at_pictures = False
 
     def __init__(
         self,
@@ -136,6 +143,7 @@ class SceneModel(nn.Module):
         padding_mask: Tensor,
         denoising: DenoisingQueries | None = None,
         state: SceneState | None = None,
+        features: BackboneFeatures | None = None,
     ) -> tuple[ScenePredictions, SceneState]:
         """Predict a clip.
 
@@ -145,13 +153,14 @@ class SceneModel(nn.Module):
             padding_mask: ``[B, T]`` bool, True = padding.
             denoising: noised ground truth; None outside training.
             state: what the window before this one left, when a video is streamed.
+            features: of the B x T frames, where they are known already; None asks the backbone.
 
         Returns:
             Predictions, and the state for the next window.
         """
         b, t = frames.shape[:2]
-        features = self.backbone(frames.flatten(0, 1))
-        *finer, coarse = self.neck(features.levels)
+        seen: BackboneFeatures = features or self.backbone(frames.flatten(0, 1))
+        *finer, coarse = self.neck(seen.levels)
         projected = self.projection(coarse)
         clock_start = None if state is None else state.clock_start
         if self.training and clock_start is None:
@@ -160,7 +169,7 @@ class SceneModel(nn.Module):
             clock_start = torch.rand(b, 1, device=seconds.device) * self.time_horizon
         clock = seconds if clock_start is None else seconds + clock_start
         z, temporal = self._context(
-            features.cls.unflatten(0, (b, t)), seconds, clock, padding_mask, state
+            seen.cls.unflatten(0, (b, t)), seconds, clock, padding_mask, state
         )
         heat, dense = self.proposals(projected)
         chosen = self.proposals.select(heat, dense, self.decoder.num_queries)

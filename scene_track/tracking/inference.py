@@ -8,7 +8,7 @@ Detection and association are two steps, so that several trackers can be given t
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from scene_track.data.batch import SceneBatch
 from scene_track.data.mot_files import BoxTable
+from scene_track.models.backbones.base import BackboneFeatures
 from scene_track.models.identity import PointerIdentity
 from scene_track.models.predictions import ScenePredictions
 from scene_track.models.scene import SceneModel, SceneState
@@ -80,7 +81,12 @@ def window_detections(
 
 @torch.inference_mode()
 def detect_videos(
-    model: SceneModel, batches: Iterable[SceneBatch], *, device: torch.device, half: bool
+    model: SceneModel,
+    batches: Iterable[SceneBatch],
+    *,
+    device: torch.device,
+    half: bool,
+    features: Callable[[SceneBatch], BackboneFeatures | None] | None = None,
 ) -> Iterator[tuple[Video, Detections]]:
     """Stream windows (B = 1, in the order of each video) through the model.
 
@@ -89,6 +95,7 @@ def detect_videos(
         batches: windows; a new sequence id starts a new video.
         device: where the model is.
         half: run the model in bfloat16.
+        features: gives the features of a window where they need not be computed.
 
     Yields:
         Every frame's detections, each with its video and with the time that they cost: the move to
@@ -107,7 +114,10 @@ def detect_videos(
         batch = batch.to(device)
         seconds = batch.frame_indices.float() / batch.frame_rate.unsqueeze(1)
         with torch.autocast(device.type, torch.bfloat16) if half else nullcontext():
-            predictions, state = model(batch.frames, seconds, batch.padding_mask, None, state)
+            known = None if features is None else features(batch)
+            predictions, state = model(
+                batch.frames, seconds, batch.padding_mask, None, state, known
+            )
         seen = [detections for _, detections in window_detections(model, predictions, batch)]
         if device.type == "cuda":
             torch.cuda.synchronize(device)  # or the tracker would be charged for the model's work

@@ -10,7 +10,8 @@ that trains on, because nothing before it asks for a gradient.
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Annotated, Any, Self, TypedDict, Unpack
 
@@ -223,6 +224,17 @@ class Backbone(nn.Module):
             for module in stage.modules:
                 module.train()
         return self
+
+    @contextmanager
+    def at_rest(self) -> Iterator[None]:
+        """Evaluation mode without gradients for a while, as when all of it is frozen."""
+        wanted = self._wanted_mode
+        self.eval()
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            self.train(wanted)
 
     def normalise(self, frames: Tensor) -> Tensor:
         """uint8 ``[N, 3, H, W]`` (or float 0-255) to the statistics that the weights expect."""
