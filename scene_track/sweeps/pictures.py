@@ -35,7 +35,9 @@ def pictures(folder: Path) -> list[Picture]:
     images = events.Images(_TAG)
     found = [images[0], images[-1]] if len(images) > 1 else images
     return [
-        Picture(image.step, "data:image/png;base64," + base64.b64encode(
-            image.encoded_image_string).decode())  # fmt: skip
+        Picture(
+            image.step,
+            "data:image/png;base64," + base64.b64encode(image.encoded_image_string).decode(),
+        )  # fmt: skip
         for image in found
     ]

@@ -140,7 +140,9 @@ def read_metrics(folder: Path) -> dict[str, float]:
     return {name: pair["best"] for name, pair in pairs if pair.get("best") is not None}
 
 
-def read_curves(folder: Path, only: str | None = None) -> dict[str, list[tuple[float, float, float]]]:
+def read_curves(
+    folder: Path, only: str | None = None
+) -> dict[str, list[tuple[float, float, float]]]:
     """What a run has logged so far.
 
     Args:

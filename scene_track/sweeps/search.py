@@ -16,6 +16,7 @@ from __future__ import annotations
 import logging
 import random
 import re
+import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -27,7 +28,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from optuna.trial import TrialState
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import IntegrityError, OperationalError, SQLAlchemyError
 
 from scene_track.sweeps import records
 from scene_track.sweeps.ending import end_sweep
@@ -40,6 +41,7 @@ log = logging.getLogger(__name__)
 STUDY = "study.db"
 _NAME = "sweep"  # of a study that is given none
 _TRIES = 20
+_OPENINGS = 5
 # Attributes of the study's trials
 _OWNER, _FOLDER, _REASON, _VOID = "process", "folder", "reason", "void"
 
@@ -114,23 +116,22 @@ class Search:
         """
         logging.getLogger("optuna").setLevel(logging.WARNING)
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-        name, storage = self.study_name, self.storage
-        try:
+        for attempt in range(_OPENINGS):
             try:
-                study = optuna.load_study(study_name=name, storage=storage)
-            except KeyError:  # made here, unless another process is faster
-                study = optuna.create_study(
-                    study_name=name,
-                    storage=storage,
-                    direction=self.direction,
-                    load_if_exists=True,
-                )
-        except (SQLAlchemyError, ImportError, optuna.exceptions.StorageInternalError) as error:
-            raise ValueError(
-                f"hydra.sweeper.storage={_without_password(self.storage)} cannot be opened:"
-                f" {str(error).splitlines()[0]}; expected such as sqlite:////FOLDER/study.db or"
-                " postgresql://USER:PASSWORD@HOST/NAME, whose folder or data base exists"
-            ) from error
+                study = self._load_or_create()
+                break
+            except (SQLAlchemyError, ImportError, optuna.exceptions.StorageInternalError) as error:
+                # Two processes that make the tables at the same time get into each other's way.
+                if attempt + 1 < _OPENINGS and isinstance(error, IntegrityError | OperationalError):
+                    time.sleep(random.uniform(0.2, 1.0))
+                    continue
+                raise ValueError(
+                    f"hydra.sweeper.storage={_without_password(self.storage)} cannot be opened:"
+                    f" {str(error).splitlines()[0]}; expected such as sqlite:////FOLDER/study.db or"
+                    " postgresql://USER:PASSWORD@HOST/NAME, whose folder or data base exists"
+                ) from error
+        else:
+            raise AssertionError("the last attempt returns or raises")
         found = study.direction.name.lower()
         if found != self.direction:
             raise ValueError(
@@ -138,6 +139,20 @@ class Search:
                 f" {self.direction}: type another hydra.sweeper.study_name, or hydra.sweep.dir"
             )
         return study
+
+    def _load_or_create(self) -> optuna.Study:
+        sqlite = self.storage.startswith("sqlite:")
+        patient = {"connect_args": {"timeout": 60}} if sqlite else {}  # seconds, for a locked file
+        storage = optuna.storages.RDBStorage(self.storage, engine_kwargs=patient)
+        try:
+            return optuna.load_study(study_name=self.study_name, storage=storage)
+        except KeyError:  # made here, unless another process is faster
+            return optuna.create_study(
+                study_name=self.study_name,
+                storage=storage,
+                direction=self.direction,
+                load_if_exists=True,
+            )
 
     def _search(self, study: optuna.Study, space: Space, fixed: list[str]) -> None:
         made = failed = 0

@@ -1,7 +1,7 @@
 """What a search varies: Hydra's sweep syntax as plain descriptions, without Optuna.
 
 ``choice(0,0.5,1)`` or ``0,0.5,1``, ``range(1,5)``, ``interval(1e-4,1e-2)``,
-``tag(log, interval(1e-4,1e-2))``; two integers make an interval of integers.
+``tag(log, interval(1e-4,1e-2))``; ``int(interval(1,5))`` for whole numbers.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def _described(override: Override) -> Choice | Interval:
         return Interval(value.start, high, step=value.step, integer=integer)
     if override.is_choice_sweep() or isinstance(value, RangeSweep):
         values = override.sweep_iterator(transformer=Transformer.encode)
-        return Choice(tuple(dict.fromkeys(values)))
+        return Choice(tuple({(type(value), value): value for value in values}.values()))
     return Choice(tuple(override.sweep_string_iterator()))  # glob(*) of a group
 
 

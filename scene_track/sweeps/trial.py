@@ -36,6 +36,8 @@ OUTPUT = "output.log"
 STOPPED = "stopped_early.json"
 _OUTCOME = "SCENE_TRACK_OUTCOME"  # file for the objective, or for what went wrong
 _LIFELINE = "SCENE_TRACK_LIFELINE"  # a pipe's end that is closed when the watcher is gone
+_PLACE = ("SLURM_NTASKS", "SLURM_NTASKS_PER_NODE", "SLURM_PROCID", "SLURM_LOCALID", "RANK",
+          "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "WORLD_SIZE")  # fmt: skip
 _GRACE_S = 30.0  # between asking a trial to stop and making it
 # Of Hydra's own options, those that say how the jobs of a sweep are run say nothing of one of them.
 _NOT_OF_A_JOB = ("hydra.mode", "hydra/launcher", "hydra/sweeper", "hydra.launcher", "hydra.sweep",
@@ -167,7 +169,8 @@ def _watch(command: Sequence[str], cwd: str, folder: Path, name: str) -> int:
     """Run a command to its end, whatever that is, and give its exit code."""
     ear, mouth = os.pipe()
     environment = {
-        **os.environ,
+        # The watcher's place in a cluster's job is not the trial's: it starts its own processes.
+        **{name: value for name, value in os.environ.items() if name not in _PLACE},
         _OUTCOME: str(folder / ".outcome.json"),
         _LIFELINE: str(ear),
         "PYTHONUNBUFFERED": "1",

@@ -6,10 +6,14 @@ import os
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from scene_track.sweeps import records
+from scene_track.sweeps.records import Trial
 
 _APP = '''
 """Trains nothing."""
@@ -79,6 +83,19 @@ _CONF = """
       run: {dir: out}
       sweep: {dir: sweep, subdir: "${hydra.job.num}"}
 """
+
+
+def trials(sweep: Path) -> list[Trial]:
+    """The records of a sweep."""
+    return list(records.read_all(sweep).values())
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
+    """Until something is so."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
 
 
 class App:
