@@ -14,9 +14,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
 _EXPECTED = "type python -m scene_track.report sweep=FOLDER"
 
 
@@ -35,17 +32,14 @@ def run(arguments: Sequence[str]) -> Path:
     """
     from scene_track.sweeps.report import report
 
-    try:
-        options = OmegaConf.to_container(OmegaConf.from_dotlist(list(arguments)))
-    except OmegaConfBaseException as error:
-        raise ValueError(f"cannot read {' '.join(arguments)!r} ({error}); {_EXPECTED}") from error
-    assert isinstance(options, dict)
-    unknown = [str(key) for key in options if key != "sweep"]
-    if unknown:
-        raise ValueError(f"{unknown[0]}: unknown key; {_EXPECTED}")
-    if not isinstance(options.get("sweep"), str):
-        raise ValueError(f"sweep is required: {_EXPECTED}")
-    return report(Path(options["sweep"]))
+    start = "sweep="
+    for word in arguments:
+        if not word.startswith(start):
+            raise ValueError(f"{word}: unknown; {_EXPECTED}")
+    folders = [word.removeprefix(start) for word in arguments if word != start]
+    if len(folders) != 1:
+        raise ValueError(f"one sweep is required, found {len(folders)}: {_EXPECTED}")
+    return report(Path(folders[0]))
 
 
 def main() -> None:

@@ -376,7 +376,7 @@ def _check_trial(plain: Mapping[str, Plain], report: _Report) -> None:
         report.add(
             "trainer.num_nodes",
             f"={nodes}: a trial of a sweep trains on one machine, with all its devices; type"
-            " trainer.num_nodes=1 and share the sweep's trials among the machines (docs/scaling.md)",
+            " trainer.num_nodes=1 and share the trials among the machines (docs/scaling.md)",
         )
 
 

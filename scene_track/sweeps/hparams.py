@@ -23,6 +23,7 @@ def write_hparams(sweep: SweepResults) -> None:
     """Write the events of a sweep and of each of its trials."""
     from tensorboard.plugins.hparams import api_pb2, summary_v2
 
+    api: Any = api_pb2  # made by protobuf when it is imported, so no checker knows it
     values = {
         key: [r.trial.params[key] for r in sweep.results if key in r.trial.params]
         for key in sweep.params
@@ -34,8 +35,8 @@ def write_hparams(sweep: SweepResults) -> None:
         metrics=[summary_v2.Metric(name) for name in shown],
     )
     _write(sweep.folder, [config])
-    ends = {"complete": api_pb2.STATUS_SUCCESS, "stopped": api_pb2.STATUS_SUCCESS,
-            "failed": api_pb2.STATUS_FAILURE}  # fmt: skip
+    ends = {"complete": api.STATUS_SUCCESS, "stopped": api.STATUS_SUCCESS,
+            "failed": api.STATUS_FAILURE}  # fmt: skip
     for result in sweep.results:
         hparams: dict[str, Any] = {
             key: number(text) if key in numeric else text
@@ -55,34 +56,37 @@ def write_hparams(sweep: SweepResults) -> None:
 
 def _ended(status: Any, when: float) -> Any:
     """That a trial has ended; TensorBoard's own function for it needs TensorFlow."""
-    from tensorboard.compat.proto.summary_pb2 import Summary
     from tensorboard.plugins.hparams import metadata, plugin_data_pb2
 
-    end = plugin_data_pb2.SessionEndInfo(status=status, end_time_secs=when)
-    about = metadata.create_summary_metadata(
-        plugin_data_pb2.HParamsPluginData(session_end_info=end)
-    )
-    return Summary(value=[Summary.Value(tag=metadata.SESSION_END_INFO_TAG, metadata=about)])
+    data: Any = plugin_data_pb2
+    end = data.SessionEndInfo(status=status, end_time_secs=when)
+    about = metadata.create_summary_metadata(data.HParamsPluginData(session_end_info=end))
+    return _summary(tag=metadata.SESSION_END_INFO_TAG, metadata=about)
 
 
 def _objective(sweep: SweepResults, result: Result) -> list[Any]:
     """The best value as a curve of its own: the tab shows the last value of the others."""
-    from tensorboard.compat.proto.summary_pb2 import Summary
-
     if result.objective is None:
         return []
-    tag = f"best/{sweep.monitor}"
-    return [Summary(value=[Summary.Value(tag=tag, simple_value=result.objective)])]
+    return [_summary(tag=f"best/{sweep.monitor}", simple_value=result.objective)]
+
+
+def _summary(**value: Any) -> Any:
+    from tensorboard.compat.proto import summary_pb2
+
+    proto: Any = summary_pb2
+    return proto.Summary(value=[proto.Summary.Value(**value)])
 
 
 def _write(folder: Path, summaries: list[Any]) -> None:
-    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.compat.proto import event_pb2
     from tensorboard.summary.writer.record_writer import RecordWriter
 
+    proto: Any = event_pb2
     temporary = folder / f".{_FILE.replace('tfevents', 'new')}"
     with temporary.open("wb") as file:
         writer = RecordWriter(file)
-        writer.write(Event(wall_time=0.0, file_version="brain.Event:2").SerializeToString())
+        writer.write(proto.Event(wall_time=0.0, file_version="brain.Event:2").SerializeToString())
         for part in summaries:
-            writer.write(Event(wall_time=0.0, step=0, summary=part).SerializeToString())
+            writer.write(proto.Event(wall_time=0.0, step=0, summary=part).SerializeToString())
     temporary.replace(folder / _FILE)

@@ -117,7 +117,7 @@ def read_sweep(folder: Path) -> SweepResults:
 
 
 def _without_the_dead(folder: Path, trial: Trial) -> Trial:
-    """What a report says of a trial whose process is gone; its record is the next sweep's matter."""
+    """A trial whose process is gone as a failed one; to record it is the next sweep's matter."""
     return trial.failed(records.GONE, "died") if records.is_dead(folder, trial) else trial
 
 
