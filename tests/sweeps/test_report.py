@@ -15,7 +15,7 @@ from scene_track import report as entry
 from scene_track.sweeps import records
 from scene_track.sweeps.page import page
 from scene_track.sweeps.pictures import Picture
-from scene_track.sweeps.records import Trial
+from scene_track.sweeps.records import State, Trial
 from scene_track.sweeps.report import importances, report
 from scene_track.sweeps.results import read_sweep
 from scene_track.sweeps.table import as_data
@@ -29,7 +29,7 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Seven trials of a search, written by hand: complete, stopped early, failed, running."""
     folder = tmp_path_factory.mktemp("sweep")
     (folder / "multirun.yaml").write_text("monitor: {metric: val/hota, mode: max}\n")
-    states = ["complete"] * 4 + ["stopped", "failed", "running"]
+    states: list[State] = [*["complete"] * 4, "stopped", "failed", "running"]  # type: ignore
     for number, state in enumerate(states):
         score = 0.3 + 0.1 * number if state in records.DONE and number < 4 else 0.2
         params = {"optimizer.lr": f"{10 ** (-4 + number / 3):.6g}", "head": "ab"[number % 2]}
