@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 _FULL = "HYDRA_FULL_ERROR"
 _USER_MISTAKE = 2
+_CTRL_C = 130
 
 
 class UserError(ValueError):
@@ -88,6 +89,8 @@ def run_main(
             main()
         except UserError:  # a job of a sweep; it has said what is wrong
             sys.exit(_USER_MISTAKE)
+        except KeyboardInterrupt:
+            sys.exit(_CTRL_C)
         except Exception as error:
             if trials and (code := _sweep_failed(error)) is not None:
                 _say(" ".join(str(error).split()), error, wanted_full)

@@ -83,6 +83,8 @@ def _report(sweep: Path) -> None:
 
     try:
         report(sweep)
+    except FileNotFoundError as error:  # other processes made all trials, in their folders
+        log.info("no report: %s", error)
     except Exception:
         log.exception("no report could be made of %s", sweep)
 

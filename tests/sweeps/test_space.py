@@ -59,3 +59,10 @@ def test_a_grid_is_every_combination_once() -> None:
     assert found[0].params == {"a": "3", "c": "x"}
     with pytest.raises(HydraException, match="hydra/sweeper=optuna"):
         grid(parsed("a=interval(0,1)"))
+
+
+def test_what_trials_are_compared_by_cannot_vary() -> None:
+    from scene_track.sweeps.search import _check_space
+
+    with pytest.raises(ValueError, match="monitor.mode cannot vary"):
+        _check_space(split(parsed("monitor.mode=min,max"))[0])
