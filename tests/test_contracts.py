@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from hydra.utils import instantiate
 
 from scene_track.config.check import check
 from scene_track.config.paths import config_dir
+from scene_track.models.backbones.dinov3.variants import CONVNEXTS, VITS
 from scene_track.tracking.tracker import Detections, TrackedFrame, Video
 from scene_track.train import build_module
 from tests.compose import TINY, compose_run, make_batch, without_objects
@@ -30,6 +32,17 @@ def no_weights(name: str) -> list[str]:
     return ["model.backbone.weights=null"] if needs else []
 
 
+@pytest.fixture
+def small_dinov3(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The DINOv3 family at sizes that cost nothing; the real ones have tests of their own."""
+    for name, vit in VITS.items():
+        small = dataclasses.replace(vit, dim=48, depth=2, heads=3, hidden=64)
+        monkeypatch.setitem(VITS, name, small)
+    for name, convnext in CONVNEXTS.items():
+        small = dataclasses.replace(convnext, dims=(8, 16, 24, 32), depths=(1, 1, 2, 1))
+        monkeypatch.setitem(CONVNEXTS, name, small)
+
+
 def gradient_step(overrides: list[str], batch=None) -> None:
     """One loss and its gradients; every trainable parameter must be touched, by finite numbers."""
     torch.manual_seed(0)
@@ -47,24 +60,28 @@ def gradient_step(overrides: list[str], batch=None) -> None:
     again.load_state_dict(before)
     module.eval()
     again.eval()
+    same = batch or make_batch()
     with torch.no_grad():
-        first = module.losses(make_batch(), denoise=False)[1]["total"]
-        second = again.losses(make_batch(), denoise=False)[1]["total"]
+        first = module.losses(same, denoise=False)[1]["total"]
+        second = again.losses(same, denoise=False)[1]["total"]
     torch.testing.assert_close(first, second)
 
 
+@pytest.mark.usefixtures("small_dinov3")
 @pytest.mark.parametrize("name", options("model/backbone"))
 def test_every_backbone_trains_a_scene_model(name: str) -> None:
-    gradient_step([f"model/backbone={name}", *no_weights(name)])
+    gradient_step([f"model/backbone={name}", *no_weights(name)], make_batch(size=(32, 64)))
 
 
+@pytest.mark.usefixtures("small_dinov3")
 @pytest.mark.parametrize("name", options("model/backbone"))
 def test_every_backbone_keeps_the_interface(name: str) -> None:
     cfg = compose_run([f"model/backbone={name}", *no_weights(name)])
     backbone = instantiate(cfg.model.backbone)
     height, width = 2 * backbone.size_multiple, 3 * backbone.size_multiple
+    frames = torch.randint(0, 256, (2, 3, height, width), dtype=torch.uint8)
     with torch.no_grad():
-        features = backbone.eval()(torch.zeros(2, 3, height, width, dtype=torch.uint8))
+        features = backbone.eval()(frames)
     assert list(backbone.strides) == sorted(backbone.strides)
     shapes = [
         (2, dim, height // stride, width // stride)
@@ -75,6 +92,12 @@ def test_every_backbone_keeps_the_interface(name: str) -> None:
     staged = [id(p) for stage in backbone.stages() for p in stage.parameters()]
     assert len(staged) == len(set(staged)), "stages share parameters"
     assert set(staged) == {id(p) for p in backbone.parameters()}, "parameters in no stage"
+    with pytest.raises(ValueError, match="size_policy=pad"):
+        backbone(frames[..., 5:])
+    backbone.size_policy = "pad"
+    shifted = backbone(frames[..., :-5])
+    for stride, level in zip(backbone.strides, shifted.levels, strict=True):
+        assert level.shape[-2:] == (height // stride, -(-(width - 5) // stride))
 
 
 @pytest.mark.parametrize("head", [name for name in options("head")])
