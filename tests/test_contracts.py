@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,7 +11,6 @@ from hydra.utils import instantiate
 
 from scene_track.config.check import check
 from scene_track.config.paths import config_dir
-from scene_track.models.backbones.dinov3.variants import CONVNEXTS, VITS
 from scene_track.tracking.tracker import Detections, TrackedFrame, Video
 from scene_track.train import build_module
 from tests.compose import TINY, compose_run, make_batch, without_objects
@@ -24,23 +23,6 @@ def options(group: str) -> list[str]:
     names = sorted(file.stem for file in (CONF / group).glob("*.yaml"))
     assert names, f"conf/{group} is empty"
     return names
-
-
-def no_weights(name: str) -> list[str]:
-    """Pretrained backbones are tested on random weights: theirs are the user's to download."""
-    needs = "weights:" in (CONF / "model" / "backbone" / f"{name}.yaml").read_text()
-    return ["model.backbone.weights=null"] if needs else []
-
-
-@pytest.fixture
-def small_dinov3(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The DINOv3 family at sizes that cost nothing; the real ones have tests of their own."""
-    for name, vit in VITS.items():
-        small = dataclasses.replace(vit, dim=48, depth=2, heads=3, hidden=64)
-        monkeypatch.setitem(VITS, name, small)
-    for name, convnext in CONVNEXTS.items():
-        small = dataclasses.replace(convnext, dims=(8, 16, 24, 32), depths=(1, 1, 2, 1))
-        monkeypatch.setitem(CONVNEXTS, name, small)
 
 
 def gradient_step(overrides: list[str], batch=None) -> None:
@@ -67,16 +49,19 @@ def gradient_step(overrides: list[str], batch=None) -> None:
     torch.testing.assert_close(first, second)
 
 
-@pytest.mark.usefixtures("small_dinov3")
 @pytest.mark.parametrize("name", options("model/backbone"))
-def test_every_backbone_trains_a_scene_model(name: str) -> None:
-    gradient_step([f"model/backbone={name}", *no_weights(name)], make_batch(size=(32, 64)))
+def test_every_backbone_trains_a_scene_model(
+    name: str, tiny_backbone: Callable[[str], list[str]]
+) -> None:
+    gradient_step(tiny_backbone(name), make_batch(size=(32, 64)))
 
 
-@pytest.mark.usefixtures("small_dinov3")
 @pytest.mark.parametrize("name", options("model/backbone"))
-def test_every_backbone_keeps_the_interface(name: str) -> None:
-    cfg = compose_run([f"model/backbone={name}", *no_weights(name)])
+def test_every_backbone_keeps_the_interface(
+    name: str, tiny_backbone: Callable[[str], list[str]]
+) -> None:
+    cfg = compose_run(tiny_backbone(name))
+    check(cfg)
     backbone = instantiate(cfg.model.backbone)
     height, width = 2 * backbone.size_multiple, 3 * backbone.size_multiple
     frames = torch.randint(0, 256, (2, 3, height, width), dtype=torch.uint8)

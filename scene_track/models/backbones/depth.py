@@ -2,8 +2,9 @@
 
 Libraries keep the repeated part of a network in lists of modules of one class. The outermost such
 lists are the blocks, unless each of their members holds a list of its own (a pyramid of stages of
-blocks), then those are. Modules are taken in the order in which they were registered, which is the
-order of the depth in the libraries we read.
+blocks), then those are. Without such lists, the parts that the network is made of are. Modules are
+taken in the order in which they were registered, which is the order of the depth in the libraries
+we read.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ def depth_stages(net: nn.Module) -> list[Stage]:
     Returns:
         Disjoint stages that cover every parameter; one stage where no blocks are found.
     """
-    blocks = {id(block) for part in _lists(net) for block in part}
+    composed = [part for part in net.children() if any(True for _ in part.children())]
+    blocks = {id(block) for part in _lists(net) or [composed] for block in part}
     found: list[tuple[str, list[nn.Module], list[nn.Parameter]]] = [("embedding", [], [])]
     for item in _walk(net, blocks):
         if id(item) in blocks:

@@ -7,7 +7,7 @@ last, normed map and its class token. Mean and deviation are those of the model'
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, Unpack, cast
 
 import timm
 import torch
@@ -16,14 +16,14 @@ from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from pydantic import Field
 from torch import Tensor
 
-from scene_track.models.backbones.base import Backbone, BackboneFeatures, Stage
-from scene_track.models.backbones.depth import depth_stages
+from scene_track.models.backbones.base import BackboneFeatures, TrainingOptions
+from scene_track.models.backbones.library import LibraryBackbone
 from scene_track.models.weights import load_state_dict_file
 
 _FINEST = 4
 
 
-class TimmModel(Backbone):
+class TimmModel(LibraryBackbone):
     """A timm model as feature extractor."""
 
     def __init__(
@@ -34,9 +34,7 @@ class TimmModel(Backbone):
         download: bool = False,
         options: dict[str, Any] = {},  # noqa: B006 - never changed
         size_multiple: Annotated[int, Field(ge=1)] | None = None,
-        size_policy: Literal["error", "pad"] = "error",
-        freeze: bool = False,
-        unfreeze_after: Annotated[int, Field(ge=0)] | None = None,
+        **training: Unpack[TrainingOptions],
     ) -> None:
         """Build the model and load its weights.
 
@@ -49,9 +47,7 @@ class TimmModel(Backbone):
             options: further arguments of ``timm.create_model``, such as ``{img_size: [448, 800]}``
                 for a model that is built for one size.
             size_multiple: height and width must be multiples of this; None = the coarsest stride.
-            size_policy: what happens to other sizes, see ``Backbone``.
-            freeze: keep the backbone frozen for the whole run.
-            unfreeze_after: keep it frozen for the first N epochs, then train it.
+            **training: see :class:`TrainingOptions`.
 
         Raises:
             ValueError: timm has no such model, or the weights do not fit it.
@@ -72,11 +68,9 @@ class TimmModel(Backbone):
         cfg = plan.pretrained_cfg
         super().__init__(
             size_multiple=size_multiple or max(reductions),
-            size_policy=size_policy,
             mean=tuple(cfg["mean"]),
             std=tuple(cfg["std"]),
-            freeze=freeze,
-            unfreeze_after=unfreeze_after,
+            **training,
         )
         source = self._source(name, cfg, weights, download)
         try:
@@ -93,6 +87,10 @@ class TimmModel(Backbone):
         else:
             self.strides, self.dims = (reductions[-1],), (cast(Any, self.net).num_features,)
         self.cls_dim = self.dims[-1]
+        fixed = (
+            cfg["input_size"][1:] if cfg.get("fixed_input_size") else (2 * self.size_multiple,) * 2
+        )
+        self.set_aside_unused(options.get("img_size", fixed))
 
     @staticmethod
     def _create(name: str, options: dict[str, Any], **source: Any) -> Any:
@@ -144,7 +142,3 @@ class TimmModel(Backbone):
         patches, prefix = found if isinstance(found, tuple | list) else (found, None)
         token = patches.mean((2, 3)) if prefix is None or not prefix.shape[1] else prefix[:, 0]
         return BackboneFeatures(levels=(patches,), cls=token)
-
-    def stages(self) -> list[Stage]:
-        """Found by kind, see ``depth_stages``."""
-        return depth_stages(self.net)
