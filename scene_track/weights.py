@@ -1,7 +1,7 @@
 """DINOv3 weights: where their licence is accepted, where the files go, and whether they are sound.
 
     python -m scene_track.weights                  # all sizes, in the folder weights/
-    python -m scene_track.weights FILE_OR_FOLDER   # any file or Hugging Face folder: which size is it?
+    python -m scene_track.weights FILE_OR_FOLDER   # any file or Hugging Face folder: which size?
 
 Nothing is downloaded: the licence is the user's to accept. A file that is there is read as a run
 would read it (hash in its name, keys, shapes, NaN). Exit code 1 if one is damaged or of no size.
@@ -25,10 +25,11 @@ from scene_track.models.backbones.dinov3.variants import (
 )
 
 _EXPLANATION = f"""\
-The DINOv3 weights are Meta's, under the DINOv3 licence; this project neither holds nor passes them on.
+The DINOv3 weights are Meta's, under the DINOv3 licence; this project neither holds nor passes them
+on.
   1. Read and accept the licence at {LICENCE_PAGE}; the links come by mail.
-  2. Download the LVD-1689M file of a size ("backbone", not "head") in a browser, or by wget with the
-     whole link in quotes, and keep its name: the eight digits at its end are checked.
+  2. Download the LVD-1689M file of a size ("backbone", not "head") in a browser, or by wget with
+     the whole link in quotes, and keep its name: the eight digits at its end are checked.
   3. Put it into the folder {{folder}}/, or name it by model.backbone.weights=PATH.
 A folder that Hugging Face's save_pretrained wrote does as well: model.backbone.weights=FOLDER.
 """
