@@ -28,9 +28,16 @@ class LibraryBackbone(Backbone):
     def set_aside_unused(self, size: tuple[int, int]) -> None:
         """Find the parameters that no feature depends on, and stop asking for their gradient.
 
+        Makes the network fit for checkpointing too, where that is asked for.
+
         Args:
             size: height and width of a picture that the network takes.
         """
+        if self.checkpointing:
+            # A block's input is needed once more; an activation in place would have changed it.
+            for module in self.net.modules():
+                if getattr(module, "inplace", False):
+                    module.inplace = False  # type: ignore[assignment]
         self.net.eval()
         with torch.enable_grad():
             features = self.extract(torch.zeros(1, 3, *size))
