@@ -133,7 +133,7 @@ def tiny_backbone(hf_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[
     def choose(name: str) -> list[str]:
         text = (Path(config_dir()) / "model" / "backbone" / f"{name}.yaml").read_text()
         weights = ["model.backbone.weights=null"] if "weights:" in text else []
-        named = {"hf_auto": str(hf_folder), "timm": "resnet10t"}.get(name)
+        named = {"hf_auto": str(hf_folder), "timm": "convnext_atto"}.get(name)
         return [
             f"model/backbone={name}",
             *weights,
