@@ -40,6 +40,10 @@ setup: $(STAMP)  ## Create .venv and install the pinned dependencies (the others
 data: $(STAMP)  ## Write the synthetic data set
 	$(BIN)/python -m scene_track.data.synthetic_dance $(ARGS)
 
+.PHONY: weights
+weights: $(STAMP)  ## Say where the DINOv3 weights come from and go, and check those that are there
+	$(BIN)/python -m scene_track.weights $(ARGS)
+
 .PHONY: sweep
 sweep: $(STAMP)  ## Search rates and losses in eight short trials, and report: make sweep ARGS="hydra.sweeper.n_trials=3"
 	$(BIN)/python -m scene_track.train --multirun sweep=small $(ARGS)

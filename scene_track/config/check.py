@@ -329,7 +329,9 @@ def _check_groups(plain: Mapping[str, Plain], report: _Report) -> None:
 
 
 def _check_size(plain: Mapping[str, Plain], report: _Report) -> None:
-    """``dataset.size`` must be divisible by what the backbone asks for."""
+    """``dataset.size`` must be divisible by what the backbone asks for, unless it pads."""
+    if _select(plain, "model", "backbone", "size_policy") == "pad":
+        return
     size = _select(plain, "dataset", "size")
     if not (isinstance(size, list) and len(size) == 2 and all(type(x) is int for x in size)):
         return
@@ -341,10 +343,12 @@ def _check_size(plain: Mapping[str, Plain], report: _Report) -> None:
     lower = [max(x // multiple, 1) * multiple for x in size]
     upper = [-(-x // multiple) * multiple for x in size]
     nearest = " or ".join(dict.fromkeys((_shown(lower), _shown(upper))))
+    knows = _select(plain, "model", "backbone", "size_policy") is not None
+    pads = "; or type model.backbone.size_policy=pad" if knows else ""
     report.add(
         "dataset.size",
         f"={_shown(size)}: height and width must be multiples of {multiple} for model.backbone;"
-        f" the nearest are {nearest}",
+        f" the nearest are {nearest}{pads}",
     )
 
 

@@ -65,8 +65,6 @@ class SceneModel(nn.Module):
             stand for pictures.
     """
 
-    looks_at_pictures = False
-
     def __init__(
         self,
         *,
@@ -111,6 +109,7 @@ class SceneModel(nn.Module):
         self.backbone = backbone
         build_neck = partial(FeaturePyramid, dim=dim) if neck is None else neck
         self.neck = build_neck(dims=backbone.dims, strides=backbone.strides)
+        self.looks_at_pictures = self.neck.side is not None
         *finer, coarse = self.neck.out_dims
         self.projection = nn.Sequential(nn.Conv2d(coarse, dim, 1), group_norm(dim))
         self.fine = nn.Conv2d(finer[0], dim, 1) if finer else None
@@ -159,8 +158,10 @@ class SceneModel(nn.Module):
             Predictions, and the state for the next window.
         """
         b, t = frames.shape[:2]
-        seen: BackboneFeatures = features or self.backbone(frames.flatten(0, 1))
-        *finer, coarse = self.neck(seen.levels)
+        pictures = frames.flatten(0, 1)
+        seen: BackboneFeatures = features or self.backbone(pictures)
+        normalised = self.backbone.normalise(pictures) if self.neck.side is not None else None
+        *finer, coarse = self.neck(seen.levels, normalised)
         projected = self.projection(coarse)
         clock_start = None if state is None else state.clock_start
         if self.training and clock_start is None:
