@@ -58,6 +58,25 @@ def test_every_backbone_trains_a_scene_model(name: str) -> None:
     gradient_step([f"model/backbone={name}", *no_weights(name)])
 
 
+@pytest.mark.parametrize("name", options("model/backbone"))
+def test_every_backbone_keeps_the_interface(name: str) -> None:
+    cfg = compose_run([f"model/backbone={name}", *no_weights(name)])
+    backbone = instantiate(cfg.model.backbone)
+    height, width = 2 * backbone.size_multiple, 3 * backbone.size_multiple
+    with torch.no_grad():
+        features = backbone.eval()(torch.zeros(2, 3, height, width, dtype=torch.uint8))
+    assert list(backbone.strides) == sorted(backbone.strides)
+    shapes = [
+        (2, dim, height // stride, width // stride)
+        for dim, stride in zip(backbone.dims, backbone.strides, strict=True)
+    ]
+    assert [tuple(level.shape) for level in features.levels] == shapes
+    assert features.cls.shape == (2, backbone.cls_dim)
+    staged = [id(p) for stage in backbone.stages() for p in stage.parameters()]
+    assert len(staged) == len(set(staged)), "stages share parameters"
+    assert set(staged) == {id(p) for p in backbone.parameters()}, "parameters in no stage"
+
+
 @pytest.mark.parametrize("head", [name for name in options("head")])
 def test_every_head_trains(head: str) -> None:
     gradient_step([f"head={head}"])

@@ -1,7 +1,7 @@
 """SceneModel: frames to backbone to queries to whatever the head makes of them.
 
-``frames -> backbone (patches, cls) -> projection to D -> TemporalEncoder on cls -> z -> dense
-proposals -> recurrent temporal-deformable decoder -> head``. The same forward serves clips in
+``frames -> backbone (levels, cls) -> neck -> projection to D -> TemporalEncoder on cls -> z ->
+dense proposals -> recurrent temporal-deformable decoder -> head``. The same forward serves clips in
 training and a stream of windows: what a window leaves behind for the next is one ``SceneState``.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated
 
 import torch
@@ -20,6 +21,7 @@ from scene_track.models.backbones.base import Backbone
 from scene_track.models.decoder import QueryState, SceneDecoder
 from scene_track.models.heads.base import SceneHead
 from scene_track.models.identity import PointerIdentity
+from scene_track.models.neck import FeaturePyramid, group_norm
 from scene_track.models.positional import AbsoluteTimeEmbedding, sincos_2d
 from scene_track.models.predictions import (
     DenoisingQueries,
@@ -66,6 +68,7 @@ class SceneModel(nn.Module):
         proposals: DenseProposals,
         decoder: SceneDecoder,
         head: SceneHead,
+        neck: Callable[..., FeaturePyramid] | None = None,
         temporal_encoder: Callable[..., TemporalEncoder] | None = None,
         identity: PointerIdentity | None = None,
         absolute_time: bool = True,
@@ -82,6 +85,8 @@ class SceneModel(nn.Module):
             proposals: dense head that proposes the first anchors.
             decoder: queries to boxes.
             head: meaning of a query.
+            neck: builds what makes the backbone's levels the maps of proposals and decoder, given
+                ``dims`` and ``strides``; None = ``FeaturePyramid`` with its defaults.
             temporal_encoder: builds the clip context encoder, given ``input_dim``; None leaves it
                 out.
             identity: pointer head; None makes a detector without tracks.
@@ -97,10 +102,11 @@ class SceneModel(nn.Module):
         super().__init__()
         self.dim, self.detector_frames, self.memory_after = dim, detector_frames, memory_after
         self.backbone = backbone
-        self.projection = nn.Sequential(
-            nn.Conv2d(backbone.dim, dim, 1), nn.GroupNorm(max(1, dim // 16), dim)
-        )
-        self.fine = nn.Conv2d(backbone.fine_dim, dim, 1) if backbone.fine_dim else None
+        build_neck = partial(FeaturePyramid, dim=dim) if neck is None else neck
+        self.neck = build_neck(dims=backbone.dims, strides=backbone.strides)
+        *finer, coarse = self.neck.out_dims
+        self.projection = nn.Sequential(nn.Conv2d(coarse, dim, 1), group_norm(dim))
+        self.fine = nn.Conv2d(finer[0], dim, 1) if finer else None
         self.temporal_encoder = (
             None if temporal_encoder is None else temporal_encoder(input_dim=backbone.cls_dim)
         )
@@ -117,6 +123,11 @@ class SceneModel(nn.Module):
     def num_queries(self) -> int:
         """Q, matching queries per frame."""
         return self.decoder.num_queries
+
+    @property
+    def stride(self) -> int:
+        """Pixels per cell of the dense proposals."""
+        return self.neck.stride
 
     def forward(
         self,
@@ -140,7 +151,8 @@ class SceneModel(nn.Module):
         """
         b, t = frames.shape[:2]
         features = self.backbone(frames.flatten(0, 1))
-        projected = self.projection(features.patches)
+        *finer, coarse = self.neck(features.levels)
+        projected = self.projection(coarse)
         clock_start = None if state is None else state.clock_start
         if self.training and clock_start is None:
             # A random start of the clock: a clip must not be recognised by its time of day. Kept in
@@ -155,9 +167,8 @@ class SceneModel(nn.Module):
         if self.fine is not None:
             # The decoder alone looks at the finer map: the dense proposals would cost four times
             # as much there.
-            assert features.fine is not None
-            fine = self.fine(features.fine)
-            projected = fine + F.interpolate(projected.to(fine.dtype), scale_factor=2)
+            fine = self.fine(finer[0])
+            projected = fine + F.interpolate(projected.to(fine.dtype), size=fine.shape[-2:])
         h, w = projected.shape[-2:]
         position = sincos_2d(h, w, self.dim, device=projected.device).permute(2, 0, 1)
         keys = (projected + position.to(projected.dtype)).unflatten(0, (b, t))

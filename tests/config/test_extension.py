@@ -48,4 +48,4 @@ def test_the_example_of_the_readme(project: Path) -> None:
             check(compose("config", overrides=chosen[:2]))
     backbone = instantiate(cfg.model.backbone)
     features = backbone(torch.zeros(2, 3, *cfg.dataset.size, dtype=torch.uint8))
-    assert features.patches.shape == (2, 32, 16, 28)
+    assert features.levels[0].shape == (2, 32, 16, 28)

@@ -102,7 +102,7 @@ def test_against_official_extract(pretrained: DinoV3, repo_root: Path) -> None:
     with torch.no_grad():
         features = pretrained(frames_of(golden["image_u8"][None]))
     cells = golden["cells"]
-    found = features.patches[0, :, cells[:, 0], cells[:, 1]].T.numpy()
+    found = features.levels[0][0, :, cells[:, 0], cells[:, 1]].T.numpy()
     np.testing.assert_allclose(found, golden["feat"], atol=1e-4)
     np.testing.assert_allclose(features.cls[0].numpy(), golden["cls"], atol=1e-4)
 
@@ -112,7 +112,7 @@ def test_against_official(pretrained: DinoV3, shared: Path, name: str) -> None:
     golden = np.load(shared / f"golden/dinov3_vits16_{name}.npz")
     with torch.no_grad():
         features = pretrained(frames_of(golden["image_u8"]))
-    np.testing.assert_allclose(features.patches.numpy(), golden["feat"], atol=1e-4)
+    np.testing.assert_allclose(features.levels[0].numpy(), golden["feat"], atol=1e-4)
     np.testing.assert_allclose(features.cls.numpy(), golden["cls"], atol=1e-4)
 
 
@@ -125,16 +125,16 @@ def test_frozen_is_the_same_in_training_mode_and_without_graph(weights_file: Pat
     model.train()
     training = model(frames)
     assert not any(module.training for module in model.modules())
-    assert torch.equal(quiet.patches, training.patches)
-    assert not training.patches.requires_grad and not training.cls.requires_grad
+    assert torch.equal(quiet.levels[0], training.levels[0])
+    assert not training.levels[0].requires_grad and not training.cls.requires_grad
 
 
 def test_training_mode_does_not_shake_positions(pretrained: DinoV3) -> None:
     # the official code rescales its rotary coordinates at random here
     frames = torch.randint(0, 256, (1, 3, 32, 48), dtype=torch.uint8)
     with torch.no_grad():
-        quiet = pretrained(frames).patches
-        shaken = pretrained.train()(frames).patches
+        quiet = pretrained(frames).levels[0]
+        shaken = pretrained.train()(frames).levels[0]
     pretrained.eval()
     assert torch.equal(quiet, shaken)
 
@@ -142,15 +142,20 @@ def test_training_mode_does_not_shake_positions(pretrained: DinoV3) -> None:
 def test_random_weights_train_in_every_block() -> None:
     torch.manual_seed(0)
     model = DinoV3(weights=None)
-    assert (model.dim, model.cls_dim, model.stride, model.size_multiple) == (384, 384, 16, 16)
+    assert (model.dims, model.cls_dim, model.strides, model.size_multiple) == (
+        (384,),
+        384,
+        (16,),
+        16,
+    )
     model.set_frozen(False)
     model.train()
     frames = torch.randint(0, 256, (2, 3, 32, 64), dtype=torch.uint8)
     features = model(frames)
-    assert features.patches.shape == (2, 384, 2, 4)
+    assert features.levels[0].shape == (2, 384, 2, 4)
     assert features.cls.shape == (2, 384)
-    target = torch.randn_like(features.patches)
-    ((features.patches - target).pow(2).mean() + features.cls.pow(3).mean()).backward()
+    target = torch.randn_like(features.levels[0])
+    ((features.levels[0] - target).pow(2).mean() + features.cls.pow(3).mean()).backward()
     norms = {}
     for name, parameter in model.vit.named_parameters():
         assert parameter.grad is not None, name

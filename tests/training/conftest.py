@@ -36,14 +36,14 @@ class TinyBackbone(Backbone):
             freeze=freeze,
             unfreeze_after=unfreeze_after,
         )
-        self.dim, self.cls_dim, self.stride = 4, 4, 1
+        self.dims, self.strides, self.cls_dim = (4,), (1,), 4
         self.conv = nn.Conv2d(3, 4, 3, padding=1)
         self.norm = nn.BatchNorm2d(4)
         self.drop = nn.Dropout(0.2)
 
     def extract(self, images: Tensor) -> BackboneFeatures:
         patches = self.drop(self.norm(self.conv(images)))
-        return BackboneFeatures(patches, patches.mean((2, 3)))
+        return BackboneFeatures((patches,), patches.mean((2, 3)))
 
 
 class TinyModel(nn.Module):

@@ -28,7 +28,7 @@ class Watch(pl.Callback):
         if backbone.frozen:
             assert not any(part.training for part in backbone.modules())
             assert not any(p.requires_grad for p in backbone.parameters())
-            assert not module.model.backbone(batch["frames"]).patches.requires_grad, "no graph"
+            assert not module.model.backbone(batch["frames"]).levels[0].requires_grad, "no graph"
         else:
             assert all(part.training for part in backbone.modules())
             assert all(p.requires_grad for p in backbone.parameters())

@@ -1,6 +1,7 @@
 """The interface every backbone shares, and what *frozen* means.
 
-A backbone turns normalised pictures into one feature map at a stated stride and one global token.
+A backbone turns pictures into one or more feature maps at stated strides and one global token. What
+follows (neck, decoder, head) reads ``strides``, ``dims`` and ``cls_dim`` and knows no more.
 Frozen means: no gradient, no graph, ``eval()`` mode whatever Lightning calls, buffers untouched.
 The state is a function of the epoch alone (``frozen_at``), so it survives a resume by construction.
 """
@@ -16,36 +17,52 @@ from torch import Tensor, nn
 
 @dataclass
 class BackboneFeatures:
-    """Output of a backbone.
+    """Output of a backbone for N pictures of H x W.
 
     Attributes:
-        patches: ``[N, C, h, w]`` feature map at the backbone's stride.
-        cls: ``[N, C_cls]`` global token.
-        fine: ``[N, C_fine, 2h, 2w]`` map at half that stride, for the borders of boxes; None where
-            the backbone has none.
+        levels: feature maps, finest first; level i is ``[N, dims[i], H / strides[i], W /
+            strides[i]]``.
+        cls: ``[N, cls_dim]`` global token.
     """
 
-    patches: Tensor
+    levels: tuple[Tensor, ...]
     cls: Tensor
-    fine: Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Stage:
+    """One step of a backbone's depth: what thaws, and shares a learning rate, together.
+
+    Attributes:
+        name: for tables and logs, such as ``block 3``.
+        modules: the modules of the stage; their mode (dropout, batch norm) goes with them.
+        tokens: parameters of the stage that none of ``modules`` holds (class token, positions).
+    """
+
+    name: str
+    modules: tuple[nn.Module, ...]
+    tokens: tuple[nn.Parameter, ...] = ()
+
+    def parameters(self) -> list[nn.Parameter]:
+        """All parameters of the stage."""
+        return [*self.tokens, *(p for module in self.modules for p in module.parameters())]
 
 
 class Backbone(nn.Module):
     """Base class: subclasses implement ``extract`` and set the attributes below in ``__init__``.
 
     Attributes:
-        dim: channels of ``patches``.
-        cls_dim: channels of ``cls``.
-        stride: pixels per cell of ``patches``.
-        fine_dim: channels of ``fine``; 0 where there is none.
+        strides: pixels per cell of each level, finest first: ``(16,)`` of a plain ViT, ``(4, 8, 16,
+            32)`` of a ConvNeXt.
+        dims: channels of each level.
+        cls_dim: channels of the global token.
         size_multiple: height and width must be multiples of this.
         mean, std: RGB statistics (of 0-1 values) that the weights expect.
     """
 
-    dim: int
+    strides: tuple[int, ...]
+    dims: tuple[int, ...]
     cls_dim: int
-    stride: int
-    fine_dim: int = 0
     mean: Tensor
     std: Tensor
 
@@ -76,6 +93,16 @@ class Backbone(nn.Module):
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
         self._frozen = False
         self._wanted_mode = True
+
+    def stages(self) -> list[Stage]:
+        """The backbone cut along its depth, from the input to the output.
+
+        First the embedding or stem, then one stage per block; what follows the last block (a final
+        norm) belongs to the last stage. The stages are disjoint, and every parameter is in one.
+        Gradual unfreezing goes through them from the end, layer-wise learning-rate decay counts
+        them. Without an override the whole backbone is one stage.
+        """
+        return [Stage("all", tuple(self.children()), tuple(self.parameters(recurse=False)))]
 
     @property
     def frozen(self) -> bool:

@@ -21,7 +21,7 @@ from pydantic import Field, FilePath
 from timm.models import eva
 from torch import Tensor, nn
 
-from scene_track.models.backbones.base import Backbone, BackboneFeatures
+from scene_track.models.backbones.base import Backbone, BackboneFeatures, Stage
 from scene_track.models.weights import load_state_dict_file, load_strictly
 
 _PATCH = 16
@@ -155,8 +155,8 @@ class DinoV3(Backbone):
             _TIMM_NAMES[variant], pretrained=False, num_classes=0, global_pool="token"
         )
         self.vit = cast(eva.Eva, vit)
-        self.dim = self.cls_dim = self.vit.num_features
-        self.stride = _PATCH
+        self.cls_dim = self.vit.num_features
+        self.strides, self.dims = (_PATCH,), (self.cls_dim,)
         if weights is None:
             self._use_random_weights()
         else:
@@ -177,6 +177,15 @@ class DinoV3(Backbone):
         tokens = self.vit.forward_features(images)
         height, width = images.shape[-2] // _PATCH, images.shape[-1] // _PATCH
         patches = tokens[:, self.vit.num_prefix_tokens :]
-        return BackboneFeatures(
-            patches=patches.transpose(1, 2).unflatten(2, (height, width)), cls=tokens[:, 0]
-        )
+        patches = patches.transpose(1, 2).unflatten(2, (height, width))
+        return BackboneFeatures(levels=(patches,), cls=tokens[:, 0])
+
+    def stages(self) -> list[Stage]:
+        """Patch embedding with the tokens, then the blocks; the last norm goes with the last."""
+        *blocks, last = self.vit.blocks
+        tokens = tuple(self.vit.parameters(recurse=False))
+        return [
+            Stage("embedding", (self.vit.patch_embed,), tokens),
+            *(Stage(f"block {index}", (block,)) for index, block in enumerate(blocks)),
+            Stage(f"block {len(blocks)}", (last, self.vit.norm)),
+        ]

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from scene_track.models.attention import attend
-from scene_track.models.backbones.base import Backbone, BackboneFeatures
+from scene_track.models.backbones.base import Backbone, BackboneFeatures, Stage
 from scene_track.models.positional import sincos_2d
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -113,8 +113,8 @@ class HybridBackbone(Backbone):
         if dim % heads:
             raise ValueError(f"model.backbone.dim={dim} must be a multiple of heads={heads}")
         c2, c4, c8 = channels
-        self.dim, self.cls_dim, self.stride = dim, dim, 8
-        self.fine_dim = c4 if fine else 0
+        self.cls_dim = dim
+        self.strides, self.dims = ((4, 8), (c4, dim)) if fine else ((8,), (dim,))
         self.stem = nn.Sequential(
             ConvNorm(3, c2, 2),
             ConvNorm(c2, c4, 2),
@@ -143,8 +143,14 @@ class HybridBackbone(Backbone):
         context = context.contiguous(memory_format=torch.channels_last)
         lateral = self.lateral(eighth)
         up = F.interpolate(context.to(lateral.dtype), scale_factor=2, mode="nearest")
-        return BackboneFeatures(
-            patches=self.fuse(lateral + up),
-            cls=x.mean(dim=1),
-            fine=quarter if self.fine_dim else None,
-        )
+        fused = self.fuse(lateral + up)
+        levels = (quarter, fused) if len(self.strides) == 2 else (fused,)
+        return BackboneFeatures(levels=levels, cls=x.mean(dim=1))
+
+    def stages(self) -> list[Stage]:
+        """The convolutional stem, then the attention blocks; fusion goes with the last."""
+        head = (self.norm, self.lateral, self.fuse)
+        stages = [Stage("stem", (self.stem, self.down))]
+        stages += [Stage(f"block {index}", (block,)) for index, block in enumerate(self.blocks)]
+        last = stages.pop()
+        return [*stages, Stage(last.name, (*last.modules, *head))]
