@@ -29,13 +29,16 @@ class ClipModel(nn.Module):
         detector_frames: frames of a training clip that train the model; the others are looked at
             without gradient, for losses over the whole clip. None = all.
         memory_after: share of a run before those others are looked at, 0-1.
-        num_queries: Q, matching queries per frame; 0 in a model without queries.
     """
 
     backbone: Backbone
     detector_frames: int | None = None
     memory_after: float = 0.0
-    num_queries: int = 0
+
+    @property
+    def num_queries(self) -> int:
+        """Q, matching queries per frame; 0 in a model without queries."""
+        return 0
 
     def forward(
         self,

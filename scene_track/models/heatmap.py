@@ -19,7 +19,7 @@ from scene_track.models.backbones.base import Backbone
 from scene_track.models.clip_model import ClipModel
 from scene_track.models.detail import DetailStem
 from scene_track.models.feature_stack import FeatureStack
-from scene_track.models.fpn import FeaturePyramid
+from scene_track.models.level_fusion import LevelFusion
 from scene_track.models.heads.heatmap import HeatmapHead
 from scene_track.models.predictions import DenoisingQueries, HeatmapPredictions
 from scene_track.models.temporal import TemporalEncoder, TemporalState
@@ -57,7 +57,7 @@ class HeatmapModel(ClipModel):
         *,
         dim: Annotated[int, Field(ge=16, multiple_of=4)],
         backbone: Backbone,
-        pyramid: Callable[..., FeaturePyramid],
+        fusion: Callable[..., LevelFusion],
         decoder: Callable[..., UpsamplingDecoder],
         head: Callable[..., HeatmapHead],
         detail: DetailStem | None = None,
@@ -70,7 +70,7 @@ class HeatmapModel(ClipModel):
         Args:
             dim: width D of the fused map.
             backbone: pictures to feature maps.
-            pyramid: builds the feature pyramid, given ``dims`` and ``strides`` of the backbone.
+            fusion: builds what makes the levels one map, given ``dims`` and ``strides`` of the backbone.
             decoder: builds the decoder, given ``input_dim``, ``stride`` and ``skips``.
             head: builds the head, given ``input_dim``.
             detail: fine features of the picture; None leaves the decoder with the backbone's.
@@ -85,14 +85,14 @@ class HeatmapModel(ClipModel):
         super().__init__()
         self.dim, self.fps = dim, fps
         self.backbone = backbone
-        self.pyramid = pyramid(dims=backbone.dims, strides=backbone.strides)
+        self.fusion = fusion(dims=backbone.dims, strides=backbone.strides)
         self.temporal_encoder = (
             None if temporal_encoder is None else temporal_encoder(input_dim=backbone.cls_dim)
         )
         self.stack, self.detail = stack, detail
         self.decoder = decoder(
-            input_dim=self.pyramid.dim,
-            stride=self.pyramid.stride,
+            input_dim=self.fusion.dim,
+            stride=self.fusion.stride,
             skips={} if detail is None else detail.dims,
         )
         self.head = head(input_dim=self.decoder.dim)
@@ -115,7 +115,7 @@ class HeatmapModel(ClipModel):
         state = state or HeatmapState(None, None, None)
         shape = frames.shape[:2]
         features = self.backbone(frames.flatten(0, 1))
-        x = self.pyramid(features.levels).unflatten(0, shape)
+        x = self.fusion(features.levels).unflatten(0, shape)
         temporal = maps = past = None
         if self.temporal_encoder is not None:
             z, temporal = self.temporal_encoder(

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from scene_track.models.backbones.base import Backbone
+from scene_track.models.clip_model import ClipModel
 from scene_track.models.decoder import QueryState, SceneDecoder
 from scene_track.models.heads.base import SceneHead
 from scene_track.models.identity import PointerIdentity
@@ -28,6 +29,7 @@ from scene_track.models.predictions import (
     DensePredictions,
     LayerPredictions,
     ScenePredictions,
+    join_in_time,
 )
 from scene_track.models.proposals import DenseProposals
 from scene_track.models.temporal import TemporalEncoder, TemporalState
@@ -57,7 +59,7 @@ class SceneState:
         )
 
 
-class SceneModel(nn.Module):
+class SceneModel(ClipModel):
     """End-to-end scene model over clips of video."""
 
     def __init__(
@@ -123,6 +125,10 @@ class SceneModel(nn.Module):
     def num_queries(self) -> int:
         """Q, matching queries per frame."""
         return self.decoder.num_queries
+
+    def join(self, parts: list[ScenePredictions]) -> ScenePredictions:
+        """See ``ClipModel.join``."""
+        return join_in_time(parts)
 
     @property
     def stride(self) -> int:

@@ -13,11 +13,10 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import Annotated, ClassVar, TypeVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from numpy.typing import NDArray
 from pydantic import Field
 
@@ -28,6 +27,7 @@ from scene_track.metrics.tracking import TrackingCounts, count_tracking, trackin
 from scene_track.models.boxes import nms_keep
 from scene_track.models.predictions import ScenePredictions
 from scene_track.models.scene import SceneModel
+from scene_track.tracking.evaluation import gather_parts
 from scene_track.tracking.inference import to_pixels, video_of, window_detections
 from scene_track.tracking.tracker import TrackedFrame, Tracker, Video
 from scene_track.viz.scene import SceneVisualiser
@@ -45,20 +45,6 @@ _TRACKING = {
 # Average precision of the decoder, of decoder + NMS and of the dense proposals + NMS: the three
 # that tell a fault of the boxes from duplicate queries from a weak decoder.
 _SOURCES = ("", "_nms", "_dense")
-
-_Part = TypeVar("_Part")
-
-
-def gather_parts(part: _Part) -> list[_Part]:
-    """What every process holds, by rank, in every process; in one process only ``part``.
-
-    A collective: every process must call it equally often, also one without anything to give.
-    """
-    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
-        return [part]
-    parts: list = [None] * dist.get_world_size()
-    dist.all_gather_object(parts, part)
-    return parts
 
 
 @dataclass(frozen=True)

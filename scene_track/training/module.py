@@ -8,7 +8,7 @@ special:
   micro-batch is weighted by its own count and the gradients are divided by the total before they
   are clipped.
 * **Streaming validation.** Validation windows come in the order of the video; what one leaves
-  behind (``SceneState``) goes into the next of the same sequence, so the metric is that of a whole
+  behind (``ModelState``) goes into the next of the same sequence, so the metric is that of a whole
   video.
 * **Validation by several processes.** Each streams whole sequences, so their numbers of windows
   differ and nothing may be exchanged on the way. Losses, like counts, are kept as sums and gathered
@@ -25,10 +25,9 @@ import torch
 from torch import Tensor, nn
 
 from scene_track.data.batch import SceneBatch
-from scene_track.models.predictions import ScenePredictions, join_in_time
-from scene_track.models.scene import SceneModel, SceneState
-from scene_track.objectives.scene_criterion import mean_over_processes
-from scene_track.tracking.evaluator import SceneEvaluator, gather_parts
+from scene_track.models.clip_model import ClipModel, ModelState
+from scene_track.objectives.processes import mean_over_processes
+from scene_track.tracking.evaluation import Evaluator, gather_parts
 from scene_track.training.trainer import total_steps
 
 logger = logging.getLogger(__name__)
@@ -40,9 +39,9 @@ class TrackingModule(pl.LightningModule):
     def __init__(
         self,
         *,
-        model: SceneModel,
+        model: ClipModel,
         criterion: nn.Module,
-        evaluator: SceneEvaluator,
+        evaluator: Evaluator,
         denoiser: nn.Module | None = None,
         optimizer: Any = None,
         scheduler: Any = None,
@@ -63,7 +62,7 @@ class TrackingModule(pl.LightningModule):
         self.model, self.criterion, self.denoiser = model, criterion, denoiser
         self.evaluator = evaluator
         self._optimizer, self._scheduler = optimizer, scheduler
-        self._stream: tuple[str, SceneState] | None = None
+        self._stream: tuple[str, ModelState] | None = None
         self._loss_sums: dict[str, Tensor] = {}
         self._windows = 0
         self._steps = 0
@@ -87,7 +86,7 @@ class TrackingModule(pl.LightningModule):
         self._steps = total_steps(self.trainer)
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def losses(self, batch: SceneBatch, *, state: SceneState | None = None, denoise: bool) -> Any:
+    def losses(self, batch: SceneBatch, *, state: ModelState | None = None, denoise: bool) -> Any:
         """Predictions, losses by name, and the state after the batch."""
         clip = None
         if self.training and batch.num_frames is not None:
@@ -100,7 +99,7 @@ class TrackingModule(pl.LightningModule):
         start = int(torch.randint(length - wanted + 1, ()))
         stop = start + wanted
         stretch, memory = batch.between(start, stop), self.progress >= self.model.memory_after
-        parts: list[ScenePredictions] = []
+        parts: list[Any] = []
         if memory and start:
             with torch.no_grad():
                 earlier, state = self._predict(batch.between(0, start), state)
@@ -112,14 +111,14 @@ class TrackingModule(pl.LightningModule):
                 later, state = self._predict(batch.between(stop, length), state.detach())
             parts.append(later)
         if memory:
-            clip = (join_in_time(parts), batch, start)
+            clip = (self.model.join(parts), batch, start)
         return predictions, self._criterion(predictions, stretch, clip), state
 
     def _criterion(
         self,
-        predictions: ScenePredictions,
+        predictions: Any,
         batch: SceneBatch,
-        clip: tuple[ScenePredictions, SceneBatch, int] | None,
+        clip: tuple[Any, SceneBatch, int] | None,
     ) -> dict[str, Tensor]:
         """The losses, in float32, also inside autocast."""
         with torch.autocast(batch.frames.device.type, enabled=False):
@@ -128,8 +127,8 @@ class TrackingModule(pl.LightningModule):
             )
 
     def _predict(
-        self, batch: SceneBatch, state: SceneState | None, *, denoise: bool = False
-    ) -> tuple[ScenePredictions, SceneState]:
+        self, batch: SceneBatch, state: ModelState | None, *, denoise: bool = False
+    ) -> tuple[Any, ModelState]:
         """The model's answer to a batch, and the state after it."""
         queries = None
         if denoise and self.denoiser is not None and self.lambda_dn > 0:

@@ -1,7 +1,7 @@
-"""A feature pyramid: maps of several strides become one at the finest of them.
+"""All levels of a backbone as one map at the finest of their strides.
 
-From Lin et al., *Feature Pyramid Networks*, CVPR 2017. A backbone with one map is a pyramid of one
-level: a projection.
+A feature pyramid (Lin et al., CVPR 2017) of which only the finest map is wanted; a backbone with one
+level needs no more than a projection. ``neck`` is its sibling for models that read several maps.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from scene_track.models.conv_blocks import ConvNormAct, Norm
 
 
-class FeaturePyramid(nn.Module):
+class LevelFusion(nn.Module):
     """Lateral projections, fused from the coarsest level down to the finest."""
 
     def __init__(
