@@ -13,23 +13,12 @@ edges of the canvas, so pixel x of a picture W wide lies at (x + 0.5) / W, at ev
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from enum import IntEnum
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-
-
-class Visibility(IntEnum):
-    """How well a target can be seen, as TrackNet counts it; -1 where nobody has looked."""
-
-    UNKNOWN = -1  # padding, or a frame without annotation
-    ABSENT = 0
-    VISIBLE = 1
-    HARD = 2
-    OCCLUDED = 3
 
 
 @dataclass
@@ -40,9 +29,9 @@ class TargetFrame:
         center: ``[N, 2]`` box centres (cx, cy), 0-1 of the resized canvas.
         size: ``[N, 2]`` box sizes (w, h), 0-1 of the resized canvas.
         track_ids: ``[N]`` int64 identities, unique within their sequence.
-        confidence: ``[N]`` 1 for a sure box.
+        confidence: ``[N]`` 1; in a mixed clip, the weight of the clip that the object comes from.
         labels: ``[N]`` int64 class indices from 0.
-        visibility: ``[N]`` int64, 1 to 3; see :class:`Visibility`.
+        visibility: ``[N]`` int64, 1 to 3; see :class:`scene_track.data.visibility.Visibility`.
     """
 
     center: Tensor
@@ -83,10 +72,11 @@ class SceneBatch:
             and height 0.
         labels: ``[B, T, M]`` int64; 0 where padded.
         track_ids: ``[B, T, M]`` int64; -1 where padded.
-        confidence: ``[B, T, M]`` float32; 0 where padded.
-        visibility: ``[B, T, M]`` int64, see :class:`Visibility`: 1 to 3 for a real object, -1 where
-            padded. A ball that is known to be absent has no real object but one slot with
-            visibility 0; a frame of a ball without annotation has -1 alone.
+        confidence: ``[B, T, M]`` float32; 0 where padded, else 1, or, in a mixed clip, the weight
+            (0-1) of the clip that the object comes from.
+        visibility: ``[B, T, M]`` int64, see :class:`scene_track.data.visibility.Visibility`: 1 to 3
+            for a real object, -1 where padded. A ball that is known to be absent has no real object
+            but one slot with visibility 0; a frame of a ball without annotation has -1 alone.
         padding_mask: ``[B, T]`` bool, True = this frame is padding (black, without targets).
         sequence_ids: B sequence names.
         frame_indices: ``[B, T]`` int64 frame numbers as in the files (from 1); padding repeats the

@@ -8,68 +8,22 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence as Seq
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from scene_track.data.batch import SceneBatch, Visibility
+from scene_track.data.batch import SceneBatch
 from scene_track.data.frame_store import FrameError, FrameStore
 from scene_track.data.resumable_loader import derive_seed
+from scene_track.data.samples import BoxPath, Sample, mix
 from scene_track.data.sequences import OnError, Sequence
 from scene_track.data.targets import Objects, read_objects
 from scene_track.data.transforms import Clip, ClipAugment, clip_boxes
+from scene_track.data.visibility import Visibility
 
 log = logging.getLogger(__name__)
-
-
-@dataclass
-class BoxPath:
-    """Where everybody was in a stretch of a sequence, without pictures.
-
-    Attributes:
-        boxes: L tensors ``[N, 4]`` cxcywh, 0-1 of the picture.
-        track_ids: L tensors ``[N]`` int64.
-        seconds: ``[L]`` float32.
-    """
-
-    boxes: list[Tensor]
-    track_ids: list[Tensor]
-    seconds: Tensor
-
-
-@dataclass
-class Sample:
-    """One clip, not padded.
-
-    Attributes:
-        frames: ``[T, 3, H, W]`` uint8.
-        boxes: T tensors ``[N, 4]`` cxcywh, 0-1 of the canvas.
-        labels: T tensors ``[N]`` int64.
-        track_ids: T tensors ``[N]`` int64.
-        visibility: T tensors int64, see :class:`scene_track.data.batch.Visibility`: ``[N]``, or
-            ``[1]`` with 0 where a ball is known to be absent.
-        points: ``[T, 3]`` float64 (x, y, visibility) of the ball as in the file; None for boxes.
-        xyz: T tensors ``[N, 3]`` metres; None where the sequence has no positions.
-        frame_indices: ``[T]`` int64; with T = 0 (every frame was skipped) still one number, the
-            first asked for.
-        sequence: the video.
-        path: boxes without pictures of a longer stretch of the sequence; None when streaming.
-    """
-
-    frames: Tensor
-    boxes: list[Tensor]
-    labels: list[Tensor]
-    track_ids: list[Tensor]
-    visibility: list[Tensor]
-    points: NDArray[np.float64] | None
-    xyz: list[Tensor] | None
-    frame_indices: Tensor
-    sequence: Sequence
-    path: BoxPath | None = None
 
 
 def window_starts(count: int, length: int, stride: int) -> list[int]:
@@ -165,6 +119,7 @@ class _Clips:
             boxes=per_frame(boxes),
             labels=per_frame(torch.from_numpy(objects.labels)),
             track_ids=per_frame(torch.from_numpy(objects.ids)),
+            confidence=per_frame(torch.ones(len(objects.ids))),
             visibility=objects.visibility_per_frame(clip.keep),
             points=None if sequence.points is None else sequence.points[used],
             xyz=xyz,
@@ -252,9 +207,20 @@ class ClipDataset(_Clips):
         if self.same_every_epoch:
             epoch = 0
         generator = torch.Generator().manual_seed(derive_seed(self.seed, epoch, index))
+        sample = self._clip(epoch, index, generator)
+        if self.path_length:
+            sample.path = self._path(sample.sequence, generator)
+        weight = self.augment.draw_mix(generator)
+        if weight < 1:
+            other = int(torch.randint(0, len(self), (), generator=generator))
+            sample = mix(sample, self._clip(epoch, other, generator), weight)
+        return sample
+
+    def _clip(self, epoch: int, index: int, generator: torch.Generator) -> Sample:
+        """One augmented clip; every draw comes from the generator."""
         number, _ = self.windows[index]
         sequence = self.sequences[number]
-        asked = self.positions(key, generator)
+        asked = self.positions((epoch, index), generator)
         frames, used = self._read(number, asked)
         objects = read_objects(sequence, used)
         corners = objects.corners(_picture(sequence), _canvas(frames))
@@ -263,10 +229,7 @@ class ClipDataset(_Clips):
             clip = self.augment(clip, self.size, generator)
         else:
             clip = Clip.of(torch.zeros(0, 3, *self.size, dtype=torch.uint8), corners)
-        sample = self._sample(sequence, clip, used, objects, asked[0])
-        if self.path_length:
-            sample.path = self._path(sequence, generator)
-        return sample
+        return self._sample(sequence, clip, used, objects, asked[0])
 
     def _path(self, sequence: Sequence, generator: torch.Generator) -> BoxPath:
         """Boxes of a random stretch: interval, direction and side as random as those of a clip."""
@@ -389,7 +352,7 @@ def collate(samples: Seq[Sample], length: int) -> SceneBatch:
             boxes[b, t, :n] = sample.boxes[t]
             labels[b, t, :n] = sample.labels[t]
             track_ids[b, t, :n] = sample.track_ids[t]
-            confidence[b, t, :n] = 1.0
+            confidence[b, t, :n] = sample.confidence[t]
             visibility[b, t, : len(sample.visibility[t])] = sample.visibility[t]
             if xyz is not None and sample.xyz is not None:
                 xyz[b, t, :n] = sample.xyz[t]

@@ -62,7 +62,7 @@ def read_frame(sequence: Sequence, position: int, size: tuple[int, int]) -> Tens
     if tuple(image.shape[-2:]) != expected:
         raise FrameError(
             f"{file}: the frame is {image.shape[-1]}x{image.shape[-2]} pixels, "
-            f"seqinfo.ini says {expected[1]}x{expected[0]}"
+            f"the sequence's are {expected[1]}x{expected[0]}"
         )
     return F.resize(image, list(size), InterpolationMode.BILINEAR, antialias=True)
 

@@ -24,6 +24,7 @@ from scene_track.data.clips import ClipDataset, StreamDataset, collate
 from scene_track.data.resumable_loader import ResumableLoader
 from scene_track.data.sequences import Sequence, Source
 from scene_track.data.transforms import ClipAugment
+from scene_track.data.visibility import balanced_weights, count_visibility
 
 log = logging.getLogger(__name__)
 
@@ -222,7 +223,28 @@ class TrackingDataModule(LightningDataModule):
                     f"Type dataset.{split}=SPLIT with labelled sequences"
                 )
             self._sequences[split] = sequences
+            if (counts := self.visibility_counts(split)) is not None:
+                log.info(
+                    "%s: %d clips of a ball; frames absent %d, visible %d, hard %d, occluded %d; "
+                    "weights that balance them by half: %s",
+                    split,
+                    len(sequences),
+                    *counts,
+                    [round(weight, 2) for weight in balanced_weights(counts)],
+                )
         return self._sequences[split]
+
+    def visibility_counts(self, split: str) -> list[int] | None:
+        """``[4]`` frames of a split in which the ball is absent, visible, hard to see, occluded.
+
+        :func:`scene_track.data.visibility.balanced_weights` makes weights of them. None where
+        targets are boxes.
+
+        Raises:
+            FileNotFoundError, ValueError: as :meth:`sequences`.
+        """
+        points = [s.points for s in self.sequences(split) if s.points is not None]
+        return count_visibility(p[:, 2] for p in points).tolist() if points else None
 
     def train_dataloader(self) -> ResumableLoader:
         """Training batches, shuffled.

@@ -35,10 +35,10 @@ log = logging.getLogger(__name__)
 
 OnError = Literal["raise", "skip"]
 
-_IMAGES = (".jpg", ".jpeg", ".png")
+IMAGES = (".jpg", ".jpeg", ".png")
 _CACHE_FORMAT = 1
 _SHOWN = 3
-_SPEC = re.compile(r"^(?P<name>[^:]+?)(?::(?P<first>\d+)-(?P<last>\d+))?$")
+SPEC = re.compile(r"^(?P<name>[^:]+?)(?::(?P<first>\d+)-(?P<last>\d+))?$")
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +60,7 @@ class Sequence:
         labelled: False when there is no file ``label_file``.
         points: ``[F, 3]`` (x, y, visibility) of the one ball in each of these frames: pixels, an
             integer is the centre of a pixel, NaN where it is not to be seen; visibility as
-            :class:`scene_track.data.batch.Visibility`. None for a video of boxes.
+            :class:`scene_track.data.visibility.Visibility`. None for a video of boxes.
         label_file: where the ground truth lies, or should, relative to ``folder``.
     """
 
@@ -218,7 +218,7 @@ class MotFolder:
         used: dict[str, set[int]] = {}
         sequences = []
         for spec in specs:
-            match = _SPEC.match(spec)
+            match = SPEC.match(spec)
             if match is None:
                 raise ValueError(f"{spec!r}: expected NAME or NAME:FIRST-LAST")
             folder = parent / match["name"]
@@ -317,7 +317,7 @@ def _parse(
     """The JSON content of a sequence, and the faults that were skipped."""
     info = read_seqinfo(folder)
     problems: list[str] = []
-    files = _list_frames(folder, info)
+    files = list_images(folder / info.image_dir)
     missing = [n for n in range(1, info.length + 1) if n not in files]
     if missing:
         what = (
@@ -370,19 +370,23 @@ def _parse(
     return content, problems
 
 
-def _list_frames(folder: Path, info: SequenceInfo) -> dict[int, str]:
-    """Frame number to file name; names may have any number of digits, and be jpg or png."""
-    images = folder / info.image_dir
-    if not images.is_dir():
-        raise FileNotFoundError(f"{images}: no such folder, expected the frames of the sequence")
+def list_images(folder: Path) -> dict[int, str]:
+    """Frame number to file name; names may have any number of digits, and be jpg or png.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: two files are of one frame.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder, expected the frames of the sequence")
     files: dict[int, str] = {}
-    for entry in os.scandir(images):
+    for entry in os.scandir(folder):
         stem, extension = os.path.splitext(entry.name)
-        if extension.lower() not in _IMAGES or not stem.isdecimal():
+        if extension.lower() not in IMAGES or not stem.isdecimal():
             continue
         other = files.setdefault(int(stem), entry.name)
         if other != entry.name:
-            raise ValueError(f"{images}: frame {int(stem)} is there twice: {other}, {entry.name}")
+            raise ValueError(f"{folder}: frame {int(stem)} is there twice: {other}, {entry.name}")
     return files
 
 

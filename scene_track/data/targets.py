@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from scene_track.data.batch import Visibility
 from scene_track.data.sequences import Sequence
+from scene_track.data.visibility import Visibility
 
 BALL_ID = 1
 """Identity of the one ball of a sequence."""

@@ -17,6 +17,7 @@ import math
 from dataclasses import dataclass
 from typing import Annotated, Any
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -73,6 +74,8 @@ class ClipAugment:
         gain: Annotated[float, Field(ge=0, le=2)] = 0.3,
         bias: Annotated[float, Field(ge=0, le=255)] = 20.0,
         min_visible: Annotated[float, Field(ge=0, le=1)] = 0.25,
+        mix: Annotated[float, Field(ge=0, le=1)] = 0.0,
+        mix_alpha: Annotated[float, Field(gt=0, le=100)] = 0.5,
     ) -> None:
         """Sets the strengths.
 
@@ -87,6 +90,9 @@ class ClipAugment:
             bias: each channel is raised by u levels of 255, u uniform in ±bias.
             min_visible: a box is dropped when a smaller part of its area than this stays on the
                 canvas.
+            mix: probability that a clip is blended with another, frame by frame.
+            mix_alpha: the weight of the blend is drawn from Beta(alpha, alpha), the greater part
+                for the clip itself; smaller = one of the two nearly alone.
         """
         self.flip = flip
         self.reverse = reverse
@@ -96,10 +102,20 @@ class ClipAugment:
         self.gain = gain
         self.bias = bias
         self.min_visible = min_visible
+        self.mix = mix
+        self.mix_alpha = mix_alpha
 
     def draw_reversed(self, generator: torch.Generator) -> bool:
         """Whether this clip runs backwards."""
         return _uniform(generator) < self.reverse
+
+    def draw_mix(self, generator: torch.Generator) -> float:
+        """Weight of this clip in a blend with another, 0.5-1; 1 = alone."""
+        mixed = _uniform(generator) < self.mix
+        seed = int(torch.randint(0, 2**62, (), generator=generator))
+        # torch draws no Beta from a given generator.
+        weight = np.random.default_rng(seed).beta(self.mix_alpha, self.mix_alpha)
+        return max(weight, 1 - weight) if mixed else 1.0
 
     def __call__(self, clip: Clip, size: tuple[int, int], generator: torch.Generator) -> Clip:
         """Augments a clip.

@@ -139,7 +139,7 @@ def test_frames_that_cannot_be_used(noisy: Sequence, tmp_path: Path) -> None:
             (0, "cannot be decoded"),
             (1, "cannot be decoded"),
             (2, "has gone"),
-            (3, "64x50 pixels, seqinfo.ini says 64x48"),
+            (3, "64x50 pixels, the sequence.s are 64x48"),
         ):
             for _ in range(2):  # a fault is not cached as a black frame
                 with pytest.raises(FrameError, match=reason) as caught:
