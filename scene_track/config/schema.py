@@ -39,5 +39,6 @@ class RunConfig(BaseModel):
     viz: Viz
     resume_from: FilePath | DirectoryPath | None
     init_from: FilePath | DirectoryPath | None
+    dry_run: bool
     run_dir: Annotated[str, Field(min_length=1)]
     trusted_targets: list[str]

@@ -14,7 +14,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from scene_track.data.batch import SceneBatch, Visibility
+from scene_track.data.batch import SceneBatch
+from scene_track.data.visibility import Visibility
 from scene_track.models.peaks import expected_position
 from scene_track.models.predictions import HeatmapPredictions
 from scene_track.objectives.losses import (
