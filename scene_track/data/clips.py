@@ -228,7 +228,9 @@ class ClipDataset(_Clips):
         if used:
             clip = self.augment(clip, self.size, generator)
         else:
-            clip = Clip.of(torch.zeros(0, 3, *self.size, dtype=torch.uint8), corners)
+            clip = Clip.of(
+                torch.zeros(0, 3, *self.augment.canvas(self.size), dtype=torch.uint8), corners
+            )
         return self._sample(sequence, clip, used, objects, asked[0])
 
     def _path(self, sequence: Sequence, generator: torch.Generator) -> BoxPath:

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from scene_track.models.backbones.base import Backbone
+from scene_track.models.identity import PointerIdentity
 from scene_track.models.predictions import DenoisingQueries
 
 
@@ -26,12 +27,14 @@ class ClipModel(nn.Module):
 
     Attributes:
         backbone: what is frozen, thawed and transferred.
+        identity: pointer head that tells objects apart; None where nobody is to be told apart.
         detector_frames: frames of a training clip that train the model; the others are looked at
             without gradient, for losses over the whole clip. None = all.
         memory_after: share of a run before those others are looked at, 0-1.
     """
 
     backbone: Backbone
+    identity: PointerIdentity | None
     detector_frames: int | None = None
     memory_after: float = 0.0
 

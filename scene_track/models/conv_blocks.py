@@ -15,7 +15,9 @@ _ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "s
 
 def make_norm(norm: Norm, channels: int) -> nn.Module:
     """Batch norm, or group norm in at most 8 groups."""
-    return nn.BatchNorm2d(channels) if norm == "bn" else nn.GroupNorm(math.gcd(8, channels), channels)
+    return (
+        nn.BatchNorm2d(channels) if norm == "bn" else nn.GroupNorm(math.gcd(8, channels), channels)
+    )
 
 
 class ConvNormAct(nn.Sequential):

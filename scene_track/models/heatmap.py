@@ -1,9 +1,9 @@
-"""HeatmapModel: frames to backbone to pyramid to up-sampling decoder to one heatmap per frame.
+"""HeatmapModel: frames to backbone to one fused map to up-sampling decoder to a heatmap per frame.
 
-``frames -> backbone (levels, cls) -> feature pyramid -> (+ z of the TemporalEncoder, + maps of
+``frames -> backbone (levels, cls) -> level fusion -> (+ z of the TemporalEncoder, + maps of
 earlier frames) -> stages that double the resolution, with fine features of the picture -> head``.
-The backbone, its projection target D and the temporal encoder are those of ``SceneModel`` by name,
-so that the weights of a scene run fit.
+Backbone and temporal encoder have the names they have in ``SceneModel``, so that the weights of a
+scene run fit.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from scene_track.models.backbones.base import Backbone
 from scene_track.models.clip_model import ClipModel
 from scene_track.models.detail import DetailStem
 from scene_track.models.feature_stack import FeatureStack
-from scene_track.models.level_fusion import LevelFusion
 from scene_track.models.heads.heatmap import HeatmapHead
+from scene_track.models.level_fusion import LevelFusion
 from scene_track.models.predictions import DenoisingQueries, HeatmapPredictions
 from scene_track.models.temporal import TemporalEncoder, TemporalState
 from scene_track.models.upsampling_decoder import UpsamplingDecoder
@@ -70,7 +70,8 @@ class HeatmapModel(ClipModel):
         Args:
             dim: width D of the fused map.
             backbone: pictures to feature maps.
-            fusion: builds what makes the levels one map, given ``dims`` and ``strides`` of the backbone.
+            fusion: builds what makes the backbone's levels one map, given its ``dims`` and
+                ``strides``.
             decoder: builds the decoder, given ``input_dim``, ``stride`` and ``skips``.
             head: builds the head, given ``input_dim``.
             detail: fine features of the picture; None leaves the decoder with the backbone's.
@@ -80,11 +81,12 @@ class HeatmapModel(ClipModel):
             fps: frames per second of the fastest footage: the temporal encoder counts in frames.
 
         Raises:
-            ValueError: the head is not one of heatmaps.
+            ValueError: the head does not read maps, or the decoder does not fit the backbone.
         """
         super().__init__()
         self.dim, self.fps = dim, fps
         self.backbone = backbone
+        self.identity = None  # there is one ball
         self.fusion = fusion(dims=backbone.dims, strides=backbone.strides)
         self.temporal_encoder = (
             None if temporal_encoder is None else temporal_encoder(input_dim=backbone.cls_dim)
@@ -95,6 +97,11 @@ class HeatmapModel(ClipModel):
             stride=self.fusion.stride,
             skips={} if detail is None else detail.dims,
         )
+        if isinstance(head, nn.Module):
+            raise ValueError(
+                f"model=heatmap needs a head that reads maps, and {type(head).__name__} reads"
+                " queries: type head=heatmap"
+            )
         self.head = head(input_dim=self.decoder.dim)
 
     def forward(

@@ -52,7 +52,9 @@ class LevelFusion(nn.Module):
         self.fuse, self.stride, self.dim = fuse, strides[0], lateral_dim
         self.lateral = nn.ModuleList(nn.Conv2d(dim, lateral_dim, 1) for dim in dims)
         inputs = lateral_dim * (len(dims) if fuse == "concat" else 1)
-        self.smooth = ConvNormAct(inputs, lateral_dim, kernel=1 if fuse == "concat" else 3, norm=norm)
+        self.smooth = ConvNormAct(
+            inputs, lateral_dim, kernel=1 if fuse == "concat" else 3, norm=norm
+        )
 
     def forward(self, levels: Sequence[Tensor]) -> Tensor:
         """``[N, C_i, h_i, w_i]`` per level, finest first, to ``[N, lateral_dim, h_0, w_0]``."""

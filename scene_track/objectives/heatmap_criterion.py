@@ -156,5 +156,8 @@ class HeatmapCriterion(nn.Module):
         held = torch.zeros_like(target).flatten(0, 1).flatten(1)
         held = held.scatter_reduce_(1, cell, ball.flatten(0, 1).float(), "amax").view_as(target)
         return heatmap_focal_loss(
-            logits, torch.maximum(target.clamp(max=1 - 1e-4), held), alpha=self.alpha, beta=self.beta
+            logits,
+            torch.maximum(target.clamp(max=1 - 1e-4), held),
+            alpha=self.alpha,
+            beta=self.beta,
         )

@@ -21,6 +21,7 @@ from scene_track.metrics.ball_tmp import BallCounts, ball_metrics, count_ball
 from scene_track.models.clip_model import ClipModel
 from scene_track.models.predictions import HeatmapPredictions
 from scene_track.tracking.ball_detections import PeakFinder
+from scene_track.tracking.ball_report import BallReport
 from scene_track.tracking.evaluation import gather_parts
 from scene_track.tracking.inference import video_of
 from scene_track.tracking.tracker import TrackedFrame, Tracker, Video
@@ -71,9 +72,9 @@ class BallEvaluator:
         "val/loss",
     )
 
-    def __init__(
-        self, *, tracker: Tracker, visualiser: BallVisualiser, peaks: PeakFinder
-    ) -> None:
+    report = BallReport
+
+    def __init__(self, *, tracker: Tracker, visualiser: BallVisualiser, peaks: PeakFinder) -> None:
         """Store the parts.
 
         Args:
@@ -81,7 +82,7 @@ class BallEvaluator:
             visualiser: collects frames for the epoch's picture.
             peaks: reads peaks out of heatmaps.
         """
-        self.tracker, self.visualiser, self.peaks = tracker, visualiser, peaks
+        self.tracker, self.visualiser, self.read = tracker, visualiser, peaks
         self.reset()
 
     def reset(self) -> None:
@@ -113,7 +114,7 @@ class BallEvaluator:
             self._open = _OpenClip(video)
             self.tracker.start(video, None)
         wanted = self.visualiser.max_frames > 0
-        for t, detections in self.peaks(model, predictions, batch):
+        for t, detections in self.read(model, predictions, batch):
             truth = batch.points[0, t]
             image = heat = None
             if wanted:

@@ -118,7 +118,9 @@ class BallTracker(Tracker):
         used = self._link(boxes[:, :2] * self._unit, scores, frame)
         self._tracks = [t for t in self._tracks if frame - t.last <= self.max_misses]
         best = max(self._tracks, key=lambda track: track.evidence, default=None)
-        shown = np.array([used[best.key]] if best is not None and best.key in used else [], dtype=int)
+        shown = np.array(
+            [used[best.key]] if best is not None and best.key in used else [], dtype=int
+        )
         keys = np.full(len(shown), 0 if best is None else best.key, dtype=np.int64)
         labels = np.zeros(len(shown), dtype=np.int64)
         hidden = np.zeros(len(shown), dtype=bool)
@@ -184,9 +186,7 @@ def _arrays(detections: Detections) -> tuple[NDArray[np.float64], NDArray[np.flo
     return detections.boxes.double().cpu().numpy(), detections.scores.double().cpu().numpy()
 
 
-def _frame(
-    frame: int, boxes: NDArray[np.float64], scores: NDArray[np.float64]
-) -> TrackedFrame:
+def _frame(frame: int, boxes: NDArray[np.float64], scores: NDArray[np.float64]) -> TrackedFrame:
     return TrackedFrame(
         frame=frame,
         ids=np.full(len(boxes), BALL_ID, dtype=np.int64),

@@ -1,4 +1,4 @@
-"""What every evaluator is to the module that trains, and how processes put their counts together."""
+"""What an evaluator is to the module that trains, and how processes put their counts together."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 
 from scene_track.data.batch import SceneBatch
+from scene_track.tracking.inference import ReadDetections
+from scene_track.tracking.split_report import SplitReport
 
 _Part = TypeVar("_Part")
 
@@ -19,6 +21,14 @@ class Evaluator(Protocol):
     LOGS: ClassVar[tuple[str, ...]]
     """Names of the metrics that it logs, and ``val/loss``: the pre-flight check reads them from the
     source."""
+
+    report: type[SplitReport]
+    """Counts and shows the tracks of a split in ``evaluate``."""
+
+    @property
+    def read(self) -> ReadDetections:
+        """Turns predictions of a window (B = 1) into detections, frame by frame."""
+        ...
 
     def reset(self) -> None:
         """Forget all counts."""

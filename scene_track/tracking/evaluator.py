@@ -29,6 +29,7 @@ from scene_track.models.predictions import ScenePredictions
 from scene_track.models.scene import SceneModel
 from scene_track.tracking.evaluation import gather_parts
 from scene_track.tracking.inference import to_pixels, video_of, window_detections
+from scene_track.tracking.scene_report import SceneReport
 from scene_track.tracking.tracker import TrackedFrame, Tracker, Video
 from scene_track.viz.scene import SceneVisualiser
 
@@ -105,6 +106,9 @@ class SceneEvaluator:
         "val/loss",
     )
 
+    read = staticmethod(window_detections)
+    report = SceneReport
+
     def __init__(
         self,
         *,
@@ -156,7 +160,7 @@ class SceneEvaluator:
         # The pointer head is trained in float32 and runs so in ``evaluate``: Lightning's autocast,
         # in which a validation step runs, would assign other identities than it does there.
         with torch.autocast(batch.frames.device.type, enabled=False):
-            for t, detections in window_detections(model, predictions, batch):
+            for t, detections in self.read(model, predictions, batch):
                 assert detections.true_boxes is not None and detections.true_ids is not None
                 waiting = _Waiting(
                     image=batch.frames[0, t].permute(1, 2, 0).cpu().numpy()

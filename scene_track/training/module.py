@@ -20,8 +20,10 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from scene_track.data.batch import SceneBatch
@@ -65,6 +67,7 @@ class TrackingModule(pl.LightningModule):
         self._stream: tuple[str, ModelState] | None = None
         self._loss_sums: dict[str, Tensor] = {}
         self._windows = 0
+        self.picture: NDArray[np.uint8] | None = None  # of the last validation, in one process
         self._steps = 0
         self._window_first: Tensor | None = None
         self._window_total: Tensor | None = None
@@ -216,8 +219,9 @@ class TrackingModule(pl.LightningModule):
         """Losses, metrics of the whole sequences, and the picture."""
         metrics = self.mean_losses() | self.evaluator.compute()
         self.log_dict({f"val/{name}": value for name, value in metrics.items()})
-        picture = self.evaluator.picture()
-        if picture is not None and self.trainer.is_global_zero:
+        picture = self.evaluator.picture() if self.trainer.is_global_zero else None
+        self.picture = picture
+        if picture is not None:
             for log in self.trainer.loggers:
                 experiment = getattr(log, "experiment", None)
                 if hasattr(experiment, "add_image"):
@@ -232,7 +236,10 @@ class TrackingModule(pl.LightningModule):
         optimizer = self._optimizer(self)
         if self._scheduler is None:
             return optimizer
-        scheduler = self._scheduler(optimizer, total_steps=total_steps(self.trainer))
+        steps = total_steps(self.trainer)
+        epochs = self.trainer.max_epochs
+        per_epoch = self.trainer.estimated_stepping_batches / epochs if epochs else steps
+        scheduler = self._scheduler(optimizer, total_steps=steps, steps_per_epoch=per_epoch)
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},

@@ -7,6 +7,9 @@ enlarged without anything drawn on them, and the same with heat and rings.
 
 from __future__ import annotations
 
+import itertools
+from collections import deque
+from collections.abc import Iterable, Iterator
 from typing import Annotated
 
 import numpy as np
@@ -14,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw
 from pydantic import Field
 
-from scene_track.viz.boxes import Frame, check_frame, contact_sheet, resize_width
+from scene_track.viz.boxes import Frame, check_frame, contact_sheet, resize_width, text_bar
 from scene_track.viz.thinned import ThinnedFrames
 
 FOUND = (80, 230, 90)
@@ -59,7 +62,7 @@ class BallVisualiser:
     def add_frame(
         self,
         image: ArrayLike,
-        heat: ArrayLike,
+        heat: ArrayLike | None,
         predicted: NDArray[np.float64],
         truth: NDArray[np.float64],
         size: tuple[int, int],
@@ -69,7 +72,7 @@ class BallVisualiser:
 
         Args:
             image: ``[H, W, 3]`` uint8 RGB.
-            heat: ``[Hh, Wh]`` 0-1.
+            heat: ``[Hh, Wh]`` 0-1; None draws none.
             predicted: ``[3]`` x, y, visibility; pixels of the original.
             truth: ``[3]`` the same; visibility -1 where nobody knows.
             size: (height, width) of the original.
@@ -179,3 +182,45 @@ def _rings(
         x, y = (place - np.array(corner)) * zoom
         r = radius - 2 * step  # the prediction inside of the truth
         draw.ellipse((x - r, y - r, x + r, y + r), outline=colour, width=1)
+
+
+def draw_flight(
+    frames: Iterable[tuple[int, ArrayLike, NDArray[np.float64]]],
+    size: tuple[int, int],
+    *,
+    name: str = "",
+    every: int = 1,
+    trail: int = 12,
+) -> Iterator[Frame]:
+    """Draw a ball and where it came from on the frames of its video.
+
+    Args:
+        frames: of each frame, in order: its number, the picture ``[H, W, 3]`` uint8 RGB (any H and
+            W), and ``[3]`` x, y, visibility in pixels of the footage.
+        size: (height, width) of the footage in pixels.
+        name: written below every frame, with the frame's number; empty writes nothing.
+        every: only every so many frames are drawn, >= 1.
+        trail: frames that the trail reaches back.
+
+    Yields:
+        ``[H', W, 3]`` uint8 RGB.
+    """
+    past: deque[NDArray[np.float64]] = deque(maxlen=trail)
+    for position, (number, picture, ball) in enumerate(frames):
+        past.append(ball)
+        if position % every:
+            continue
+        frame = Image.fromarray(check_frame(picture))
+        scale = frame.width / size[1]
+        draw = ImageDraw.Draw(frame)
+        for before, after in itertools.pairwise(past):
+            if before[2] > 0 and after[2] > 0:
+                ends = [tuple((place[:2] + 0.5) * scale) for place in (before, after)]
+                draw.line(ends, fill=HEAT, width=1)  # pyright: ignore[reportArgumentType]
+        if ball[2] > 0:
+            _rings(frame, [((ball[:2] + 0.5) * scale, FOUND)], 1.0, (0, 0), radius=6)
+        drawn = np.asarray(frame)
+        if name:
+            text = f"{name}, frame {number}{'' if ball[2] > 0 else ': no ball'}"
+            drawn = np.concatenate((drawn, text_bar(drawn.shape[1], text)))
+        yield drawn

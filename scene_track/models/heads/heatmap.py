@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Annotated
 
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -16,7 +17,9 @@ class HeatmapHead(nn.Module):
     def __init__(
         self,
         *,
-        size: Annotated[list[Annotated[int, Field(ge=4, le=8192)]], Field(min_length=2, max_length=2)]
+        size: Annotated[
+            list[Annotated[int, Field(ge=4, le=8192)]], Field(min_length=2, max_length=2)
+        ]
         | None = None,
         input_dim: Annotated[int, Field(ge=1)],
         prior: Annotated[float, Field(gt=0, lt=1)] = 0.001,
@@ -38,7 +41,10 @@ class HeatmapHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[N, C, h, w]`` to logits ``[N, 1, Hh, Wh]``."""
-        logits = self.project(x)
-        if self.size is not None and logits.shape[-2:] != self.size:
-            logits = F.interpolate(logits.float(), self.size, mode="bilinear", antialias=True)
+        # In float32 also inside autocast: bfloat16 has 8 bits, and what tells the hottest cell from
+        # its neighbours, and where between them the ball is, are the next ones.
+        with torch.autocast(x.device.type, enabled=False):
+            logits = self.project(x.float())
+            if self.size is not None and logits.shape[-2:] != self.size:
+                logits = F.interpolate(logits, self.size, mode="bilinear", antialias=True)
         return logits
