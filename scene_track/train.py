@@ -62,7 +62,9 @@ def train(cfg: DictConfig) -> float | None:
     data = instantiate(cfg.dataset)
     module = build_module(cfg)
     if cfg.init_from is not None:
-        init_from(module, cfg.init_from)
+        init_from(module, cfg.init_from, parts=cfg.init_parts, partial=cfg.init_partial)
+    elif cfg.init_parts is not None:
+        raise ValueError("init_parts is of no effect without init_from=RUN_OR_CKPT: type both")
     if cfg.dry_run:
         from scene_track.training.dry_run import dry_run
 

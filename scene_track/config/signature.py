@@ -515,7 +515,36 @@ def _of_function(found: _Found, node: ast.FunctionDef, skip_first: bool) -> Sign
     parameters = {
         a.arg: _parameter(a.arg, a.annotation, default, found.module) for a, default in pairs
     }
-    return Signature(found.dotted, parameters, open=arguments.kwarg is not None)
+    if arguments.kwarg is None:
+        return Signature(found.dotted, parameters)
+    named = _unpacked(arguments.kwarg.annotation, found.module)
+    return Signature(found.dotted, parameters | (named or {}), open=named is None)
+
+
+def _unpacked(annotation: ast.AST | None, module: _Module) -> dict[str, Parameter] | None:
+    """What ``**options: Unpack[SomeTypedDict]`` accepts (PEP 692); None if it is no such thing."""
+    if not isinstance(annotation, ast.Subscript):
+        return None
+    if repr(_symbol(annotation.value, module)) != "Unpack":
+        return None
+    found = _lookup_expression(module, annotation.slice)
+    if not isinstance(found, _Found) or not isinstance(found.node, ast.ClassDef):
+        return None
+    parameters: dict[str, Parameter] = {}
+    for base in _bases(found, found.node):
+        if base is not None:
+            parameters |= _unpacked_class(base)
+    return parameters | _unpacked_class(found)
+
+
+def _unpacked_class(found: _Found) -> dict[str, Parameter]:
+    """The keys of a TypedDict; all may be left out, for the function has the defaults."""
+    node = typing.cast(ast.ClassDef, found.node)
+    return {
+        s.target.id: Parameter(s.target.id, _evaluate(s.annotation, found.module), required=False)
+        for s in node.body
+        if isinstance(s, ast.AnnAssign) and isinstance(s.target, ast.Name)
+    }
 
 
 def _bases(found: _Found, node: ast.ClassDef) -> Iterator[_Found | None]:

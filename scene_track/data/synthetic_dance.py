@@ -1,44 +1,25 @@
 """A synthetic DanceTrack: written to disk on first use, then read like the real one.
 
-Special here: the data set is a pure function of its parameters and of ``VERSION``. Both are hashed
-into the folder's name, so a changed parameter is another folder and never a mixture. The folder is
-built beside its final place and renamed at the end, under a lock that dies with its holder: a kill
-leaves no half data set, and processes that start together build it once.
-
 ``python -m scene_track.data.synthetic_dance root=data/synthetic_dance`` writes the default set.
 """
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
-import json
-import logging
-import os
-import shutil
-import subprocess
 import sys
-import threading
-import time
-from collections.abc import Iterator
 from collections.abc import Sequence as Seq
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import Field
 
-import scene_track
+from scene_track.data.drawn_folder import SPLITS, DrawnFolder, Job, by_hand, work
 from scene_track.data.sequences import MotFolder, OnError, Sequence
-
-log = logging.getLogger(__name__)
 
 VERSION = 1  # increase whenever the pictures or the ground truth of the same parameters change
 
 _MODULE = "scene_track.data.synthetic_dance"  # __name__ is "__main__" when run as a script
-_SPLITS = ("train", "val", "test")
 _INSTANTS = 5  # painted per exposure
 _MIN_VISIBLE = 0.1  # a dancer with less of its box inside the picture has no row
 _MIN_PIXELS = 3.0  # nor has one whose box inside the picture is narrower than this
@@ -60,15 +41,10 @@ class _Spec:
     min_dancers: int
     max_dancers: int
 
-    @property
-    def name(self) -> str:
-        digest = hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
-        return f"v{self.version}-{digest[:10]}"
-
-    def jobs(self) -> list[tuple[str, int]]:
+    def jobs(self) -> list[Job]:
         """(split, number) of every sequence."""
         counts = (self.train_sequences, self.val_sequences, self.test_sequences)
-        return [(s, i) for s, n in zip(_SPLITS, counts, strict=True) for i in range(n)]
+        return [(s, i) for s, n in zip(SPLITS, counts, strict=True) for i in range(n)]
 
 
 class SyntheticDance:
@@ -143,9 +119,21 @@ class SyntheticDance:
         )
 
     @property
+    def drawn(self) -> DrawnFolder:
+        """Where and how it is drawn."""
+        return DrawnFolder(
+            root=self.root,
+            spec=self.spec,
+            videos={job: f"{job[0]}/{_name(job[1])}" for job in self.spec.jobs()},
+            module=_MODULE,
+            what="synthetic dance sequences",
+            workers=self.workers,
+        )
+
+    @property
     def folder(self) -> Path:
         """The DanceTrack folder of exactly these parameters."""
-        return self.root / self.spec.name
+        return self.drawn.folder
 
     def prepare(self) -> Path:
         """Writes the data set unless it is there; safe to call from several processes at once.
@@ -157,27 +145,7 @@ class SyntheticDance:
             RuntimeError: if drawing failed; what the drawing process printed is part of the
                 message.
         """
-        if self.folder.is_dir():
-            return self.folder
-        self.root.mkdir(parents=True, exist_ok=True)
-        with _locked(self.root / f".{self.spec.name}.lock"):
-            if self.folder.is_dir():  # another process was first
-                return self.folder
-            for leftover in self.root.glob(f".{self.spec.name}.tmp-*"):  # of a killed process
-                shutil.rmtree(leftover)
-            temporary = self.root / f".{self.spec.name}.tmp-{os.getpid()}"
-            jobs = self.spec.jobs()
-            started = time.perf_counter()
-            log.info("drawing %d synthetic dance sequences into %s", len(jobs), self.folder)
-            try:
-                self._draw(temporary, jobs)
-                manifest = asdict(self.spec) | {"sequences": [f"{s}/{_name(i)}" for s, i in jobs]}
-                (temporary / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
-                os.replace(temporary, self.folder)
-            finally:
-                shutil.rmtree(temporary, ignore_errors=True)
-            log.info("drawn in %.0f s", time.perf_counter() - started)
-        return self.folder
+        return self.drawn.prepare()
 
     def sequences(
         self, split: str | Seq[str], *, on_error: OnError = "raise", cache_dir: Path | None = None
@@ -191,65 +159,6 @@ class SyntheticDance:
             raise FileNotFoundError(f"{self.folder}: not drawn yet, call prepare() first")
         reader = MotFolder(root=self.folder, classes={1: self.class_names[0]})
         return reader.sequences(split, on_error=on_error, cache_dir=cache_dir)
-
-    def _draw(self, folder: Path, jobs: list[tuple[str, int]]) -> None:
-        for split in _SPLITS:
-            (folder / split).mkdir(parents=True, exist_ok=True)
-        workers = min(self.workers or _cores(), len(jobs))
-        # Own interpreters rather than a pool: they inherit neither torch's threads nor a CUDA
-        # context, and work whatever the main module is.
-        paths = [str(Path(scene_track.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
-        environment = os.environ | {
-            "PYTHONPATH": os.pathsep.join(p for p in paths if p),
-            "OMP_NUM_THREADS": "1",
-        }
-        running = []
-        try:
-            for worker in range(workers):
-                request = {
-                    "spec": asdict(self.spec),
-                    "folder": str(folder.absolute()),
-                    "jobs": jobs[worker::workers],
-                }
-                process = subprocess.Popen(
-                    [sys.executable, "-m", _MODULE, "--worker"],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.PIPE,
-                    env=environment,
-                    text=True,
-                )
-                assert process.stdin is not None
-                process.stdin.write(json.dumps(request) + "\n")
-                process.stdin.flush()  # stays open: its end tells the painter that we have died
-                running.append(process)
-            for process in running:
-                assert process.stderr is not None
-                errors = process.stderr.read()
-                if process.wait() != 0:
-                    raise RuntimeError(f"drawing the synthetic dance set failed:\n{errors}")
-        finally:
-            for process in running:
-                if process.poll() is None:
-                    process.kill()
-                    process.wait()
-                for pipe in (process.stdin, process.stderr):
-                    if pipe is not None:
-                        pipe.close()
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):  # not on macOS
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Holds an exclusive lock that the kernel releases when the holder dies."""
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _name(number: int) -> str:
@@ -267,7 +176,7 @@ def write_sequence(spec: _Spec, folder: Path, split: str, number: int) -> None:
         draw_scenery,
     )
 
-    rng = np.random.default_rng((spec.seed, _SPLITS.index(split), number))
+    rng = np.random.default_rng((spec.seed, SPLITS.index(split), number))
     count = int(rng.integers(spec.min_dancers, spec.max_dancers + 1))
     exposure = rng.uniform(0.25, 0.55)  # of the frame interval
     quality = int(rng.integers(68, 90))
@@ -319,33 +228,14 @@ def write_sequence(spec: _Spec, folder: Path, split: str, number: int) -> None:
     (target / "gt" / "xyz.txt").write_text("".join(places))
 
 
-def _exit_with_parent() -> None:
-    """An orphan must not go on drawing into a folder that the next run removes."""
-    sys.stdin.read()
-    os._exit(1)
-
-
-def _worker() -> None:
-    request = json.loads(sys.stdin.readline())
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
-    spec = _Spec(**request["spec"])
-    for split, number in request["jobs"]:
-        write_sequence(spec, Path(request["folder"]), split, number)
-
-
-def _main(arguments: list[str]) -> None:
-    if arguments == ["--worker"]:
-        _worker()
-        return
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    root = "data/synthetic_dance"
-    for argument in arguments:
-        key, _, value = argument.partition("=")
-        if key != "root" or not value:
-            sys.exit(f"{argument}: expected root=FOLDER")
-        root = value
-    sys.stdout.write(f"{SyntheticDance(root=root).prepare()}\n")
+def _write(spec: dict[str, Any], folder: Path, split: str, number: int) -> None:
+    write_sequence(_Spec(**spec), folder, split, number)
 
 
 if __name__ == "__main__":
-    _main(sys.argv[1:])
+    if sys.argv[1:] == ["--worker"]:
+        work(_write)
+    else:
+        by_hand(
+            sys.argv[1:], lambda root: SyntheticDance(root=root).prepare(), "data/synthetic_dance"
+        )

@@ -1,8 +1,8 @@
 """Keeps the backbone in the state that its schedule says, in every epoch and after every resume.
 
-Special here: nothing is remembered. ``Backbone.frozen_at(epoch)`` is asked when training starts (a
-resume in the middle of an epoch has no epoch start) and at every epoch start, so the state cannot
-get lost.
+Special here: nothing is remembered. ``Backbone.frozen_stages_at(epoch)`` is asked when training
+starts (a resume in the middle of an epoch has no epoch start) and at every epoch start, so the
+state cannot get lost.
 """
 
 from __future__ import annotations
@@ -27,15 +27,17 @@ class BackboneFreezing(pl.Callback):
         Raises:
             ValueError: the backbone thaws during the run and the DDP strategy would not notice.
         """
-        backbone = _backbone(pl_module)
+        backbone = backbone_of(pl_module)
         if backbone is None or stage != "fit":
             return
         if backbone.unfreeze_after is None:
             backbone.set_frozen(
                 backbone.freeze
             )  # before DDP looks for parameters that need a gradient
-        elif (
-            backbone.unfreeze_after > 0
+            return
+        thaws = backbone.unfreeze_after > 0 or backbone.unfreeze_blocks_per_epoch is not None
+        if (
+            thaws
             and isinstance(trainer.strategy, DDPStrategy)
             and not trainer.strategy._ddp_kwargs.get("find_unused_parameters", False)
         ):
@@ -54,25 +56,34 @@ class BackboneFreezing(pl.Callback):
         self._apply(trainer, pl_module, announce=False)
 
     def _apply(self, trainer: pl.Trainer, pl_module: Any, *, announce: bool) -> None:
-        backbone = _backbone(pl_module)
+        backbone = backbone_of(pl_module)
         if backbone is None:
             return
         epoch = trainer.current_epoch
-        frozen = backbone.frozen_at(epoch)
-        changed = frozen != backbone.frozen
+        frozen = backbone.frozen_stages_at(epoch)
+        changed = frozen != backbone.frozen_stages
         if changed:
-            backbone.set_frozen(frozen)
+            backbone.set_frozen_stages(frozen)
             # Lightning restores after a validation the modes it found before: nothing else wakes it
             backbone.train(pl_module.training)
         if changed or announce:
-            until = (
-                f" until epoch {backbone.unfreeze_after}"
-                if frozen and backbone.unfreeze_after
-                else ""
-            )
-            log.info("epoch %d: backbone %s%s", epoch, "frozen" if frozen else "trains", until)
+            log.info("epoch %d: backbone %s", epoch, _state(backbone))
 
 
-def _backbone(module: Any) -> Backbone | None:
+def _state(backbone: Backbone) -> str:
+    """The freeze state in words."""
+    stages = backbone.stages()
+    count = backbone.frozen_stages
+    if count == 0:
+        return "trains"
+    if count == len(stages):
+        return "frozen" + (
+            f" until epoch {backbone.unfreeze_after}" if backbone.ever_trains else ""
+        )
+    return f"trains from {stages[count].name} on, {count} of {len(stages)} stages frozen"
+
+
+def backbone_of(module: Any) -> Backbone | None:
+    """The backbone of a LightningModule, where it has one."""
     backbone = getattr(getattr(module, "model", None), "backbone", None)
     return backbone if isinstance(backbone, Backbone) else None

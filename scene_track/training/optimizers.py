@@ -24,6 +24,7 @@ def adamw(
     eps: Annotated[float, Field(gt=0, le=1e-3)],
     backbone_lr_scale: Annotated[float, Field(ge=0)],
     lr_scales: dict[str, Annotated[float, Field(ge=0)]],
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0,
 ) -> torch.optim.AdamW:
     """AdamW (Loshchilov & Hutter, ICLR 2019) over proven parameter groups.
 
@@ -35,6 +36,7 @@ def adamw(
         eps: added to the root of the running square.
         backbone_lr_scale: factor on the rate of ``model.backbone``; 0 = never moves.
         lr_scales: factor per dotted parameter prefix.
+        layer_decay: factor on the rate from each stage of the backbone to the one before it.
 
     Returns:
         The optimiser; its groups carry a ``name``.
@@ -45,6 +47,7 @@ def adamw(
         weight_decay=weight_decay,
         backbone_lr_scale=backbone_lr_scale,
         lr_scales=lr_scales,
+        layer_decay=layer_decay,
     )
     first, second = betas
     optimizer = torch.optim.AdamW(groups, lr=lr, betas=(first, second), eps=eps, fused=True)

@@ -13,6 +13,8 @@ from typing import Any
 
 from torch import nn
 
+from scene_track.models.backbones.base import Backbone
+
 log = logging.getLogger(__name__)
 
 BACKBONE = "model.backbone"
@@ -44,6 +46,7 @@ def build_parameter_groups(
     weight_decay: float,
     backbone_lr_scale: float = 1.0,
     lr_scales: Mapping[str, float] | None = None,
+    layer_decay: float = 1.0,
 ) -> list[dict[str, Any]]:
     """Split all parameters of ``module`` into optimiser groups.
 
@@ -54,15 +57,21 @@ def build_parameter_groups(
         backbone_lr_scale: factor on the rate of ``model.backbone``.
         lr_scales: factor per dotted prefix, such as ``{"model.decoder": 0.5}``; the longest
             matching prefix wins, also inside the backbone, and replaces a shorter one's factor.
+        layer_decay: the last stage of the backbone has its rate as above, and every stage before
+            it this times the rate of the next (layer-wise decay; Clark et al., ELECTRA, ICLR 2020;
+            BEiT, ICLR 2022); 1 = all alike.
 
     Returns:
         Groups with ``params``, ``lr``, ``weight_decay`` and ``name`` (``<prefix>/decay`` or
-        ``<prefix>/no_decay``), in order of first appearance; empty groups are left out.
+        ``<prefix>/no_decay``, with layer-wise decay ``<prefix>[<stage>]/...``), in order of first
+        appearance; empty groups are left out.
 
     Raises:
-        ValueError: a prefix matches no parameter, or the module has none.
+        ValueError: a prefix matches no parameter, or the module has none; or layer-wise decay
+            without a backbone.
     """
     scales = {BACKBONE: backbone_lr_scale, **(lr_scales or {})}
+    depth = _depths(module, layer_decay)
     owners = dict(module.named_modules())
     groups: dict[str, dict[str, Any]] = {}
     used: set[str] = set()
@@ -73,12 +82,13 @@ def build_parameter_groups(
         )
         used.add(prefix)
         decay = decays(owners[path], leaf, parameter)
-        key = f"{prefix}/{'decay' if decay else 'no_decay'}"
+        stage, scale = depth.get(id(parameter), ("", 1.0))
+        key = f"{prefix}{stage}/{'decay' if decay else 'no_decay'}"
         group = groups.setdefault(
             key,
             {
                 "params": [],
-                "lr": lr * scales.get(prefix, 1.0),
+                "lr": lr * scales.get(prefix, 1.0) * scale,
                 "weight_decay": weight_decay if decay else 0.0,
                 "name": key,
             },
@@ -97,6 +107,28 @@ def build_parameter_groups(
     check_parameter_groups(module, result)
     log.info("parameter groups:\n%s", parameter_table(result))
     return result
+
+
+def _depths(module: nn.Module, layer_decay: float) -> dict[int, tuple[str, float]]:
+    """Stage and factor on the rate of each of the backbone's parameters, by ``id``.
+
+    Raises:
+        ValueError: there is no backbone to which a decay below 1 could apply.
+    """
+    if layer_decay == 1.0:
+        return {}
+    backbone = getattr(getattr(module, "model", None), "backbone", None)
+    if not isinstance(backbone, Backbone):
+        raise ValueError(
+            f"optimizer.layer_decay={layer_decay:g} goes by the stages of a backbone, and the model"
+            " has none: type optimizer.layer_decay=1"
+        )
+    stages = backbone.stages()
+    return {
+        id(parameter): (f"[{stage.name}]", layer_decay ** (len(stages) - 1 - index))
+        for index, stage in enumerate(stages)
+        for parameter in stage.parameters()
+    }
 
 
 def check_parameter_groups(module: nn.Module, groups: Sequence[Mapping[str, Any]]) -> None:

@@ -70,6 +70,8 @@ def _config() -> dict[str, Any]:
         "viz": {"max_frames": 8},
         "resume_from": None,
         "init_from": None,
+        "init_parts": None,
+        "init_partial": False,
         "run_dir": "out",
         "trusted_targets": ["paper_project"],
         "dataset": {"_target_": "paper_project.Data", "root": "/", "size": [128, 224]},

@@ -117,7 +117,7 @@ def test_a_kill_leaves_no_half_data_set(tmp_path: Path) -> None:
         assert time.monotonic() < deadline
     leftover = next(tmp_path.glob(".v*.tmp-*"))
     source = SyntheticDance(root=str(tmp_path), **TINY)
-    half = tmp_path / f".{source.spec.name}.tmp-1"
+    half = tmp_path / f".{source.folder.name}.tmp-1"
     leftover.rename(half)  # as if the killed run had been this one
     assert source.prepare().is_dir()
     assert not half.exists()

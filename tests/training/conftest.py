@@ -6,7 +6,7 @@ import sys
 from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Unpack
 
 import pytest
 import pytorch_lightning as pl
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from scene_track.data.resumable_loader import ResumableLoader, derive_seed
-from scene_track.models.backbones.base import Backbone, BackboneFeatures
+from scene_track.models.backbones.base import Backbone, BackboneFeatures, Stage, TrainingOptions
 from scene_track.training.checkpointing import RunCheckpoint
 from scene_track.training.freezing import BackboneFreezing
 from scene_track.training.guards import NonFiniteGuard
@@ -28,14 +28,8 @@ from scene_track.training.trainer import build_trainer, total_steps
 class TinyBackbone(Backbone):
     """Has all that freezing must hold still: weights, running statistics, dropout."""
 
-    def __init__(self, freeze: bool = False, unfreeze_after: int | None = None) -> None:
-        super().__init__(
-            size_multiple=1,
-            mean=(0.5, 0.5, 0.5),
-            std=(0.5, 0.5, 0.5),
-            freeze=freeze,
-            unfreeze_after=unfreeze_after,
-        )
+    def __init__(self, **training: Unpack[TrainingOptions]) -> None:
+        super().__init__(size_multiple=1, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), **training)
         self.dims, self.strides, self.cls_dim = (4,), (1,), 4
         self.conv = nn.Conv2d(3, 4, 3, padding=1)
         self.norm = nn.BatchNorm2d(4)
@@ -45,12 +39,15 @@ class TinyBackbone(Backbone):
         patches = self.drop(self.norm(self.conv(images)))
         return BackboneFeatures((patches,), patches.mean((2, 3)))
 
+    def stages(self) -> list[Stage]:
+        return [Stage("stem", (self.conv,)), Stage("block 0", (self.norm, self.drop))]
+
 
 class TinyModel(nn.Module):
-    def __init__(self, **backbone: Any) -> None:
+    def __init__(self, backbone: Backbone) -> None:
         super().__init__()
-        self.backbone = TinyBackbone(**backbone)
-        self.head = nn.Linear(4, 1)
+        self.backbone = backbone
+        self.head = nn.Linear(backbone.cls_dim, 1)
 
     def forward(self, frames: Tensor) -> Tensor:
         return self.head(self.backbone(frames).cls)
@@ -59,15 +56,15 @@ class TinyModel(nn.Module):
 class TinyClips:
     """Pictures and answers, both drawn from (epoch, index) as the real data does."""
 
-    def __init__(self, length: int = 14) -> None:
-        self.length = length
+    def __init__(self, length: int = 14, size: tuple[int, int] = (4, 4)) -> None:
+        self.length, self.size = length, size
 
     def __len__(self) -> int:
         return self.length
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Tensor]:
         generator = torch.Generator().manual_seed(derive_seed(5, *key))
-        frames = torch.randint(0, 256, (3, 4, 4), generator=generator, dtype=torch.uint8)
+        frames = torch.randint(0, 256, (3, *self.size), generator=generator, dtype=torch.uint8)
         return {"frames": frames, "answer": frames.float().mean() / 255, "key": torch.tensor(key)}
 
 
@@ -80,10 +77,11 @@ class TinyModule(pl.LightningModule):
         lr: float = 1e-2,
         poison: tuple[int, int] | None = None,
         scores: list[float] | None = None,
-        **backbone: Any,
+        backbone: Backbone | None = None,
+        **training: Unpack[TrainingOptions],
     ):
         super().__init__()
-        self.model = TinyModel(**backbone)
+        self.model = TinyModel(TinyBackbone(**training) if backbone is None else backbone)
         self.lr = lr
         self.poison = poison
         self.seen: list[tuple[int, list[int]]] = []
@@ -187,9 +185,11 @@ def trainer(run_dir: Path, *, extra: list[pl.Callback] | None = None, **changes:
     return build_trainer(**{**settings, **changes})
 
 
-def loaders(num_workers: int = 0, length: int = 14) -> tuple[ResumableLoader, ResumableLoader]:
-    train = ResumableLoader(TinyClips(length), batch_size=2, seed=1, num_workers=num_workers)
-    return train, ResumableLoader(TinyClips(4), batch_size=2, shuffle=False)
+def loaders(
+    num_workers: int = 0, length: int = 14, size: tuple[int, int] = (4, 4)
+) -> tuple[ResumableLoader, ResumableLoader]:
+    train = ResumableLoader(TinyClips(length, size), batch_size=2, seed=1, num_workers=num_workers)
+    return train, ResumableLoader(TinyClips(4, size), batch_size=2, shuffle=False)
 
 
 def fit(

@@ -13,36 +13,51 @@ from pytorch_lightning.strategies import DDPStrategy
 
 from scene_track.training.checkpointing import FOLDER, LAST
 from scene_track.training.freezing import BackboneFreezing
+from scene_track.training.parameter_groups import build_parameter_groups
 
 
 class Watch(pl.Callback):
     """Looks at the backbone in every step, and at validations in between."""
 
     def __init__(self) -> None:
-        self.frozen: dict[tuple[int, int], bool] = {}
+        self.frozen: dict[tuple[int, int], int] = {}
         self.before: dict[str, torch.Tensor] = {}
 
     def on_train_batch_start(self, trainer, module, batch, batch_idx) -> None:
         backbone = module.model.backbone
-        self.before = {k: v.clone() for k, v in backbone.state_dict().items()}
+        self.before = everything(backbone)
+        for index, stage in enumerate(backbone.stages()):
+            thawed = index >= backbone.frozen_stages
+            assert all(p.requires_grad == thawed for p in stage.parameters())
+            assert all(m.training == thawed for part in stage.modules for m in part.modules())
         if backbone.frozen:
             assert not any(part.training for part in backbone.modules())
-            assert not any(p.requires_grad for p in backbone.parameters())
             assert not module.model.backbone(batch["frames"]).levels[0].requires_grad, "no graph"
-        else:
-            assert all(part.training for part in backbone.modules())
-            assert all(p.requires_grad for p in backbone.parameters())
 
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx) -> None:
         backbone = module.model.backbone
-        same = {k: torch.equal(v, self.before[k]) for k, v in backbone.state_dict().items()}
-        if backbone.frozen:
-            assert all(same.values()), "weights and running statistics hold still"
-            assert all(p.grad is None for p in backbone.parameters())
-        else:
-            assert not same["conv.weight"]
-            assert not same["norm.running_mean"]
-        self.frozen[trainer.current_epoch, batch_idx] = backbone.frozen
+        now = everything(backbone)
+        for index, stage in enumerate(backbone.stages()):
+            names = [n for n in now if any(n.startswith(part) for part in parts(backbone, stage))]
+            assert names
+            same = [torch.equal(now[name], self.before[name]) for name in names]
+            if index < backbone.frozen_stages:
+                assert all(same), "weights and running statistics hold still"
+                assert all(p.grad is None for p in stage.parameters())
+            else:
+                assert not any(same)
+        self.frozen[trainer.current_epoch, batch_idx] = backbone.frozen_stages
+
+
+def everything(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Weights and buffers, also those that no checkpoint holds."""
+    tensors = [*module.named_parameters(), *module.named_buffers()]
+    return {name: value.detach().clone() for name, value in tensors}
+
+
+def parts(backbone: torch.nn.Module, stage: Any) -> list[str]:
+    """Prefixes of the names of a stage's tensors."""
+    return [f"{name}." for name, part in backbone.named_modules() if part in stage.modules]
 
 
 def watched(tiny: Any, run: Path, schedule: dict, **options: Any) -> tuple[Watch, Any]:
@@ -57,30 +72,58 @@ def watched(tiny: Any, run: Path, schedule: dict, **options: Any) -> tuple[Watch
 @pytest.mark.parametrize(
     ("schedule", "frozen"),
     [
-        ({}, [False, False, False]),
-        ({"freeze": True}, [True, True, True]),
-        ({"unfreeze_after": 1}, [True, False, False]),
-        ({"freeze": True, "unfreeze_after": 2}, [True, True, False]),
-        ({"freeze": True, "unfreeze_after": 0}, [False, False, False]),
+        ({}, [0, 0, 0]),
+        ({"freeze": True}, [2, 2, 2]),
+        ({"unfreeze_after": 1}, [2, 0, 0]),
+        ({"freeze": True, "unfreeze_after": 2}, [2, 2, 0]),
+        ({"freeze": True, "unfreeze_after": 0}, [0, 0, 0]),
+        ({"unfreeze_after": 1, "unfreeze_blocks_per_epoch": 1}, [2, 1, 0]),
+        ({"unfreeze_after": 0, "unfreeze_blocks_per_epoch": 1}, [1, 0, 0]),
+        ({"unfreeze_after": 1, "unfreeze_blocks_per_epoch": 7}, [2, 0, 0]),
     ],
 )
-def test_schedule(tiny: Any, tmp_path: Path, schedule: dict, frozen: list[bool]) -> None:
-    watch, _ = watched(tiny, tmp_path, schedule)
+def test_schedule(tiny: Any, tmp_path: Path, schedule: dict, frozen: list[int]) -> None:
+    watch, module = watched(tiny, tmp_path, schedule)
     assert watch.frozen == {(e, b): frozen[e] for e in range(3) for b in range(7)}
+    assert [module.model.backbone.frozen_at(e) for e in range(3)] == [n == 2 for n in frozen]
 
 
 @pytest.mark.parametrize("stop", [(0, 4), (1, 3), (2, 2)])
-def test_resume_before_and_after_the_thaw(tiny: Any, tmp_path: Path, stop: tuple) -> None:
-    whole, whole_module = watched(tiny, tmp_path / "whole", {"unfreeze_after": 1})
+@pytest.mark.parametrize("gradual", [None, 1])
+def test_resume_before_and_after_the_thaw(
+    tiny: Any, tmp_path: Path, stop: tuple, gradual: int | None
+) -> None:
+    schedule = {"unfreeze_after": 1, "unfreeze_blocks_per_epoch": gradual}
+    whole, whole_module = watched(tiny, tmp_path / "whole", schedule)
     strike = tiny.Stop("on_train_batch_start", *stop, ValueError("stop"))
     with pytest.raises(ValueError, match="stop"):
-        watched(tiny, tmp_path / "cut", {"unfreeze_after": 1}, extra=[strike])
+        watched(tiny, tmp_path / "cut", schedule, extra=[strike])
     checkpoint = tmp_path / "cut" / FOLDER / LAST
-    rest, module = watched(tiny, tmp_path / "cut", {"unfreeze_after": 1}, resume=checkpoint)
+    rest, module = watched(tiny, tmp_path / "cut", schedule, resume=checkpoint)
     expected = {place: frozen for place, frozen in whole.frozen.items() if place >= stop}
     assert rest.frozen == expected
     for key, value in whole_module.state_dict().items():
         assert torch.equal(value, module.state_dict()[key]), key
+
+
+def test_the_optimisers_layout_knows_nothing_of_freezing(tiny: Any) -> None:
+    def layout(**schedule: Any) -> list[tuple[str, float, list[torch.Size]]]:
+        module = tiny.TinyModule(**schedule)
+        backbone = module.model.backbone
+        backbone.set_frozen_stages(backbone.frozen_stages_at(0))
+        groups = build_parameter_groups(module, lr=1.0, weight_decay=0.1, layer_decay=0.5)
+        return [(g["name"], g["lr"], [p.shape for p in g["params"]]) for g in groups]
+
+    assert layout() == layout(freeze=True) == layout(unfreeze_after=2)
+    assert layout() == layout(unfreeze_after=0, unfreeze_blocks_per_epoch=1)
+
+
+def test_contradictions_are_refused(tiny: Any) -> None:
+    with pytest.raises(ValueError, match="model.backbone.unfreeze_after=N"):
+        tiny.TinyModule(freeze=True, unfreeze_blocks_per_epoch=1)
+    for schedule in ({}, {"unfreeze_after": 0}, {"freeze": True, "unfreeze_after": 0}):
+        with pytest.raises(ValueError, match="type model.backbone.freeze=true"):
+            tiny.TinyModule(cache=True, **schedule)
 
 
 def test_thaw_under_plain_ddp_is_refused(tiny: Any) -> None:

@@ -46,6 +46,64 @@ def test_all_four_fates(tmp_path: Path, caplog: pytest.LogCaptureFixture, bare: 
         assert line in caplog.text
 
 
+def model(**parts: nn.Module) -> Any:
+    return nn.ModuleDict({"model": nn.ModuleDict(parts)})
+
+
+def layers(*widths: int) -> nn.Module:
+    return nn.Sequential(*(nn.Linear(3, width) for width in widths))
+
+
+def equal(one: nn.Module, other: nn.Module) -> bool:
+    return all(map(torch.equal, one.state_dict().values(), other.state_dict().values()))
+
+
+def test_a_part_that_fits_here_and_there_is_refused(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = saved(tmp_path / "a.ckpt", model(backbone=layers(3, 3), decoder=layers(3, 5)))
+    target = model(backbone=layers(3, 3), decoder=layers(3, 4), head=layers(2))
+    before = {key: value.clone() for key, value in target.state_dict().items()}
+    with pytest.raises(ValueError) as caught:
+        init_from(target, path)
+    assert "model.decoder (2 of 4)" in str(caught.value)
+    assert "init_parts=[model.backbone]" in str(caught.value)
+    assert "init_partial=true" in str(caught.value)
+    assert "other shape: model.decoder.1.weight (5, 3)" in caplog.text
+    for key, value in target.state_dict().items():
+        assert torch.equal(value, before[key]), "refused as a whole"
+    report = init_from(target, path, partial=True)
+    assert len(report.matched) == 6 and len(report.skipped) == 2 and len(report.new) == 2
+
+
+def test_a_part_with_more_layers_is_refused_too(tmp_path: Path) -> None:
+    path = saved(tmp_path / "a.ckpt", model(decoder=layers(3)))
+    with pytest.raises(ValueError, match=r"model.decoder \(2 of 4\)"):
+        init_from(model(decoder=layers(3, 3)), path)
+
+
+def test_only_the_parts_asked_for(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    source = model(backbone=layers(3), temporal_encoder=layers(2), decoder=layers(3, 5))
+    path = saved(tmp_path / "a.ckpt", source)
+    target = model(backbone=layers(3), temporal_encoder=layers(2), decoder=layers(3, 4))
+    head = {k: v.clone() for k, v in target["model"]["decoder"].state_dict().items()}
+    with caplog.at_level("INFO"):
+        report = init_from(target, path, parts=["model.backbone", "model.temporal_encoder"])
+    assert len(report.matched) == 4 and len(report.left) == 4 and not report.skipped
+    assert equal(target["model"]["backbone"], source["model"]["backbone"])
+    assert equal(target["model"]["temporal_encoder"], source["model"]["temporal_encoder"])
+    for key, value in target["model"]["decoder"].state_dict().items():
+        assert torch.equal(value, head[key])
+    assert "model.decoder" in caplog.text and "left out" in caplog.text
+
+
+@pytest.mark.parametrize(("part", "lacks"), [("model.back", "the model"), ("model.new", "a.ckpt")])
+def test_a_part_in_vain_is_named(tmp_path: Path, part: str, lacks: str) -> None:
+    path = saved(tmp_path / "a.ckpt", model(backbone=layers(3)))
+    with pytest.raises(ValueError, match=rf"{lacks} has no {part}; it has model.backbone"):
+        init_from(model(backbone=layers(3), new=layers(1)), path, parts=[part])
+
+
 def test_a_run_folder_means_its_best(tmp_path: Path) -> None:
     best, last, target = net(), net(), net()
     saved(tmp_path / "checkpoints" / "best.ckpt", best)

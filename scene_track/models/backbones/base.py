@@ -3,16 +3,47 @@
 A backbone turns pictures into one or more feature maps at stated strides and one global token. What
 follows (neck, decoder, head) reads ``strides``, ``dims`` and ``cls_dim`` and knows no more.
 Frozen means: no gradient, no graph, ``eval()`` mode whatever Lightning calls, buffers untouched.
-The state is a function of the epoch alone (``frozen_at``), so it survives a resume by construction.
+The state is a function of the epoch alone (``frozen_stages_at``), so it survives a resume by
+construction. A backbone thaws from its last stage back; autograd then records from the first stage
+that trains on, because nothing before it asks for a gradient.
 """
 
 from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Annotated, Any, Self, TypedDict, Unpack
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
+
+from scene_track.models.checkpointing import checkpoint_units
+
+
+class TrainingOptions(TypedDict, total=False):
+    """How a backbone is trained: the options that all of them share, with the same meaning.
+
+    A backbone passes them on (``**training: Unpack[TrainingOptions]``); their defaults and their
+    comments for people are in ``conf/model/backbone/training/shared.yaml``.
+
+    Attributes:
+        freeze: keep the backbone frozen for the whole run.
+        unfreeze_after: keep it frozen for the first N epochs, then train it (wins over ``freeze``).
+        unfreeze_blocks_per_epoch: of its ``stages``, thaw so many more in every epoch from
+            ``unfreeze_after`` on, from the last one back; None thaws all at once.
+        cache: keep the features of frames on disk while the whole backbone is frozen.
+        cache_limit_gb: most GiB that features may take on disk.
+        checkpointing: keep only what enters each block, and compute the block once more for its
+            gradient: less memory, slower.
+    """
+
+    freeze: bool
+    unfreeze_after: Annotated[int, Field(ge=0)] | None
+    unfreeze_blocks_per_epoch: Annotated[int, Field(ge=1)] | None
+    cache: bool
+    cache_limit_gb: Annotated[float, Field(gt=0)]
+    checkpointing: bool
 
 
 @dataclass
@@ -58,13 +89,22 @@ class Backbone(nn.Module):
         cls_dim: channels of the global token.
         size_multiple: height and width must be multiples of this.
         mean, std: RGB statistics (of 0-1 values) that the weights expect.
+        settings: keyword arguments that it was built with.
     """
 
+    settings: dict[str, Any]
     strides: tuple[int, ...]
     dims: tuple[int, ...]
     cls_dim: int
     mean: Tensor
     std: Tensor
+
+    def __new__(cls, *arguments: Any, **settings: Any) -> Self:
+        """Remember what the backbone is built with: its features depend on it."""
+        backbone = super().__new__(cls)
+        # A plain attribute: the constructor of nn.Module has not run yet.
+        object.__setattr__(backbone, "settings", settings)
+        return backbone
 
     def __init__(
         self,
@@ -72,8 +112,7 @@ class Backbone(nn.Module):
         size_multiple: int,
         mean: tuple[float, float, float],
         std: tuple[float, float, float],
-        freeze: bool = False,
-        unfreeze_after: int | None = None,
+        **training: Unpack[TrainingOptions],
     ) -> None:
         """Store what all backbones share.
 
@@ -81,18 +120,37 @@ class Backbone(nn.Module):
             size_multiple: height and width of the input must be multiples of this.
             mean: per-channel mean of 0-1 RGB.
             std: per-channel standard deviation of 0-1 RGB.
-            freeze: keep the backbone frozen for the whole run.
-            unfreeze_after: keep it frozen for the first N epochs, then train it (wins over
-                ``freeze``).
+            **training: see :class:`TrainingOptions`.
+
+        Raises:
+            ValueError: options of ``training`` that contradict each other.
         """
         super().__init__()
         self.size_multiple = size_multiple
-        self.freeze = freeze
-        self.unfreeze_after = unfreeze_after
+        self.freeze = training.get("freeze", False)
+        self.unfreeze_after = training.get("unfreeze_after")
+        self.unfreeze_blocks_per_epoch = training.get("unfreeze_blocks_per_epoch")
+        self.cache = training.get("cache", False)
+        self.cache_limit_gb = training.get("cache_limit_gb", 50.0)
+        self.checkpointing = training.get("checkpointing", False)
+        if self.unfreeze_blocks_per_epoch is not None and self.unfreeze_after is None:
+            raise ValueError(
+                f"model.backbone.unfreeze_blocks_per_epoch={self.unfreeze_blocks_per_epoch} says"
+                " how fast to thaw, not when: type model.backbone.unfreeze_after=N too (0 = the"
+                " first epoch)"
+            )
+        if self.cache and not self.frozen_at(0):
+            raise ValueError(
+                "model.backbone.cache=true keeps the features of a frozen backbone, and this one"
+                " trains from the start: type model.backbone.freeze=true, or"
+                " model.backbone.unfreeze_after=N, or model.backbone.cache=false"
+            )
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
         self._frozen = False
+        self._frozen_stages = 0
         self._wanted_mode = True
+        self._checkpointed = False
 
     def stages(self) -> list[Stage]:
         """The backbone cut along its depth, from the input to the output.
@@ -106,27 +164,65 @@ class Backbone(nn.Module):
 
     @property
     def frozen(self) -> bool:
-        """Whether the backbone is frozen now."""
+        """Whether the whole backbone is frozen now."""
         return self._frozen
 
+    @property
+    def frozen_stages(self) -> int:
+        """How many stages are frozen now, counted from the input."""
+        return self._frozen_stages
+
+    @property
+    def ever_trains(self) -> bool:
+        """Whether the schedule lets any of it train at some time."""
+        return self.unfreeze_after is not None or not self.freeze
+
+    def frozen_stages_at(self, epoch: int) -> int:
+        """How many stages the schedule says are frozen in ``epoch`` (from 0), from the input on."""
+        total = len(self.stages())
+        if self.unfreeze_after is None:
+            return total if self.freeze else 0
+        if epoch < self.unfreeze_after:
+            return total
+        if self.unfreeze_blocks_per_epoch is None:
+            return 0
+        thawed = (epoch - self.unfreeze_after + 1) * self.unfreeze_blocks_per_epoch
+        return max(0, total - thawed)
+
     def frozen_at(self, epoch: int) -> bool:
-        """Whether the schedule says frozen in ``epoch`` (from 0)."""
+        """Whether the schedule says that the whole backbone is frozen in ``epoch`` (from 0)."""
         if self.unfreeze_after is not None:
             return epoch < self.unfreeze_after
         return self.freeze
 
     def set_frozen(self, frozen: bool) -> None:
-        """Freeze or thaw: gradients and mode together."""
-        self._frozen = frozen
-        for parameter in self.parameters():
-            parameter.requires_grad_(not frozen)
+        """Freeze or thaw all of it: gradients and mode together."""
+        self.set_frozen_stages(len(self.stages()) if frozen else 0)
+
+    def set_frozen_stages(self, count: int) -> None:
+        """Freeze the first ``count`` stages and thaw the others: gradients and mode together."""
+        stages = self.stages()
+        self._frozen_stages, self._frozen = count, count == len(stages)
+        for index, stage in enumerate(stages):
+            for parameter in stage.parameters():
+                parameter.requires_grad_(index >= count)
         # Thawing gives back the mode that was last asked for while frozen.
         self.train(self._wanted_mode)
 
-    def train(self, mode: bool = True) -> Backbone:
-        """As ``nn.Module.train``, but a frozen backbone stays in evaluation mode."""
+    def train(self, mode: bool = True) -> Self:
+        """As ``nn.Module.train``, but what is frozen stays in evaluation mode.
+
+        So does what belongs to no stage, as long as any is frozen: a rotary embedding that is
+        disturbed at random in training would disturb the frozen blocks too.
+        """
         self._wanted_mode = mode
-        return super().train(mode and not self._frozen)
+        if not mode or not self._frozen_stages:
+            return super().train(mode)
+        super().train(False)
+        for stage in self.stages()[self._frozen_stages :]:
+            for module in stage.modules:
+                module.train()
+        return self
 
     def normalise(self, frames: Tensor) -> Tensor:
         """uint8 ``[N, 3, H, W]`` (or float 0-255) to the statistics that the weights expect."""
@@ -148,5 +244,10 @@ class Backbone(nn.Module):
                 f"frames are {height}x{width}; height and width must be multiples of"
                 f" {self.size_multiple} for {type(self).__name__}: set dataset.size"
             )
+        if self.checkpointing and not self._checkpointed:
+            # Not in the constructor: a subclass builds its modules after it.
+            for stage in self.stages():
+                checkpoint_units(stage.modules)
+            self._checkpointed = True
         with torch.no_grad() if self._frozen else nullcontext():
             return self.extract(self.normalise(frames))

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import Annotated, Literal, cast
+from typing import Annotated, Literal, Unpack, cast
 
 import timm
 import torch
@@ -21,7 +21,7 @@ from pydantic import Field, FilePath
 from timm.models import eva
 from torch import Tensor, nn
 
-from scene_track.models.backbones.base import Backbone, BackboneFeatures, Stage
+from scene_track.models.backbones.base import Backbone, BackboneFeatures, Stage, TrainingOptions
 from scene_track.models.weights import load_state_dict_file, load_strictly
 
 _PATCH = 16
@@ -123,8 +123,7 @@ class DinoV3(Backbone):
         ],
         variant: Literal["vits16", "vits16plus", "vitb16", "vitl16"] = "vits16",
         size_multiple: Annotated[int, Field(ge=16, multiple_of=16)] = 16,
-        freeze: bool = False,
-        unfreeze_after: Annotated[int, Field(ge=0)] | None = None,
+        **training: Unpack[TrainingOptions],
     ) -> None:
         """Build the network and load its weights.
 
@@ -136,9 +135,7 @@ class DinoV3(Backbone):
             variant: size: 22, 29, 86 or 303 million parameters; C = 384, 384, 768 or 1024.
             size_multiple: height and width of the pictures must be multiples of this; itself a
                 multiple of 16, the patch size.
-            freeze: keep the backbone frozen for the whole run.
-            unfreeze_after: keep it frozen for the first N epochs, then train it (wins over
-                ``freeze``).
+            **training: see :class:`TrainingOptions`.
 
         Raises:
             FileNotFoundError: the weights are not there; says how to obtain them.
@@ -148,8 +145,7 @@ class DinoV3(Backbone):
             size_multiple=size_multiple,
             mean=_IMAGENET_MEAN,
             std=_IMAGENET_STD,
-            freeze=freeze,
-            unfreeze_after=unfreeze_after,
+            **training,
         )
         vit = timm.create_model(
             _TIMM_NAMES[variant], pretrained=False, num_classes=0, global_pool="token"

@@ -7,7 +7,7 @@ back onto the stride-8 map, which is fine enough for boxes.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Unpack
 
 import torch
 from pydantic import Field
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from scene_track.models.attention import attend
-from scene_track.models.backbones.base import Backbone, BackboneFeatures, Stage
+from scene_track.models.backbones.base import Backbone, BackboneFeatures, Stage, TrainingOptions
 from scene_track.models.positional import sincos_2d
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -85,8 +85,7 @@ class HybridBackbone(Backbone):
         heads: Annotated[int, Field(ge=1)] = 4,
         fine: bool = False,
         size_multiple: Literal[16] = 16,
-        freeze: bool = False,
-        unfreeze_after: Annotated[int, Field(ge=0)] | None = None,
+        **training: Unpack[TrainingOptions],
     ) -> None:
         """Build the backbone.
 
@@ -97,8 +96,7 @@ class HybridBackbone(Backbone):
             heads: attention heads.
             fine: also hand out the stem's map at stride 4.
             size_multiple: 16, what the two resolutions need.
-            freeze: keep frozen for the whole run.
-            unfreeze_after: keep frozen for the first N epochs.
+            **training: see :class:`TrainingOptions`.
 
         Raises:
             ValueError: ``dim`` is no multiple of ``heads``.
@@ -107,8 +105,7 @@ class HybridBackbone(Backbone):
             size_multiple=size_multiple,
             mean=IMAGENET_MEAN,
             std=IMAGENET_STD,
-            freeze=freeze,
-            unfreeze_after=unfreeze_after,
+            **training,
         )
         if dim % heads:
             raise ValueError(f"model.backbone.dim={dim} must be a multiple of heads={heads}")

@@ -1,0 +1,71 @@
+"""Gradient checkpointing: keep what enters a block, compute the block again for its gradient.
+
+Special here: it is put around modules of any library, without their help and without a change to
+the names of their weights, and a block that is computed twice updates the running statistics of its
+batch norms once (torch's own checkpointing would move them twice, silently).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.utils.checkpoint import checkpoint
+
+
+def checkpoint_units(modules: Iterable[nn.Module]) -> None:
+    """Checkpoint modules, in place.
+
+    A plain container is not called itself, or is cut into pieces by its owner, so its children are
+    taken.
+
+    Args:
+        modules: what is to be computed twice, each on its own.
+    """
+    for module in modules:
+        if type(module) in (nn.Sequential, nn.ModuleList):
+            checkpoint_units(module.children())
+        else:
+            module.forward = partial(_checkpointed, module, module.forward)
+
+
+def _checkpointed(
+    module: nn.Module, forward: Callable[..., Any], *arguments: Any, **named: Any
+) -> Any:
+    """``forward``, remembered by what goes in, where a gradient will be asked for."""
+    if not torch.is_grad_enabled():
+        return forward(*arguments, **named)
+    return checkpoint(
+        forward,
+        *arguments,
+        use_reentrant=False,
+        context_fn=partial(_contexts, module),
+        **named,
+    )
+
+
+def _contexts(module: nn.Module) -> tuple[AbstractContextManager, AbstractContextManager]:
+    """Around the forward pass, and around the second one."""
+    return nullcontext(), _statistics_at_rest(module)
+
+
+@contextmanager
+def _statistics_at_rest(module: nn.Module) -> Iterator[None]:
+    """Normalise by the batch as before, and leave the running statistics alone."""
+    norms = [
+        part
+        for part in module.modules()
+        if isinstance(part, _NormBase) and part.training and part.track_running_stats
+    ]
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True
