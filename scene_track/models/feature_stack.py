@@ -28,9 +28,11 @@ class FeatureStack(nn.Module):
         """
         super().__init__()
         self.neighbours = NeighbourFrames(range(-(frames - 1), 1))
-        self.mix = nn.Sequential(nn.Conv2d(frames * dim, dim, 1), nn.ReLU(), nn.Conv2d(dim, dim, 1))
-        nn.init.zeros_(self.mix[-1].weight)  # starts as the frame alone
-        nn.init.zeros_(self.mix[-1].bias)
+        last = nn.Conv2d(dim, dim, 1)
+        nn.init.zeros_(last.weight)  # starts as the frame alone
+        assert last.bias is not None
+        nn.init.zeros_(last.bias)
+        self.mix = nn.Sequential(nn.Conv2d(frames * dim, dim, 1), nn.ReLU(), last)
 
     def forward(
         self, x: Tensor, padding_mask: Tensor, past: Tensor | None

@@ -32,7 +32,8 @@ class PeakFinder:
             refine: where in the hottest cell the ball is.
             radius: cells; no two peaks are this close, and a soft-arg-max looks no farther.
         """
-        self.count, self.refine, self.radius = count, refine, radius
+        self.count, self.radius = count, radius
+        self.refine: Refinement = refine
 
     def __call__(
         self, model: ClipModel, predictions: HeatmapPredictions, batch: SceneBatch

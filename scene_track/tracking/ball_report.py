@@ -97,7 +97,7 @@ def ball_table(tracks: SequenceTracks) -> PointTable:
     at = np.searchsorted(tracks.frames, rows.frames)
     xy[at] = rows.boxes[:, :2] + rows.boxes[:, 2:] / 2 - PIXEL_CENTRE
     confidence[at] = rows.confidence
-    visible = np.isfinite(xy).all(axis=1).astype(np.int64)
+    visible = np.asarray(np.isfinite(xy).all(axis=1), dtype=np.int64)
     return PointTable(frames=tracks.frames, xy=xy, visibility=visible, confidence=confidence)
 
 

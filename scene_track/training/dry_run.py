@@ -59,7 +59,9 @@ def dry_run(
             predictions, losses, _ = module.losses(batch, denoise=mode == "train")
         if mode == "train":
             losses["total"].backward()
-        values = {name: float(value.detach()) for name, value in losses.items()}  # waits for the device
+        values = {
+            name: float(value.detach()) for name, value in losses.items()
+        }  # waits for the device
         seconds = time.perf_counter() - started
         lines += [_title(f"{mode} batch"), *_shapes("batch", batch)]
         lines += [*_shapes("predictions", predictions), _title(f"{mode} losses, {seconds:.2f} s")]

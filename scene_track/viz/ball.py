@@ -146,11 +146,11 @@ def draw_ball(
     _rings(whole, marks, left.shape[1] / picture.shape[1], (0, 0), radius=max(5, width // 64))
     side = left.shape[0] // 2
     centre = marks[0][0] if marks else np.array(picture.shape[1::-1]) / 2
-    corner = tuple(int(round(value)) - around for value in centre)
+    corner = (round(centre[0]) - around, round(centre[1]) - around)
     zoom = side / (2 * around)
     parts = []
     for source, drawn in ((picture, False), (warm, True)):
-        box = (*corner, corner[0] + 2 * around, corner[1] + 2 * around)
+        box = (corner[0], corner[1], corner[0] + 2 * around, corner[1] + 2 * around)
         part = Image.fromarray(source).crop(box).resize((side, side), Image.Resampling.NEAREST)
         if drawn:
             _rings(part, marks, zoom, corner, radius=max(4, side // 16))
@@ -173,7 +173,7 @@ def _rings(
     picture: Image.Image,
     marks: list[tuple[NDArray[np.float64], tuple[int, int, int]]],
     zoom: float,
-    corner: tuple[int, ...],
+    corner: tuple[int, int],
     *,
     radius: int,
 ) -> None:

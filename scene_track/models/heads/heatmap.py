@@ -37,6 +37,7 @@ class HeatmapHead(nn.Module):
         self.size = None if size is None else (int(size[1]), int(size[0]))
         self.project = nn.Conv2d(input_dim, 1, 1)
         nn.init.normal_(self.project.weight, std=0.01)
+        assert self.project.bias is not None
         nn.init.constant_(self.project.bias, math.log(prior / (1 - prior)))
 
     def forward(self, x: Tensor) -> Tensor:
