@@ -35,8 +35,10 @@ def find_peaks(
     n, height, width = logits.shape
     # Sigmoid is monotone: the maxima of logits are those of the values, without ties at 1.
     logits = logits.float()
-    pooled = F.max_pool2d(logits[:, None], 2 * radius + 1, 1, radius)[:, 0]
-    candidates = logits.masked_fill(logits < pooled, float("-inf"))
+    # By place, not by value: of equal neighbours only the first is the hottest around itself.
+    _, hottest = F.max_pool2d(logits[:, None], 2 * radius + 1, 1, radius, return_indices=True)
+    here = torch.arange(height * width, device=logits.device).view(height, width)
+    candidates = logits.masked_fill(hottest[:, 0] != here, float("-inf"))
     count = min(count, height * width)
     score, index = candidates.flatten(1).topk(count, dim=1)
     x, y = index % width, index // width

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from scene_track.data.batch import SceneBatch
 from scene_track.data.targets import PIXEL_CENTRE
-from scene_track.metrics.ball_tmp import BallCounts, ball_metrics, count_ball
+from scene_track.metrics.ball import BallCounts, ball_metrics, count_ball
 from scene_track.models.clip_model import ClipModel
 from scene_track.models.predictions import HeatmapPredictions
 from scene_track.tracking.ball_detections import PeakFinder

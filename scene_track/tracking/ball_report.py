@@ -14,7 +14,7 @@ from scene_track.data.frame_store import read_frame
 from scene_track.data.point_files import PointTable, write_points
 from scene_track.data.sequences import Sequence
 from scene_track.data.targets import PIXEL_CENTRE
-from scene_track.metrics.ball_tmp import BallCounts, ball_metrics, count_ball
+from scene_track.metrics.ball import BallCounts, ball_metrics, count_ball
 from scene_track.score import format_table
 from scene_track.tracking.inference import SequenceTracks
 from scene_track.viz.ball import BallVisualiser, draw_flight
