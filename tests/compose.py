@@ -90,12 +90,20 @@ def without_objects(batch: SceneBatch) -> SceneBatch:
     return batch
 
 
+# Options that only go with a ball's data set.
+OF_A_BALL = {
+    "model": ("heatmap",),
+    "head": ("heatmap",),
+    "recipe": ("ball",),
+    "tracker": ("ball", "peak"),
+}
+
 # What makes a ball's model tiny, as TINY does for people.
 TINY_BALL = (
     "dataset=tracknet",
     "model.dim=16",
     "model.temporal_encoder.heads=2",
-    "model.decoder.channels=[8,8]",
+    "model.decoder.channels=[8,8,8]",
     "model.detail.channels=[8]",
 )
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from scene_track.models.backbones.base import Backbone
 from scene_track.models.clip_model import ClipModel
@@ -52,6 +52,8 @@ class HeatmapState:
 class HeatmapModel(ClipModel):
     """One heatmap of the ball per frame."""
 
+    GIVES = "maps"  # what its head reads, for the check before a run
+
     def __init__(
         self,
         *,
@@ -72,7 +74,7 @@ class HeatmapModel(ClipModel):
             backbone: pictures to feature maps.
             fusion: builds what makes the backbone's levels one map, given its ``dims`` and
                 ``strides``.
-            decoder: builds the decoder, given ``input_dim``, ``stride`` and ``skips``.
+            decoder: builds the decoder, given ``input_dim``, ``input_stride`` and ``skips``.
             head: builds the head, given ``input_dim``.
             detail: fine features of the picture; None leaves the decoder with the backbone's.
             stack: fuses each map with those of earlier frames; None = each frame alone.
@@ -81,7 +83,7 @@ class HeatmapModel(ClipModel):
             fps: frames per second of the fastest footage: the temporal encoder counts in frames.
 
         Raises:
-            ValueError: the head does not read maps, or the decoder does not fit the backbone.
+            ValueError: the decoder does not fit the backbone.
         """
         super().__init__()
         self.dim, self.fps = dim, fps
@@ -94,14 +96,9 @@ class HeatmapModel(ClipModel):
         self.stack, self.detail = stack, detail
         self.decoder = decoder(
             input_dim=self.fusion.dim,
-            stride=self.fusion.stride,
+            input_stride=self.fusion.stride,
             skips={} if detail is None else detail.dims,
         )
-        if isinstance(head, nn.Module):
-            raise ValueError(
-                f"model=heatmap needs a head that reads maps, and {type(head).__name__} reads"
-                " queries: type head=heatmap"
-            )
         self.head = head(input_dim=self.decoder.dim)
 
     def forward(

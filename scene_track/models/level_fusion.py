@@ -1,7 +1,8 @@
 """All levels of a backbone as one map at the finest of their strides.
 
-A feature pyramid (Lin et al., CVPR 2017) of which only the finest map is wanted; a backbone with one
-level needs no more than a projection. ``neck`` is its sibling for models that read several maps.
+A feature pyramid (Lin et al., CVPR 2017) of which only the finest map is wanted; a backbone with
+one level needs no more than a projection. ``neck`` is its sibling for models that read several
+maps.
 """
 
 from __future__ import annotations

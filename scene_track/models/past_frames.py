@@ -43,7 +43,7 @@ class NeighbourFrames:
         known = values if past is None else torch.cat((past, values), dim=1)
         before = known.shape[1] - t
         place = torch.arange(t, device=values.device).view(1, t, 1)
-        offset = torch.tensor(self.offsets, device=values.device).view(1, 1, -1)
+        offset = torch.tensor(self.offsets, dtype=torch.long, device=values.device).view(1, 1, -1)
         last = (~padding_mask).sum(dim=1).clamp(min=1).view(b, 1, 1) - 1
         # A frame of padding may look anywhere: nobody looks at what comes of it.
         index = (place + offset).minimum(last).clamp(min=-before) + before

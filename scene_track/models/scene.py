@@ -62,6 +62,8 @@ class SceneState:
 class SceneModel(ClipModel):
     """End-to-end scene model over clips of video."""
 
+    GIVES = "queries"  # what its head reads, for the check before a run
+
     def __init__(
         self,
         *,
@@ -100,16 +102,8 @@ class SceneModel(ClipModel):
                 clip is as short as ``detector_frames``, and a step much faster.
             fps: frames per second of the fastest footage, sets the highest time frequency.
             time_horizon: seconds, sets the lowest time frequency.
-
-        Raises:
-            ValueError: the head does not read queries.
         """
         super().__init__()
-        if not isinstance(head, SceneHead):
-            raise ValueError(
-                "model=scene needs a head that reads queries, such as head=bbox; for head=heatmap"
-                " type model=heatmap"
-            )
         self.dim, self.detector_frames, self.memory_after = dim, detector_frames, memory_after
         self.backbone = backbone
         build_neck = partial(FeaturePyramid, dim=dim) if neck is None else neck

@@ -26,9 +26,10 @@ class UpsamplingDecoder(nn.Module):
         self,
         *,
         input_dim: Annotated[int, Field(ge=1)],
-        stride: Annotated[int, Field(ge=2)],
+        input_stride: Annotated[int, Field(ge=2)],
         skips: Mapping[int, int],
-        channels: Annotated[list[Annotated[int, Field(ge=4)]], Field(min_length=1, max_length=5)],
+        channels: Annotated[list[Annotated[int, Field(ge=4)]], Field(min_length=1, max_length=6)],
+        stride: Literal[1, 2, 4, 8] = 2,
         upsample: Upsample = "bilinear",
         blocks_per_stage: Annotated[int, Field(ge=1, le=8)] = 1,
         norm: Norm = "bn",
@@ -42,9 +43,11 @@ class UpsamplingDecoder(nn.Module):
 
         Args:
             input_dim: channels of the coarse map.
-            stride: its pixels per cell.
+            input_stride: its pixels per cell.
             skips: channels of the picture's features by their stride.
-            channels: of each stage, the coarsest first; as many stages, each halving the stride.
+            channels: of the stages, the finest first: at ``stride``, twice that, and so on. Those
+                that a backbone needs are built: one for ConvNeXt's stride 4, three for a ViT's 16.
+            stride: pixels per cell of the result.
             upsample: how a stage doubles the resolution.
             blocks_per_stage: convolutions of a stage.
             norm: ``bn`` or ``gn``.
@@ -55,22 +58,33 @@ class UpsamplingDecoder(nn.Module):
             dropout: probability that a channel of the result is left out in training.
 
         Raises:
-            ValueError: more stages than the stride can be halved, or a skip that no stage takes.
+            ValueError: too few numbers of channels to get from the backbone's stride to ``stride``,
+                or a skip that no stage takes.
         """
         super().__init__()
-        if stride % 2 ** len(channels):
+        self.strides = [stride * 2**k for k in reversed(range(16)) if input_stride > stride * 2**k]
+        doubling = input_stride == stride * 2 ** len(self.strides)
+        if not self.strides or not doubling or len(channels) < len(self.strides):
             raise ValueError(
-                f"model.decoder.channels={list(channels)} halves the stride {stride} of the"
-                f" backbone {len(channels)} times: name at most {_halvings(stride)} stages"
+                f"model.decoder: from the backbone's stride {input_stride} to stride {stride} it is"
+                f" {len(self.strides)} doublings, and model.decoder.channels={list(channels)} has"
+                f" {len(channels)} numbers; name one per doubling, the finest first"
+            )
+        unused = sorted(set(skips) - set(self.strides))
+        if unused:
+            raise ValueError(
+                f"model.detail gives features at the strides {sorted(skips)}, the decoder's stages"
+                f" have {self.strides}: {unused} would go unused; shorten model.detail.channels or"
+                " choose a finer model.decoder.stride"
             )
         stages: list[UpsamplingStage] = []
-        for outputs in channels:
-            stride //= 2
+        for place, at in enumerate(self.strides):
+            outputs = channels[len(self.strides) - 1 - place]
             stages.append(
                 UpsamplingStage(
                     input_dim,
                     outputs,
-                    skip=skips.get(stride, 0),
+                    skip=skips.get(at, 0),
                     upsample=upsample,
                     blocks=blocks_per_stage,
                     norm=norm,
@@ -81,19 +95,11 @@ class UpsamplingDecoder(nn.Module):
             )
             input_dim = outputs
         self.stages = nn.ModuleList(stages)
-        self.strides = [stride * 2**k for k in reversed(range(len(stages)))]
-        unused = sorted(set(skips) - set(self.strides))
-        if unused:
-            raise ValueError(
-                f"model.detail gives features at the strides {sorted(skips)}, the decoder's stages"
-                f" have {self.strides}: {unused} would go unused; shorten model.detail.channels or"
-                " lengthen model.decoder.channels"
-            )
         self.dropout = nn.Dropout2d(dropout)
-        self.dim, self.stride = input_dim, stride
+        self.dim = input_dim
 
     def forward(self, x: Tensor, skips: Mapping[int, Tensor]) -> Tensor:
-        """``[N, C, h, w]`` and skips by stride to ``[N, dim, H / stride, W / stride]``."""
+        """``[N, C, h, w]`` and skips by stride to the map at the finest stride."""
         for stage, stride in zip(self.stages, self.strides, strict=True):
             x = stage(x, skips.get(stride))
         return self.dropout(x)
@@ -115,7 +121,7 @@ class UpsamplingStage(nn.Module):
         depthwise: bool,
         se_reduction: int | None,
     ) -> None:
-        """Build the stage; arguments as in ``UpsamplingDecoder``, ``skip`` in channels, 0 = none."""
+        """Build the stage: arguments as in ``UpsamplingDecoder``, ``skip`` in channels."""
         super().__init__()
         # Channels are brought down before the map is enlarged: a quarter of the work.
         self.up: nn.Module
@@ -152,7 +158,3 @@ class UpsamplingStage(nn.Module):
 class _Bilinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return F.interpolate(x, scale_factor=2, mode="bilinear")
-
-
-def _halvings(stride: int) -> int:
-    return (stride & -stride).bit_length() - 1

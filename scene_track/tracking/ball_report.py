@@ -59,7 +59,7 @@ class BallReport:
         if not self._counts:
             return None
         combined = sum(self._counts.values(), start=BallCounts.zero())
-        return ball_metrics(combined), {n: ball_metrics(c) for n, c in self._counts.items()}
+        return _plain(combined), {name: _plain(count) for name, count in self._counts.items()}
 
     def pictures(self, folder: Path, combined: dict[str, Any]) -> None:
         """See ``SplitReport.pictures``: one sheet of frames spread over each clip."""
@@ -99,6 +99,11 @@ def ball_table(tracks: SequenceTracks) -> PointTable:
     confidence[at] = rows.confidence
     visible = np.asarray(np.isfinite(xy).all(axis=1), dtype=np.int64)
     return PointTable(frames=tracks.frames, xy=xy, visibility=visible, confidence=confidence)
+
+
+def _plain(counts: BallCounts) -> dict[str, Any]:
+    """Figures for JSON, which knows no infinity: without a ball found there is no distance."""
+    return {k: v if math.isfinite(v) else None for k, v in ball_metrics(counts).items()}
 
 
 def _points_of(sequence: Sequence) -> NDArray[np.float64]:

@@ -43,14 +43,19 @@ def test_no_ball_is_an_empty_map_and_two_balls_are_the_greater_of_both() -> None
     one = draw_point_heatmap(points, torch.tensor([[True, False]]), 6, 8, sigma=1.0)
     other = draw_point_heatmap(points, torch.tensor([[False, True]]), 6, 8, sigma=1.0)
     torch.testing.assert_close(both, torch.maximum(one, other))
-    assert draw_point_heatmap(points, torch.zeros(1, 2, dtype=torch.bool), 6, 8, sigma=1.0).sum() == 0
+    assert (
+        draw_point_heatmap(points, torch.zeros(1, 2, dtype=torch.bool), 6, 8, sigma=1.0).sum() == 0
+    )
 
 
 def test_quality_focal_and_mse_against_a_loop() -> None:
     generator = torch.Generator().manual_seed(3)
     logits = torch.randn(2, 3, 4, generator=generator)
     target = torch.rand(2, 3, 4, generator=generator)
-    quality, squared = quality_focal_loss(logits, target, gamma=2.0), heatmap_mse_loss(logits, target)
+    quality, squared = (
+        quality_focal_loss(logits, target, gamma=2.0),
+        heatmap_mse_loss(logits, target),
+    )
     for place in [(0, 0, 0), (1, 2, 3), (0, 1, 2)]:
         p, y = 1 / (1 + math.exp(-logits[place].item())), target[place].item()
         entropy = -(y * math.log(p) + (1 - y) * math.log(1 - p))
@@ -136,6 +141,8 @@ def test_micro_batches_add_up() -> None:
     whole = criterion(given, batch)
     sums = 0.0
     for t in range(2):
-        part = criterion(HeatmapPredictions(given.heatmap_logits[:, t : t + 1]), batch.between(t, t + 1))
+        part = criterion(
+            HeatmapPredictions(given.heatmap_logits[:, t : t + 1]), batch.between(t, t + 1)
+        )
         sums += (part["total"] * part["num_targets"]).item()
     assert whole["total"].item() == pytest.approx(sums / whole["num_targets"].item(), rel=1e-5)

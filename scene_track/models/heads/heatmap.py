@@ -14,6 +14,8 @@ from torch.nn import functional as F
 class HeatmapHead(nn.Module):
     """A 1x1 convolution to one channel, at a size of one's own."""
 
+    READS = "maps"
+
     def __init__(
         self,
         *,
