@@ -1,7 +1,8 @@
-"""Score MOTChallenge result files against ground truth: HOTA, CLEAR and Identity, without torch.
+"""Score result files against ground truth, without torch: boxes (HOTA, CLEAR, Identity) or a ball.
 
     python -m scene_track.score ground_truth=data/dancetrack/val predictions=outputs/run/tracks \
         output=scores.json
+    python -m scene_track.score ground_truth=data/tracknet/game8 predictions=outputs/run/tracks
 
 Special here: files are checked before anything is counted, and whatever is wrong with the arguments
 or the files is one line on stderr and exit code 2. The heavy imports wait until there is work.
@@ -11,15 +12,18 @@ from __future__ import annotations
 
 import difflib
 import json
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["format_table", "main", "score_folders"]
+__all__ = ["BALL_COLUMNS", "format_table", "main", "score_folders"]
 
 HELP = """\
-Score tracking results: HOTA, CLEAR and Identity as TrackEval defines them (no class filtering).
+Score tracking results. Which kind they are is seen by the layout of the ground truth: boxes get
+HOTA, CLEAR and Identity as TrackEval defines them (no class filtering), a ball gets PCK, L2 and the
+F1 of WASB and of TrackNetV3.
 
   python -m scene_track.score ground_truth=DIR predictions=DIR [output=FILE.json] [overwrite=true]
 
@@ -28,6 +32,14 @@ Score tracking results: HOTA, CLEAR and Identity as TrackEval defines them (no c
                      pixels. Rows with flag 0 are not scored; classes are not told apart.
   predictions=DIR    one file per sequence: DIR/<seq>.txt. An empty file: nothing was found.
                      Rows: frame,id,left,top,width,height,confidence,-1,-1,-1
+
+                     Of a ball:
+  ground_truth=DIR   clips somewhere in DIR: <game>/<clip>/{0000.jpg, Label.csv} (TrackNet) or
+                     <match>/{frame/<rally>/0.png, csv/<rally>_ball.csv} (TrackNetV2 and V3).
+  predictions=DIR    one file per clip: DIR/<game>_<clip>.csv, one row per frame, in order.
+                     Header and rows: frame,visibility,x,y[,confidence]; pixels of the pictures, an
+                     integer is the centre of a pixel; visibility 0: nothing found, x and y blank.
+
   output=FILE.json   where to write {"combined": {...}, "sequences": {"<seq>": {...}}}, fractions as
                      0-1 in full precision. Without it the table is all there is.
   overwrite=true     replace an output file that exists. Default: false.
@@ -40,23 +52,42 @@ _KEYS = ("ground_truth", "predictions", "output", "overwrite")
 _FRACTIONS = ("HOTA", "DetA", "AssA", "LocA", "IDF1", "IDP", "IDR", "MOTA", "MOTP")
 _COUNTS = ("IDSW", "FP", "FN", "TP", "Frag", "MT", "ML")
 _SPEED = "frames_per_second"
+_BALL_FRACTIONS = (
+    "pck_2",
+    "pck_4",
+    "pck_5",
+    "pck_10",
+    "f1_wasb",
+    "f1_tracknetv3",
+    "visibility_accuracy",
+)
+BALL_COLUMNS = (*_BALL_FRACTIONS, "l2_median", "l2_mean")
+"""Columns of the table of a ball."""
 
 
 def score_folders(ground_truth: Path, predictions: Path) -> dict[str, Any]:
     """Score every sequence of a folder.
 
     Args:
-        ground_truth: folder of sequence folders, each with ``gt/gt.txt`` and ``seqinfo.ini``.
-        predictions: folder with one ``<seq>.txt`` per sequence.
+        ground_truth: folder of sequence folders, each with ``gt/gt.txt`` and ``seqinfo.ini``, or of
+            clips of a ball in the TrackNet layout.
+        predictions: folder with one ``<seq>.txt`` per sequence, or one ``<game>_<clip>.csv`` per
+            clip.
 
     Returns:
         ``{"combined": metrics, "sequences": {name: metrics}}``, where metrics are those of
-        :func:`scene_track.metrics.tracking.tracking_metrics`, with lists in place of arrays.
+        :func:`scene_track.metrics.tracking.tracking_metrics`, with lists in place of arrays, or of
+        :func:`scene_track.metrics.ball.ball_metrics`, with None for what is infinite.
 
     Raises:
         FileNotFoundError: if a folder or file is missing, on either side.
         ValueError: if a file holds rows that cannot be meant.
     """
+    clips = _clips_of_a_ball(ground_truth)
+    return _score_balls(clips, predictions) if clips else _score_boxes(ground_truth, predictions)
+
+
+def _score_boxes(ground_truth: Path, predictions: Path) -> dict[str, Any]:
     from scene_track.data.mot_files import find_results, read_boxes, read_length
     from scene_track.metrics.tracking import TrackingCounts, TrackingSequence, count_tracking
 
@@ -74,13 +105,52 @@ def score_folders(ground_truth: Path, predictions: Path) -> dict[str, Any]:
     }
 
 
-def format_table(scores: dict[str, Any], columns: Sequence[str] = (*_FRACTIONS, *_COUNTS)) -> str:
+def _score_balls(clips: list[Path], predictions: Path) -> dict[str, Any]:
+    from scene_track.data.mot_files import find_results
+    from scene_track.data.point_files import PointRules, read_points
+    from scene_track.data.tracknet import TrackNetFolder, clip_name, find_labels
+    from scene_track.metrics.ball import BallCounts, ball_metrics, count_ball
+
+    folders = {clip_name(clip): clip for clip in clips}
+    if len(folders) < len(clips):
+        raise ValueError(
+            f"{len(clips)} clips have only {len(folders)} names, such as {next(iter(folders))}: "
+            "results are stored by <game>_<clip>, so score the folders above them one by one"
+        )
+    files = find_results(predictions, list(folders), missing_from="ground truth", suffix=".csv")
+    counts = {}
+    for name, folder in folders.items():
+        if not find_labels(folder).is_file():
+            raise FileNotFoundError(
+                f"{find_labels(folder)}: no such file; restore it, or score against a folder "
+                "without this clip"
+            )
+        clip = TrackNetFolder(root=str(folder.parent)).read_clip(folder)
+        rules = PointRules(frames=clip.frames.tolist(), every_frame=True)
+        found, _ = read_points(files[name], rules)
+        assert clip.points is not None
+        size = (clip.info.height, clip.info.width)
+        counts[name] = count_ball(clip.points, found.points, size)
+
+    def plain(count: BallCounts) -> dict[str, Any]:
+        return {k: v if math.isfinite(v) else None for k, v in ball_metrics(count).items()}
+
+    return {
+        "combined": plain(sum(counts.values(), start=BallCounts.zero())),
+        "sequences": {name: plain(count) for name, count in counts.items()},
+    }
+
+
+def format_table(scores: dict[str, Any], columns: Sequence[str] | None = None) -> str:
     """Lay out the result of :func:`score_folders` as plain text.
 
     Args:
         scores: of all sequences; each may have ``frames_per_second`` besides its metrics.
-        columns: names of metrics, and ``frames_per_second``; fractions are shown in percent.
+        columns: names of metrics, and ``frames_per_second``; fractions are shown in percent. None:
+            the most important ones of boxes, or of a ball.
     """
+    if columns is None:
+        columns = BALL_COLUMNS if "pck_5" in scores["combined"] else (*_FRACTIONS, *_COUNTS)
     rows = [("sequence", *("frames/s" if key == _SPEED else key for key in columns))]
     for name, metrics in [*scores["sequences"].items(), ("COMBINED", scores["combined"])]:
         rows.append((name, *(_cell(key, metrics[key]) for key in columns)))
@@ -96,9 +166,13 @@ def format_table(scores: dict[str, Any], columns: Sequence[str] = (*_FRACTIONS, 
     return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
 
 
-def _cell(key: str, value: float) -> str:
-    if key in _FRACTIONS:
+def _cell(key: str, value: float | None) -> str:
+    if value is None or not math.isfinite(value):
+        return "-"
+    if key in _FRACTIONS or key in _BALL_FRACTIONS:
         return f"{100 * value:.2f}"
+    if key.startswith("l2_"):
+        return f"{value:.2f}"
     return f"{value:.1f}" if key == _SPEED else str(value)
 
 
@@ -166,27 +240,44 @@ def _output_file(options: dict[str, str]) -> Path | None:
     return output
 
 
-def _sequence_names(ground_truth: Path) -> list[str]:
-    from scene_track.data.mot_files import first_few
+def _clips_of_a_ball(ground_truth: Path) -> list[Path]:
+    """Clip folders, if this is ground truth of a ball; none if it is of boxes, or of nothing.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+    """
+    from scene_track.data.tracknet import find_clips, find_labels
 
     if not ground_truth.is_dir():
         raise FileNotFoundError(
             f"ground_truth={ground_truth}: no such folder, type ground_truth=DIR"
         )
+    if (ground_truth / "gt").is_dir() or any(_box_sequences(ground_truth)):
+        return []
+    clips = find_clips(ground_truth)
+    return clips if any(find_labels(clip).is_file() for clip in clips) else []
+
+
+def _box_sequences(ground_truth: Path) -> list[Path]:
+    """Folders that look like a sequence of boxes, complete or not; others may lie beside them."""
+    marks = ("gt", "img1", "seqinfo.ini")
+    folders = (folder for folder in sorted(ground_truth.iterdir()) if folder.is_dir())
+    return [f for f in folders if any((f / mark).exists() for mark in marks)]
+
+
+def _sequence_names(ground_truth: Path) -> list[str]:
+    from scene_track.data.mot_files import first_few
+
     if (ground_truth / "gt" / "gt.txt").is_file():
         raise ValueError(
             f"ground_truth={ground_truth} is one sequence, expected the folder above it: "
             f"type ground_truth={ground_truth.resolve().parent}"
         )
-    # Other folders (seqmaps, caches) may lie beside the sequences; anything that looks like a
-    # sequence must be complete.
-    marks = ("gt", "img1", "seqinfo.ini")
-    folders = (folder for folder in sorted(ground_truth.iterdir()) if folder.is_dir())
-    sequences = [f for f in folders if any((f / mark).exists() for mark in marks)]
+    sequences = _box_sequences(ground_truth)
     if not sequences:
         raise FileNotFoundError(
             f"ground_truth={ground_truth}: holds no sequence, expected <seq>/gt/gt.txt and "
-            "<seq>/seqinfo.ini in it"
+            "<seq>/seqinfo.ini in it, or <game>/<clip>/Label.csv of a ball"
         )
     bare = [folder.name for folder in sequences if not (folder / "gt" / "gt.txt").is_file()]
     if bare:

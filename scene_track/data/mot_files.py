@@ -298,32 +298,37 @@ def parse_boxes(
     return _to_table(values), report
 
 
-def find_results(folder: Path, names: Sequence[str], *, missing_from: str) -> dict[str, Path]:
+def find_results(
+    folder: Path, names: Sequence[str], *, missing_from: str, suffix: str = ".txt"
+) -> dict[str, Path]:
     """The result file of every sequence; that there is one each, and no other, is checked.
 
     Args:
         folder: as typed after ``predictions=``; holds one ``<seq>.txt`` per sequence.
         names: of the sequences.
         missing_from: where a file too many has no sequence, such as "ground truth".
+        suffix: of the files, ``.txt`` for boxes, ``.csv`` for a ball.
 
     Raises:
         FileNotFoundError: the folder or a file is missing, or one is of no sequence.
     """
+    expected = f"predictions=FOLDER_OF_{suffix[1:].upper()}"
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "no such folder"
-        raise FileNotFoundError(f"predictions={folder}: {what}, type predictions=FOLDER_OF_TXT")
-    files = {f.stem: f for f in folder.glob("*.txt") if not f.name.startswith(".")}
+        raise FileNotFoundError(f"predictions={folder}: {what}, type {expected}")
+    files = {f.stem: f for f in folder.glob(f"*{suffix}") if not f.name.startswith(".")}
     if not files and names:
         inner = folder / "tracks"
-        hint = f"type predictions={inner}" if inner.is_dir() else "type predictions=FOLDER_OF_TXT"
-        raise FileNotFoundError(f"predictions={folder}: no result file (.txt) in it, {hint}")
-    missing = [f"{name}.txt" for name in names if name not in files]
+        hint = f"type predictions={inner}" if inner.is_dir() else f"type {expected}"
+        raise FileNotFoundError(f"predictions={folder}: no result file ({suffix}) in it, {hint}")
+    missing = [f"{name}{suffix}" for name in names if name not in files]
     if missing:
+        empty = " (an empty file says that nothing was found)" if suffix == ".txt" else ""
         raise FileNotFoundError(
             f"predictions={folder}: no result file for {len(missing)} of {len(names)} sequences:"
-            f" {first_few(missing)}; put them there (an empty file says that nothing was found)"
+            f" {first_few(missing)}; put them there{empty}"
         )
-    extra = sorted(f"{name}.txt" for name in files.keys() - set(names))
+    extra = sorted(f"{name}{suffix}" for name in files.keys() - set(names))
     if extra:
         raise FileNotFoundError(
             f"predictions={folder}: no {missing_from} for {first_few(extra)}, expected only files"

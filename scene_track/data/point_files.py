@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import math
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,7 @@ _NAMES = {
     "y": "y",
     "confidence": "confidence",
 }
+_IMAGES = (".jpg", ".jpeg", ".png")
 _REQUIRED = ("frame", "visibility", "x", "y")
 _HIGHEST_VISIBILITY = 3
 _SHOWN_PROBLEMS = 3
@@ -218,7 +220,8 @@ def _parse(
         place = columns[name]
         return cells[place].strip() if place < len(cells) else ""
 
-    frame = _whole("frame", cell("frame").rsplit(".", 1)[0])
+    name, extension = os.path.splitext(cell("frame"))
+    frame = _whole("frame", name if extension.lower() in _IMAGES else cell("frame"))
     visibility = _whole("visibility", cell("visibility"))
     if visibility > _HIGHEST_VISIBILITY:
         raise ValueError(f"visibility is {visibility}, expected 0, 1, 2 or 3")
