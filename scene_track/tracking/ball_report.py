@@ -1,4 +1,4 @@
-"""What an evaluation of a ball says and leaves behind: CSV files, PCK, pictures of what it found."""
+"""What an evaluation of a ball says and leaves behind: CSV files, PCK, pictures."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from scene_track.data.point_files import PointTable, write_points
 from scene_track.data.sequences import Sequence
 from scene_track.data.targets import PIXEL_CENTRE
 from scene_track.metrics.ball import BallCounts, ball_metrics, count_ball
-from scene_track.score import format_table
+from scene_track.score import BALL_COLUMNS, format_table
 from scene_track.tracking.inference import SequenceTracks
 from scene_track.viz.ball import BallVisualiser, draw_flight
 from scene_track.viz.clips import GIF_MAX_FPS, write_clip, write_png
@@ -31,10 +31,7 @@ class BallReport:
     )  # fmt: skip
     RESULTS: ClassVar[str] = "tracks/*.csv"
     OBJECTIVE: ClassVar[str] = "pck_5"
-    COLUMNS: ClassVar[tuple[str, ...]] = (
-        "pck_2", "pck_4", "pck_5", "pck_10", "l2_median", "l2_mean", "f1_wasb", "f1_tracknetv3",
-        "visibility_accuracy", "frames_per_second",
-    )  # fmt: skip
+    COLUMNS: ClassVar[tuple[str, ...]] = (*BALL_COLUMNS, "frames_per_second")
 
     def __init__(self) -> None:
         """Count nothing yet."""

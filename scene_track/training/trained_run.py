@@ -23,6 +23,7 @@ from scene_track.data.sequences import Sequence as Footage
 from scene_track.models.clip_model import ClipModel
 from scene_track.tracking.evaluation import Evaluator
 from scene_track.tracking.inference import SequenceTracks, associate, detect_videos
+from scene_track.tracking.scene_report import SceneReport
 from scene_track.tracking.tracker import Tracker
 from scene_track.training.checkpointing import load_checkpoint, resolve_checkpoint
 from scene_track.training.precision import resolve_precision
@@ -127,6 +128,19 @@ def load_run(cfg: DictConfig) -> TrainedRun:
     evaluator = OmegaConf.create({"evaluator": OmegaConf.select(trained, "head.evaluator")})
     node = checked_group(evaluator, "evaluator", source=str(path), trusted=cfg.trusted_targets)
     return TrainedRun(path, model, chosen("dataset"), chosen("tracker"), instantiate(node))
+
+
+def refuse_a_ball(run: TrainedRun, command: str) -> None:
+    """Stop a command that is about people with boxes.
+
+    Raises:
+        ValueError: the run's results are not boxes.
+    """
+    if run.evaluator.report is not SceneReport:
+        raise ValueError(
+            f"{run.checkpoint} is of a ball, and {command} is about people with boxes: type"
+            f" python -m scene_track.evaluate checkpoint={run.checkpoint}"
+        )
 
 
 def to_device(model: ClipModel) -> tuple[torch.device, bool]:
