@@ -1,9 +1,9 @@
 """Evaluate a checkpoint on whole videos: ``python -m scene_track.evaluate checkpoint=RUN``.
 
-Runs the streaming tracker over a split, writes MOTChallenge result files, ``metrics.json``, a plot
-of HOTA over the localisation threshold and, if asked for, clips with boxes and trails, and prints a
-table per sequence and combined. Data and tracker are those of the checkpoint's run unless
-``dataset=...`` or ``tracker=...`` is typed.
+Runs the streaming tracker over a split, writes result files, ``metrics.json``, pictures and, if
+asked for, clips with what was tracked, and prints a table per sequence and combined: of people HOTA
+and its kin and MOTChallenge files, of a ball PCK and its kin and CSV files. Data and tracker are
+those of the checkpoint's run unless ``dataset=...`` or ``tracker=...`` is typed.
 
     python -m scene_track.evaluate checkpoint=outputs/runs/synthetic_dance_scene/2026-01-01_12-00-00
     python -m scene_track.evaluate checkpoint=best.ckpt dataset=mot dataset.root=FOLDER \
@@ -18,8 +18,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import logging
-import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -28,19 +26,9 @@ from pydantic import DirectoryPath, Field, FilePath
 from scene_track.config.cli import run_main
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
     from omegaconf import DictConfig
 
-    from scene_track.data.sequences import Sequence as Footage
-    from scene_track.tracking.inference import SequenceTracks
-
 log = logging.getLogger(__name__)
-
-COLUMNS = ("HOTA", "DetA", "AssA", "LocA", "IDF1", "MOTA", "IDSW", "FP", "FN", "frames_per_second")
-"""What the table shows; ``metrics.json`` has everything."""
-
-# What an evaluation writes into its folder; the first one tells that it is complete.
-_WRITES = ("metrics.json", "hota.png", "tracks/*.txt", "clips/*.gif", "clips/*.mp4")
 
 
 def options(
@@ -70,13 +58,14 @@ def options(
 
 
 def evaluate(cfg: DictConfig) -> float | None:
-    """One evaluation, from a checked configuration to the combined HOTA (None: no truth)."""
+    """One evaluation, from a checked configuration to the one metric that sums it up.
+
+    Returns:
+        HOTA of people, PCK@5 px of a ball; None where the split has no ground truth.
+    """
     from scene_track.data.mot_files import write_atomic
-    from scene_track.metrics.tracking import TrackingCounts, TrackingSequence, count_tracking
-    from scene_track.score import format_table, plain_metrics
     from scene_track.training.checkpointing import resolve_checkpoint
     from scene_track.training.trained_run import load_run, run_folder, track_split
-    from scene_track.viz.hota import plot_hota
 
     # All that can be wrong with the command is said before the minutes of tracking.
     path = resolve_checkpoint(cfg.checkpoint, prefer="best")
@@ -87,82 +76,45 @@ def evaluate(cfg: DictConfig) -> float | None:
             "clip_format=mp4 needs PyAV: type pip install 'scene_track[video]', or clip_format=gif"
         )
     run = load_run(cfg)
+    report = run.evaluator.report()
     run.data.prepare_data()
     sequences = run.data.sequences(cfg.split)
     # The mark of a complete evaluation goes first: what is mixed with older files is not complete.
-    for pattern in _WRITES:
+    for pattern in ("metrics.json", *report.WRITES):
         for file in sorted(folder.glob(pattern)):
             file.unlink()
 
-    counts: dict[str, TrackingCounts] = {}
     speeds: dict[str, float] = {}
     frames, seconds = 0, 0.0
     for number, (sequence, tracks) in enumerate(track_split(run, cfg.split, folder / "tracks")):
         frames, seconds = frames + tracks.num_frames, seconds + tracks.compute_s
         speeds[sequence.name] = tracks.frames_per_second
         if sequence.labelled:
-            counts[sequence.name] = count_tracking(
-                TrackingSequence(sequence.table, tracks.table, sequence.info.length)
-            )
+            report.count(sequence, tracks)
         if number < cfg.clips:
             clip = folder / "clips" / f"{sequence.name}.{cfg.clip_format}"
-            write_track_clip(clip, sequence, tracks, width=cfg.clip_width)
+            report.write_clip(clip, sequence, tracks, width=cfg.clip_width)
     speed = frames / max(seconds, 1e-9)
     log.info("%d sequences, %d frames, %.1f frames/s", len(sequences), frames, speed)
-    if not counts:
+    counted = report.scores()
+    if counted is None:
         log.info("the %s split has no ground truth: result files only, in %s", cfg.split, folder)
         return None
-    combined = plain_metrics(sum(counts.values(), start=TrackingCounts.zero()))
+    combined, single = counted
     scores = {
         "combined": combined | {"frames_per_second": speed},
         "sequences": {
-            name: plain_metrics(count) | {"frames_per_second": speeds[name]}
-            for name, count in counts.items()
+            name: metrics | {"frames_per_second": speeds[name]} for name, metrics in single.items()
         },
         "checkpoint": str(path),
         "split": cfg.split,
     }
-    plot_hota(combined, folder / "hota.png")
+    report.pictures(folder, combined)
     write_atomic(folder / "metrics.json", json.dumps(scores, indent=1, allow_nan=False) + "\n")
-    print(format_table(scores, COLUMNS))
+    print(report.table(scores))
     clips = f", {min(cfg.clips, len(sequences))} clips" if cfg.clips else ""
-    print(f"tracks, metrics.json, hota.png{clips} in {folder}; frames/s of model and tracker alone")
-    return float(combined["HOTA"])
-
-
-def write_track_clip(path: Path, footage: Footage, tracks: SequenceTracks, *, width: int) -> None:
-    """Draw the tracks of a sequence on its frames, which are read once more, one by one.
-
-    Args:
-        path: ``.gif`` or ``.mp4`` to write.
-        footage: the sequence.
-        tracks: its tracks.
-        width: pixels; wider footage is scaled down to it.
-    """
-    from scene_track.data.frame_store import read_frame
-    from scene_track.viz.clips import GIF_MAX_FPS, write_clip
-    from scene_track.viz.tracks import draw_tracks
-
-    info = footage.info
-    width = min(width, info.width)
-    size = (max(1, round(info.height * width / info.width)), width)
-
-    def frames() -> Iterator[tuple[int, NDArray[Any], NDArray[Any], NDArray[Any]]]:
-        for position, frame in enumerate(footage.frames.tolist()):
-            rows = tracks.table.at(frame)
-            picture = read_frame(footage, position, size).permute(1, 2, 0).numpy()
-            yield frame, picture, rows.boxes, rows.ids
-
-    # A GIF of fast footage shows every second frame, or every third, at the speed of life.
-    every = math.ceil(info.frame_rate / GIF_MAX_FPS) if path.suffix == ".gif" else 1
-    drawn = draw_tracks(
-        frames(),
-        (info.height, info.width),
-        name=footage.name,
-        max_width=width,
-        every=every,
-    )
-    write_clip(path, drawn, info.frame_rate / every)
+    print(f"tracks, metrics.json, pictures{clips} in {folder}; frames/s of model and tracker alone")
+    return float(combined[report.OBJECTIVE])
 
 
 def _check_output(folder: Path, overwrite: bool) -> None:
@@ -175,7 +127,7 @@ def _check_output(folder: Path, overwrite: bool) -> None:
         raise ValueError(f"output={folder} is a file, expected a folder: type output=FOLDER")
     if overwrite or not folder.exists() or not any(folder.iterdir()):
         return
-    results = len(list(folder.glob("tracks/*.txt")))
+    results = sum(1 for file in folder.glob("tracks/*") if file.suffix in (".txt", ".csv"))
     if (folder / "metrics.json").exists():
         what = f"a complete evaluation ({results} result files and metrics.json)"
     elif results:

@@ -6,7 +6,9 @@ minutes.
     python -m scene_track.train                                              # the quick start
     python -m scene_track.train dataset=dancetrack model.backbone.freeze=true
     python -m scene_track.train --multirun denoiser.lambda_dn=0,0.5,1 optimizer.lr=1e-4,3e-4
+    python -m scene_track.train dataset=tracknet model=heatmap head=heatmap  # a tennis ball
     python -m scene_track.train debug=fast_dev_run                           # seconds: does it run?
+    python -m scene_track.train debug=dry_run                                # shapes and memory
 """
 
 from __future__ import annotations
@@ -44,8 +46,8 @@ def build_module(cfg: DictConfig) -> TrackingModule:
     )
 
 
-def train(cfg: DictConfig) -> float:
-    """One run, from a checked configuration to the best value of the monitor."""
+def train(cfg: DictConfig) -> float | None:
+    """One run, from a checked configuration to the best value of the monitor (None: dry run)."""
     from hydra.utils import instantiate
     from omegaconf import OmegaConf
     from pytorch_lightning.utilities import rank_zero_only
@@ -54,7 +56,8 @@ def train(cfg: DictConfig) -> float:
     from scene_track.training.reproducibility import seed_everything
     from scene_track.training.transfer import init_from
 
-    log.info("run folder: %s", cfg.run_dir)
+    if not cfg.dry_run:
+        log.info("run folder: %s", cfg.run_dir)
     seed_everything(cfg.seed)
     data = instantiate(cfg.dataset)
     module = build_module(cfg)
@@ -62,6 +65,11 @@ def train(cfg: DictConfig) -> float:
         init_from(module, cfg.init_from, parts=cfg.init_parts, partial=cfg.init_partial)
     elif cfg.init_parts is not None:
         raise ValueError("init_parts is of no effect without init_from=RUN_OR_CKPT: type both")
+    if cfg.dry_run:
+        from scene_track.training.dry_run import dry_run
+
+        dry_run(module, data, accelerator=cfg.trainer.accelerator, precision=cfg.trainer.precision)
+        return None
     resume = None if cfg.resume_from is None else prepare_resume(cfg.resume_from, module)
 
     dry = bool(cfg.trainer.fast_dev_run)

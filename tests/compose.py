@@ -88,3 +88,44 @@ def without_objects(batch: SceneBatch) -> SceneBatch:
     batch.confidence = torch.zeros_like(batch.confidence)
     batch.visibility = torch.full_like(batch.visibility, -1)
     return batch
+
+
+# Options that only go with a ball's data set.
+OF_A_BALL = {
+    "model": ("heatmap",),
+    "head": ("heatmap",),
+    "recipe": ("ball",),
+    "tracker": ("ball", "peak"),
+}
+
+# What makes a ball's model tiny, as TINY does for people.
+TINY_BALL = (
+    "dataset=tracknet",
+    "model.dim=16",
+    "model.temporal_encoder.heads=2",
+    "model.decoder.channels=[8,8,8]",
+    "model.detail.channels=[8]",
+)
+
+
+def make_ball_batch(
+    clips: int = 2, frames: int = 3, size: tuple[int, int] = (32, 48), seed: int = 0
+) -> SceneBatch:
+    """A batch of noise pictures in which one ball flies to the right."""
+    batch = make_batch(clips, frames, 1, size, seed)
+    batch.boxes[..., 2:] = 0
+    visible = torch.ones(clips, frames, 1, dtype=torch.float64)
+    height, width = batch.original_size[0].tolist()
+    pixels = batch.boxes[:, :, 0, :2].double() * torch.tensor((width, height)) - 0.5
+    batch.points = torch.cat((pixels, visible), dim=-1).numpy()
+    batch.track_ids.fill_(1)
+    return batch
+
+
+def without_ball(batch: SceneBatch) -> SceneBatch:
+    """The same pictures, in which the ball is known to be absent."""
+    batch = without_objects(batch)
+    batch.visibility.fill_(0)
+    assert batch.points is not None
+    batch.points[..., :2], batch.points[..., 2] = float("nan"), 0
+    return batch

@@ -120,6 +120,7 @@ def check(cfg: DictConfig, root: str | None = None) -> None:
     if root is None:
         _check_size(plain, report)
         _check_monitor(plain, report)
+        _check_head(plain, report)
         _check_trial(plain, report)
     if lines := report.lines():
         raise ConfigError("\n".join(lines))
@@ -370,6 +371,25 @@ def _check_monitor(plain: Mapping[str, Plain], report: _Report) -> None:
             "monitor.metric",
             f"={metric}: {evaluator} does not log it;{_close(metric, logs)}"
             f" allowed: {', '.join(logs)}",
+        )
+
+
+def _check_head(plain: Mapping[str, Plain], report: _Report) -> None:
+    """What the head reads (``READS``) must be what the model gives (``GIVES``), if both say so."""
+    model = _select(plain, "model", "_target_")
+    head = _select(plain, "head", "module", "_target_")
+    if not isinstance(model, str) or not isinstance(head, str):
+        return
+    try:
+        gives, reads = class_constant(model, "GIVES"), class_constant(head, "READS")
+    except TargetNotFoundError:
+        return  # said by the check of the node itself
+    if gives != reads and NOT_LITERAL not in (gives, reads):
+        names = (head.rpartition(".")[2], model.rpartition(".")[2])
+        report.add(
+            "head.module._target_",
+            f"={head}: {names[0]} reads {reads}, and {names[1]} gives {gives}; choose model= and"
+            " head= that go together, such as model=scene head=bbox or model=heatmap head=heatmap",
         )
 
 

@@ -39,6 +39,7 @@ class RunConfig(BaseModel):
     viz: Viz
     resume_from: FilePath | DirectoryPath | None
     init_from: FilePath | DirectoryPath | None
+    dry_run: bool
     init_parts: Annotated[list[str], Field(min_length=1)] | None
     init_partial: bool
     run_dir: Annotated[str, Field(min_length=1)]

@@ -63,7 +63,7 @@ def _boxes(data: Tensor, canvas: tuple[int, int]) -> tv_tensors.BoundingBoxes:
 class ClipAugment:
     """The training transforms, each with its own strength; 0 switches it off."""
 
-    REPEATABLE = ("flip", "reverse", "min_visible", "mix_alpha")
+    REPEATABLE = ("flip", "reverse", "min_visible", "mix_alpha", "crop_near")
     """Options that leave a frame's picture as it is, but for a mirrored second one."""
 
     def __init__(
@@ -79,6 +79,11 @@ class ClipAugment:
         min_visible: Annotated[float, Field(ge=0, le=1)] = 0.25,
         mix: Annotated[float, Field(ge=0, le=1)] = 0.0,
         mix_alpha: Annotated[float, Field(gt=0, le=100)] = 0.5,
+        crop: Annotated[
+            list[Annotated[int, Field(ge=16, le=8192)]], Field(min_length=2, max_length=2)
+        ]
+        | None = None,
+        crop_near: Annotated[float, Field(ge=0, le=1)] = 0.8,
     ) -> None:
         """Sets the strengths.
 
@@ -96,6 +101,9 @@ class ClipAugment:
             mix: probability that a clip is blended with another, frame by frame.
             mix_alpha: the weight of the blend is drawn from Beta(alpha, alpha), the greater part
                 for the clip itself; smaller = one of the two nearly alone.
+            crop: [height, width] of training clips in pixels, cut out of the canvas at its scale; a
+                step costs in proportion. None = the whole canvas.
+            crop_near: probability that the crop is laid over an object of the clip, not anywhere.
         """
         self.flip = flip
         self.reverse = reverse
@@ -107,6 +115,12 @@ class ClipAugment:
         self.min_visible = min_visible
         self.mix = mix
         self.mix_alpha = mix_alpha
+        self.crop = None if crop is None else (int(crop[0]), int(crop[1]))
+        self.crop_near = crop_near
+
+    def canvas(self, size: tuple[int, int]) -> tuple[int, int]:
+        """(height, width) of training clips where the model's pictures have ``size``."""
+        return self.crop or size
 
     def unrepeatable(self) -> dict[str, Any]:
         """The options in use that make another picture of a frame each time, with their values."""
@@ -135,7 +149,7 @@ class ClipAugment:
 
         Args:
             clip: frames of any size.
-            size: (height, width) of the result.
+            size: (height, width) of the canvas; the result has this size or that of ``crop``.
             generator: source of every draw.
         """
         # Everything is drawn before anything is done: an option that is off shifts no other draw.
@@ -149,11 +163,16 @@ class ClipAugment:
 
         frames, boxes = clip.frames, clip.boxes
         height, width = frames.shape[-2:]
-        if self.scale or self.shift:
+        if self.scale or self.shift or self.crop is not None:
             # The part of the picture that fills the canvas; outside the picture is black.
             h, w = max(round(height / zoom), 1), max(round(width / zoom), 1)
             top = round((height - h) / 2 - move[1] * height)
             left = round((width - w) / 2 - move[0] * width)
+            if self.crop is not None:
+                h = max(round(h * self.crop[0] / size[0]), 1)
+                w = max(round(w * self.crop[1] / size[1]), 1)
+                top, left = self._place_crop(boxes, (height, width), (h, w), generator)
+                size = self.crop
             crop: dict[str, Any] = {"top": top, "left": left, "height": h, "width": w}
             frames = F.resized_crop(
                 frames,
@@ -181,6 +200,28 @@ class ClipAugment:
             keep=clip.keep & keep,
             mirrored=clip.mirrored ^ flipped,
         )
+
+    def _place_crop(
+        self,
+        boxes: Tensor,
+        picture: tuple[int, int],
+        extent: tuple[int, int],
+        generator: torch.Generator,
+    ) -> tuple[int, int]:
+        """Top and left of a crop, over an object of the clip or anywhere in the picture."""
+        near = _uniform(generator) < self.crop_near
+        which = _uniform(generator)
+        # Not at the very border of the crop, where half of an object's surroundings are cut off.
+        share = (0.1 + 0.8 * torch.rand(2, generator=generator)).tolist()
+        corner: list[int] = []
+        for axis, (whole, part) in enumerate(zip(picture, extent, strict=True)):
+            room = whole - part
+            start = (share[axis] - 0.1) / 0.8 * room
+            if near and len(boxes):
+                x1, y1, x2, y2 = boxes[int(which * len(boxes))].tolist()
+                start = ((y1 + y2, x1 + x2)[axis]) / 2 - share[axis] * part
+            corner.append(round(min(max(start, min(room, 0)), max(room, 0))))
+        return corner[0], corner[1]
 
 
 def clip_boxes(boxes: Tensor, size: tuple[int, int], min_visible: float) -> tuple[Tensor, Tensor]:

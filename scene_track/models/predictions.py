@@ -119,3 +119,14 @@ def join_in_time(parts: list[ScenePredictions]) -> ScenePredictions:
         ),
         extras={name: joined([part.extras[name] for part in parts]) for name in parts[0].extras},
     )
+
+
+@dataclass
+class HeatmapPredictions:
+    """Everything a heatmap model says of a clip.
+
+    Attributes:
+        heatmap_logits: ``[B, T, 1, Hh, Wh]``; their sigmoid is the heat.
+    """
+
+    heatmap_logits: Tensor

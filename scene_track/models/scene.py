@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from scene_track.models.backbones.base import Backbone, BackboneFeatures
+from scene_track.models.clip_model import ClipModel
 from scene_track.models.decoder import QueryState, SceneDecoder
 from scene_track.models.heads.base import SceneHead
 from scene_track.models.identity import PointerIdentity
@@ -28,6 +29,7 @@ from scene_track.models.predictions import (
     DensePredictions,
     LayerPredictions,
     ScenePredictions,
+    join_in_time,
 )
 from scene_track.models.proposals import DenseProposals
 from scene_track.models.temporal import TemporalEncoder, TemporalState
@@ -57,13 +59,10 @@ class SceneState:
         )
 
 
-class SceneModel(nn.Module):
-    """End-to-end scene model over clips of video.
+class SceneModel(ClipModel):
+    """End-to-end scene model over clips of video."""
 
-    Attributes:
-        looks_at_pictures: whether anything besides the backbone does; then stored features do not
-            stand for pictures.
-    """
+    GIVES = "queries"  # what its head reads, for the check before a run
 
     def __init__(
         self,
@@ -129,6 +128,10 @@ class SceneModel(nn.Module):
     def num_queries(self) -> int:
         """Q, matching queries per frame."""
         return self.decoder.num_queries
+
+    def join(self, parts: list[ScenePredictions]) -> ScenePredictions:
+        """See ``ClipModel.join``."""
+        return join_in_time(parts)
 
     @property
     def stride(self) -> int:

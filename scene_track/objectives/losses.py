@@ -129,6 +129,71 @@ def draw_center_heatmap(
     return heat.scatter_reduce_(1, channel, bumps, "amax").view(n, num_classes, height, width)
 
 
+def quality_focal_loss(
+    logits: Tensor, target: Tensor, mask: Tensor | None = None, gamma: float = 2.0
+) -> Tensor:
+    """Focal loss towards a target between 0 and 1 (Li et al., NeurIPS 2020, eq. 4).
+
+    Zero where the value is the target, so a heatmap trained with it takes the Gaussian's shape, and
+    a parabola through the logarithms of its peak finds the centre to a fraction of a cell.
+
+    Args:
+        logits: ``[...]`` raw scores.
+        target: ``[...]`` 0-1.
+        mask: bool, broadcastable to ``[...]``, True = counts.
+        gamma: how fast cells near their target fade, at least 1.
+
+    Returns:
+        ``[...]`` losses >= 0, at least float32.
+    """
+    logits = at_least_float32(logits)
+    target = target.to(logits.dtype)
+    cross_entropy = F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    return _masked(cross_entropy * (logits.sigmoid() - target).abs() ** gamma, mask)
+
+
+def heatmap_mse_loss(logits: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Squared difference of the values.
+
+    Args:
+        logits: ``[...]`` raw scores.
+        target: ``[...]`` 0-1.
+        mask: bool, broadcastable to ``[...]``, True = counts.
+
+    Returns:
+        ``[...]`` in 0-1, at least float32.
+    """
+    return _masked((at_least_float32(logits).sigmoid() - target) ** 2, mask)
+
+
+@torch.no_grad()
+def draw_point_heatmap(
+    points: Tensor, valid: Tensor, height: int, width: int, *, sigma: float
+) -> Tensor:
+    """Heatmaps of points: a round Gaussian around each, the maximum where they meet.
+
+    The Gaussian is centred on the *point*, not on the cell that holds it, so its largest cell is
+    below 1 and tells, with its neighbours, where in the cell the point lies. Cell i of n has its
+    centre at (i + 0.5) / n. Drawn on the device of ``points``, all at once.
+
+    Args:
+        points: ``[N, M, 2]`` x, y in 0-1 of the canvas; outside of it the rest of the bump remains.
+        valid: ``[N, M]`` bool, True = a real point.
+        height: rows Hh of the heatmap.
+        width: columns Wh of the heatmap.
+        sigma: standard deviation, cells.
+
+    Returns:
+        ``[N, Hh, Wh]`` float32 in 0-1.
+    """
+    place = points.float() * points.new_tensor((width, height), dtype=torch.float32) - 0.5
+    columns = torch.arange(width, device=points.device) - place[..., :1]
+    rows = torch.arange(height, device=points.device) - place[..., 1:]
+    across = torch.exp(-0.5 * (columns / sigma) ** 2)  # [N, M, Wh]
+    down = torch.exp(-0.5 * (rows / sigma) ** 2) * valid.unsqueeze(-1)  # [N, M, Hh]
+    return (down.unsqueeze(-1) * across.unsqueeze(-2)).amax(dim=1)
+
+
 def box_l1(boxes: Tensor, targets: Tensor, mask: Tensor | None = None) -> Tensor:
     """Sum of the absolute differences of the four coordinates.
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 import torch
-import torch.distributed as dist
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -30,15 +29,7 @@ from scene_track.objectives.losses import (
     sigmoid_focal_loss,
 )
 from scene_track.objectives.matcher import HungarianMatcher
-
-
-def mean_over_processes(value: Tensor) -> Tensor:
-    """Mean of a scalar over all processes; the value itself in one process."""
-    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-        value = value.clone()
-        dist.all_reduce(value)
-        value = value / dist.get_world_size()
-    return value
+from scene_track.objectives.processes import mean_over_processes
 
 
 class SceneCriterion(nn.Module):

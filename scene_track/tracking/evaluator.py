@@ -13,11 +13,10 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 from operator import attrgetter
-from typing import Annotated, ClassVar, TypeVar
+from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from numpy.typing import NDArray
 from pydantic import Field
 
@@ -28,7 +27,9 @@ from scene_track.metrics.tracking import TrackingCounts, count_tracking, trackin
 from scene_track.models.boxes import nms_keep
 from scene_track.models.predictions import ScenePredictions
 from scene_track.models.scene import SceneModel
+from scene_track.tracking.evaluation import gather_parts
 from scene_track.tracking.inference import to_pixels, video_of, window_detections
+from scene_track.tracking.scene_report import SceneReport
 from scene_track.tracking.tracker import TrackedFrame, Tracker, Video
 from scene_track.viz.scene import SceneVisualiser
 
@@ -45,20 +46,6 @@ _TRACKING = {
 # Average precision of the decoder, of decoder + NMS and of the dense proposals + NMS: the three
 # that tell a fault of the boxes from duplicate queries from a weak decoder.
 _SOURCES = ("", "_nms", "_dense")
-
-_Part = TypeVar("_Part")
-
-
-def gather_parts(part: _Part) -> list[_Part]:
-    """What every process holds, by rank, in every process; in one process only ``part``.
-
-    A collective: every process must call it equally often, also one without anything to give.
-    """
-    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
-        return [part]
-    parts: list = [None] * dist.get_world_size()
-    dist.all_gather_object(parts, part)
-    return parts
 
 
 @dataclass(frozen=True)
@@ -119,6 +106,9 @@ class SceneEvaluator:
         "val/loss",
     )
 
+    read = staticmethod(window_detections)
+    report = SceneReport
+
     def __init__(
         self,
         *,
@@ -170,7 +160,7 @@ class SceneEvaluator:
         # The pointer head is trained in float32 and runs so in ``evaluate``: Lightning's autocast,
         # in which a validation step runs, would assign other identities than it does there.
         with torch.autocast(batch.frames.device.type, enabled=False):
-            for t, detections in window_detections(model, predictions, batch):
+            for t, detections in self.read(model, predictions, batch):
                 assert detections.true_boxes is not None and detections.true_ids is not None
                 waiting = _Waiting(
                     image=batch.frames[0, t].permute(1, 2, 0).cpu().numpy()

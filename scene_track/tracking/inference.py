@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,9 +20,10 @@ from numpy.typing import NDArray
 from scene_track.data.batch import SceneBatch
 from scene_track.data.mot_files import BoxTable
 from scene_track.models.backbones.base import BackboneFeatures
+from scene_track.models.clip_model import ClipModel, ModelState
 from scene_track.models.identity import PointerIdentity
 from scene_track.models.predictions import ScenePredictions
-from scene_track.models.scene import SceneModel, SceneState
+from scene_track.models.scene import SceneModel
 from scene_track.tracking.tracker import Detections, TrackedFrame, Tracker, Video
 
 
@@ -79,13 +81,19 @@ def window_detections(
         )
 
 
+ReadDetections = Callable[[Any, Any, SceneBatch], Iterator[tuple[int, Detections]]]
+"""Turns a model, its predictions of one window (B = 1) and the window into detections, each with
+the position of its frame; ``window_detections`` does it for people."""
+
+
 @torch.inference_mode()
 def detect_videos(
-    model: SceneModel,
+    model: ClipModel,
     batches: Iterable[SceneBatch],
     *,
     device: torch.device,
     half: bool,
+    read: ReadDetections = window_detections,
     features: Callable[[SceneBatch], BackboneFeatures | None] | None = None,
 ) -> Iterator[tuple[Video, Detections]]:
     """Stream windows (B = 1, in the order of each video) through the model.
@@ -95,6 +103,7 @@ def detect_videos(
         batches: windows; a new sequence id starts a new video.
         device: where the model is.
         half: run the model in bfloat16.
+        read: turns its predictions into detections.
         features: gives the features of a window where they need not be computed.
 
     Yields:
@@ -105,7 +114,7 @@ def detect_videos(
         ValueError: more than one clip in a batch.
     """
     video: Video | None = None
-    state: SceneState | None = None
+    state: ModelState | None = None
     for batch in batches:
         current = video_of(batch)
         if current != video:
@@ -118,7 +127,7 @@ def detect_videos(
             predictions, state = model(
                 batch.frames, seconds, batch.padding_mask, None, state, known
             )
-        seen = [detections for _, detections in window_detections(model, predictions, batch)]
+        seen = [detections for _, detections in read(model, predictions, batch)]
         if device.type == "cuda":
             torch.cuda.synchronize(device)  # or the tracker would be charged for the model's work
         share = (time.perf_counter() - started) / max(1, len(seen))
@@ -134,14 +143,19 @@ class SequenceTracks:
     Attributes:
         video: the sequence.
         table: frames, ids, boxes (left, top, width, height in pixels of the footage), confidence.
-        num_frames: frames seen, those without a track included.
+        frames: ``[F]`` int64 numbers of the frames seen, those without a track included.
         compute_s: seconds of model and tracker; reading frames, counting and writing play no part.
     """
 
     video: Video
     table: BoxTable
-    num_frames: int
+    frames: NDArray[np.int64]
     compute_s: float
+
+    @property
+    def num_frames(self) -> int:
+        """Frames seen."""
+        return len(self.frames)
 
     @property
     def frames_per_second(self) -> float:
@@ -170,23 +184,23 @@ def associate(
     """
     video: Video | None = None
     done: list[TrackedFrame] = []
-    num_frames, spent = 0, 0.0
+    spent = 0.0
 
     def finished(video: Video) -> SequenceTracks:
         started = time.perf_counter()
-        table = _table([*done, *tracker.finish()], video)
-        return SequenceTracks(video, table, num_frames, spent + time.perf_counter() - started)
+        rows = [*done, *tracker.finish()]
+        table, numbers = _table(rows, video), np.array([row.frame for row in rows], dtype=np.int64)
+        return SequenceTracks(video, table, numbers, spent + time.perf_counter() - started)
 
     for current, detections in frames:
         if current != video:
             if video is not None:
                 yield finished(video)
-            video, done, num_frames, spent = current, [], 0, 0.0
+            video, done, spent = current, [], 0.0
             tracker.start(video, head)
         # Between two frames the caller or the model may be at work: only the tracker is timed.
         started = time.perf_counter()
         done += tracker.update(detections)
-        num_frames += 1
         spent += detections.compute_s + time.perf_counter() - started
     if video is not None:
         yield finished(video)

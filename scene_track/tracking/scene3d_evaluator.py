@@ -11,7 +11,8 @@ from scene_track.data.batch import SceneBatch
 from scene_track.models.boxes import pairwise_iou
 from scene_track.models.predictions import ScenePredictions
 from scene_track.models.scene import SceneModel
-from scene_track.tracking.evaluator import SceneEvaluator, gather_parts
+from scene_track.tracking.evaluation import gather_parts
+from scene_track.tracking.evaluator import SceneEvaluator
 
 
 class Scene3dEvaluator(SceneEvaluator):

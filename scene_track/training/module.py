@@ -8,7 +8,7 @@ special:
   micro-batch is weighted by its own count and the gradients are divided by the total before they
   are clipped.
 * **Streaming validation.** Validation windows come in the order of the video; what one leaves
-  behind (``SceneState``) goes into the next of the same sequence, so the metric is that of a whole
+  behind (``ModelState``) goes into the next of the same sequence, so the metric is that of a whole
   video.
 * **Validation by several processes.** Each streams whole sequences, so their numbers of windows
   differ and nothing may be exchanged on the way. Losses, like counts, are kept as sums and gathered
@@ -20,15 +20,16 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from scene_track.data.batch import SceneBatch
-from scene_track.models.predictions import ScenePredictions, join_in_time
-from scene_track.models.scene import SceneModel, SceneState
-from scene_track.objectives.scene_criterion import mean_over_processes
-from scene_track.tracking.evaluator import SceneEvaluator, gather_parts
+from scene_track.models.clip_model import ClipModel, ModelState
+from scene_track.objectives.processes import mean_over_processes
+from scene_track.tracking.evaluation import Evaluator, gather_parts
 from scene_track.training.feature_caching import FeatureCache
 from scene_track.training.trainer import total_steps
 
@@ -41,9 +42,9 @@ class TrackingModule(pl.LightningModule):
     def __init__(
         self,
         *,
-        model: SceneModel,
+        model: ClipModel,
         criterion: nn.Module,
-        evaluator: SceneEvaluator,
+        evaluator: Evaluator,
         denoiser: nn.Module | None = None,
         optimizer: Any = None,
         scheduler: Any = None,
@@ -65,9 +66,10 @@ class TrackingModule(pl.LightningModule):
         self.evaluator = evaluator
         self.feature_cache: FeatureCache | None = None  # set by ``FeatureCaching``
         self._optimizer, self._scheduler = optimizer, scheduler
-        self._stream: tuple[str, SceneState] | None = None
+        self._stream: tuple[str, ModelState] | None = None
         self._loss_sums: dict[str, Tensor] = {}
         self._windows = 0
+        self.picture: NDArray[np.uint8] | None = None  # of the last validation, in one process
         self._steps = 0
         self._window_first: Tensor | None = None
         self._window_total: Tensor | None = None
@@ -89,7 +91,7 @@ class TrackingModule(pl.LightningModule):
         self._steps = total_steps(self.trainer)
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def losses(self, batch: SceneBatch, *, state: SceneState | None = None, denoise: bool) -> Any:
+    def losses(self, batch: SceneBatch, *, state: ModelState | None = None, denoise: bool) -> Any:
         """Predictions, losses by name, and the state after the batch."""
         clip = None
         if self.training and batch.num_frames is not None:
@@ -102,7 +104,7 @@ class TrackingModule(pl.LightningModule):
         start = int(torch.randint(length - wanted + 1, ()))
         stop = start + wanted
         stretch, memory = batch.between(start, stop), self.progress >= self.model.memory_after
-        parts: list[ScenePredictions] = []
+        parts: list[Any] = []
         if memory and start:
             with torch.no_grad():
                 earlier, state = self._predict(batch.between(0, start), state)
@@ -114,14 +116,14 @@ class TrackingModule(pl.LightningModule):
                 later, state = self._predict(batch.between(stop, length), state.detach())
             parts.append(later)
         if memory:
-            clip = (join_in_time(parts), batch, start)
+            clip = (self.model.join(parts), batch, start)
         return predictions, self._criterion(predictions, stretch, clip), state
 
     def _criterion(
         self,
-        predictions: ScenePredictions,
+        predictions: Any,
         batch: SceneBatch,
-        clip: tuple[ScenePredictions, SceneBatch, int] | None,
+        clip: tuple[Any, SceneBatch, int] | None,
     ) -> dict[str, Tensor]:
         """The losses, in float32, also inside autocast."""
         with torch.autocast(batch.frames.device.type, enabled=False):
@@ -130,8 +132,8 @@ class TrackingModule(pl.LightningModule):
             )
 
     def _predict(
-        self, batch: SceneBatch, state: SceneState | None, *, denoise: bool = False
-    ) -> tuple[ScenePredictions, SceneState]:
+        self, batch: SceneBatch, state: ModelState | None, *, denoise: bool = False
+    ) -> tuple[Any, ModelState]:
         """The model's answer to a batch, and the state after it."""
         queries = None
         if denoise and self.denoiser is not None and self.lambda_dn > 0:
@@ -220,8 +222,9 @@ class TrackingModule(pl.LightningModule):
         """Losses, metrics of the whole sequences, and the picture."""
         metrics = self.mean_losses() | self.evaluator.compute()
         self.log_dict({f"val/{name}": value for name, value in metrics.items()})
-        picture = self.evaluator.picture()
-        if picture is not None and self.trainer.is_global_zero:
+        picture = self.evaluator.picture() if self.trainer.is_global_zero else None
+        self.picture = picture
+        if picture is not None:
             for log in self.trainer.loggers:
                 experiment = getattr(log, "experiment", None)
                 if hasattr(experiment, "add_image"):
@@ -236,7 +239,10 @@ class TrackingModule(pl.LightningModule):
         optimizer = self._optimizer(self)
         if self._scheduler is None:
             return optimizer
-        scheduler = self._scheduler(optimizer, total_steps=total_steps(self.trainer))
+        steps = total_steps(self.trainer)
+        epochs = self.trainer.max_epochs
+        per_epoch = self.trainer.estimated_stepping_batches / epochs if epochs else steps
+        scheduler = self._scheduler(optimizer, total_steps=steps, steps_per_epoch=per_epoch)
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},

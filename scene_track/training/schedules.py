@@ -18,9 +18,19 @@ from torch.optim.lr_scheduler import LambdaLR
 log = logging.getLogger(__name__)
 
 
-def warmup_scale(step: int, warmup_steps: int) -> float:
-    """Factor in (0, 1] of a linear warm-up: 1/n for step 0, ..., 1 from step n - 1 on."""
-    return min(1.0, (step + 1) / warmup_steps) if warmup_steps else 1.0
+def warmup_scale(step: int, warmup_steps: int, start_factor: float | None = None) -> float:
+    """Factor in (0, 1] of a linear warm-up: 1/n for step 0, ..., 1 from step n - 1 on.
+
+    Args:
+        step: from 0.
+        warmup_steps: n; 0 = no warm-up.
+        start_factor: factor of step 0 in place of 1/n.
+    """
+    if step >= warmup_steps - 1:
+        return 1.0
+    if start_factor is None:
+        return (step + 1) / warmup_steps
+    return start_factor + (1 - start_factor) * step / (warmup_steps - 1)
 
 
 def cosine_scale(step: int, *, start: int, total_steps: int, final_scale: float) -> float:
@@ -38,6 +48,9 @@ def warmup_cosine(
     *,
     total_steps: int,
     warmup_steps: Annotated[int, Field(ge=0)] | Annotated[float, Field(gt=0, lt=1)],
+    warmup_epochs: Annotated[float, Field(ge=0)] | None = None,
+    warmup_start_factor: Annotated[float, Field(gt=0, le=1)] | None = None,
+    steps_per_epoch: float = 0.0,
     final_scale: Annotated[float, Field(ge=0, le=1)],
 ) -> LambdaLR:
     """Linear warm-up, then a half cosine.
@@ -47,6 +60,10 @@ def warmup_cosine(
         total_steps: optimiser steps of the whole run.
         warmup_steps: optimiser steps of the warm-up; a fraction below 1 means that share of the
             run.
+        warmup_epochs: epochs of the warm-up, in place of ``warmup_steps``.
+        warmup_start_factor: rate of the first step as a share of the peak; None = 1 / steps of the
+            warm-up.
+        steps_per_epoch: optimiser steps.
         final_scale: rate of the last step as a share of the peak.
 
     Returns:
@@ -55,10 +72,12 @@ def warmup_cosine(
     Raises:
         ValueError: ``total_steps`` is not a number of steps.
     """
+    if warmup_epochs is not None:
+        warmup_steps = round(warmup_epochs * steps_per_epoch)  # not a share, though it be below 1
     warmup = _warmup(total_steps, warmup_steps)
 
     def scale(step: int) -> float:
-        return warmup_scale(step, warmup) * cosine_scale(
+        return warmup_scale(step, warmup, warmup_start_factor) * cosine_scale(
             step, start=max(0, warmup - 1), total_steps=total_steps, final_scale=final_scale
         )
 
@@ -70,6 +89,9 @@ def constant(
     *,
     total_steps: int,
     warmup_steps: Annotated[int, Field(ge=0)] | Annotated[float, Field(gt=0, lt=1)],
+    warmup_epochs: Annotated[float, Field(ge=0)] | None = None,
+    warmup_start_factor: Annotated[float, Field(gt=0, le=1)] | None = None,
+    steps_per_epoch: float = 0.0,
 ) -> LambdaLR:
     """Linear warm-up, then the full rate to the end.
 
@@ -78,12 +100,18 @@ def constant(
         total_steps: optimiser steps of the whole run.
         warmup_steps: optimiser steps of the warm-up; a fraction below 1 means that share of the
             run.
+        warmup_epochs: epochs of the warm-up, in place of ``warmup_steps``.
+        warmup_start_factor: rate of the first step as a share of the peak; None = 1 / steps of the
+            warm-up.
+        steps_per_epoch: optimiser steps.
 
     Raises:
         ValueError: ``total_steps`` is not a number of steps.
     """
+    if warmup_epochs is not None:
+        warmup_steps = round(warmup_epochs * steps_per_epoch)  # not a share, though it be below 1
     warmup = _warmup(total_steps, warmup_steps)
-    return LambdaLR(optimizer, lambda step: warmup_scale(step, warmup))
+    return LambdaLR(optimizer, lambda step: warmup_scale(step, warmup, warmup_start_factor))
 
 
 def _warmup(total_steps: int, warmup_steps: int | float) -> int:
@@ -95,7 +123,7 @@ def _warmup(total_steps: int, warmup_steps: int | float) -> int:
     steps = round(warmup_steps * total_steps) if 0 < warmup_steps < 1 else int(warmup_steps)
     if steps >= total_steps:
         log.warning(
-            "scheduler.warmup_steps=%s but the run has only %d steps: the full rate is not reached",
+            "a warm-up of %s steps, but the run has only %d: the full rate is not reached",
             warmup_steps,
             total_steps,
         )

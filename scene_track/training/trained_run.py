@@ -19,10 +19,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from scene_track.config.trained import checked_group, refuse_without_effect, with_typed
 from scene_track.data.module import TrackingDataModule
-from scene_track.data.mot_files import write_results
 from scene_track.data.sequences import Sequence as Footage
-from scene_track.models.scene import SceneModel
+from scene_track.models.clip_model import ClipModel
+from scene_track.tracking.evaluation import Evaluator
 from scene_track.tracking.inference import SequenceTracks, associate, detect_videos
+from scene_track.tracking.scene_report import SceneReport
 from scene_track.tracking.tracker import Tracker
 from scene_track.training.checkpointing import load_checkpoint, resolve_checkpoint
 from scene_track.training.feature_caching import FeatureCache, cache_for
@@ -40,12 +41,14 @@ class TrainedRun:
         model: in evaluation mode, on the CPU.
         data: of the checkpoint's run, or as typed.
         tracker: of the checkpoint's run, or as typed.
+        evaluator: of the checkpoint's run: it knows how predictions are read and reported.
     """
 
     checkpoint: Path
-    model: SceneModel
+    model: ClipModel
     data: TrackingDataModule
     tracker: Tracker
+    evaluator: Evaluator
 
 
 def run_folder(checkpoint: Path) -> Path:
@@ -55,7 +58,7 @@ def run_folder(checkpoint: Path) -> Path:
     )
 
 
-def load_model(checkpoint: Path, trusted: Sequence[str] = ()) -> tuple[SceneModel, DictConfig]:
+def load_model(checkpoint: Path, trusted: Sequence[str] = ()) -> tuple[ClipModel, DictConfig]:
     """Rebuild the model of a checkpoint, and the configuration of its run.
 
     Args:
@@ -123,10 +126,25 @@ def load_run(cfg: DictConfig) -> TrainedRun:
         node = checked_group(merged, group, source=str(path), trusted=cfg.trusted_targets)
         return instantiate(node)
 
-    return TrainedRun(path, model, chosen("dataset"), chosen("tracker"))
+    evaluator = OmegaConf.create({"evaluator": OmegaConf.select(trained, "head.evaluator")})
+    node = checked_group(evaluator, "evaluator", source=str(path), trusted=cfg.trusted_targets)
+    return TrainedRun(path, model, chosen("dataset"), chosen("tracker"), instantiate(node))
 
 
-def to_device(model: SceneModel) -> tuple[torch.device, bool]:
+def refuse_a_ball(run: TrainedRun, command: str) -> None:
+    """Stop a command that is about people with boxes.
+
+    Raises:
+        ValueError: the run's results are not boxes.
+    """
+    if run.evaluator.report is not SceneReport:
+        raise ValueError(
+            f"{run.checkpoint} is of a ball, and {command} is about people with boxes: type"
+            f" python -m scene_track.evaluate checkpoint={run.checkpoint}"
+        )
+
+
+def to_device(model: ClipModel) -> tuple[torch.device, bool]:
     """Move a model to the fastest device here.
 
     Returns:
@@ -146,7 +164,7 @@ def track_split(
     Args:
         run: what to run.
         split: of its data.
-        folder: where ``<sequence>.txt`` is written.
+        folder: where the result file of each sequence is written.
 
     Yields:
         Each sequence with its tracks.
@@ -171,12 +189,13 @@ def track_split(
         device=device,
         half=half,
         features=None if cache is None else cache.of,
+        read=run.evaluator.read,
     )
     for tracks in associate(detections, run.tracker, run.model.identity):
         name = tracks.video.name
-        write_results(folder / f"{name}.txt", tracks.table)
+        run.evaluator.report.write_tracks(folder, tracks)
         log.info(
-            "%s: %d frames at %.1f frames/s, %d boxes",
+            "%s: %d frames at %.1f frames/s, %d objects",
             *(name, tracks.num_frames, tracks.frames_per_second, len(tracks.table)),
         )
         yield sequences[name], tracks

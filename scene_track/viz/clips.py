@@ -49,6 +49,21 @@ def write_clip(path: str | Path, frames: Iterable[ArrayLike], fps: float) -> Pat
     raise ValueError(f"a clip ends in .gif or .mp4, not {path.name!r}")
 
 
+def write_png(path: str | Path, picture: ArrayLike) -> Path:
+    """Write one picture; it appears complete or not at all.
+
+    Args:
+        path: file to write; its folder is made.
+        picture: ``[H, W, 3]`` uint8 RGB.
+
+    Returns:
+        The path.
+    """
+    with _complete(path) as temporary:
+        Image.fromarray(check_frame(picture)).save(temporary, format="PNG")
+    return Path(path)
+
+
 def write_gif(path: str | Path, frames: Iterable[ArrayLike], fps: float) -> Path:
     """Write an endlessly repeating GIF; arguments and errors as in ``write_clip``.
 

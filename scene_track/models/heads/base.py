@@ -14,6 +14,7 @@ class SceneHead(nn.Module):
         num_classes: C.
     """
 
+    READS = "queries"
     num_classes: int
 
     def forward(self, hidden: Tensor, boxes: Tensor, layer: int) -> LayerPredictions:

@@ -1,0 +1,53 @@
+"""One logit per cell: is the ball here?"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class HeatmapHead(nn.Module):
+    """A 1x1 convolution to one channel, at a size of one's own."""
+
+    READS = "maps"
+
+    def __init__(
+        self,
+        *,
+        size: Annotated[
+            list[Annotated[int, Field(ge=4, le=8192)]], Field(min_length=2, max_length=2)
+        ]
+        | None = None,
+        input_dim: Annotated[int, Field(ge=1)],
+        prior: Annotated[float, Field(gt=0, lt=1)] = 0.001,
+    ) -> None:
+        """Build the head.
+
+        Args:
+            size: [width, height] of the heatmap in cells; None = that of the decoder's map. Another
+                size than the decoder's is reached by bilinear interpolation.
+            input_dim: channels of the decoder's map.
+            prior: value of every cell before training (Lin et al., ICCV 2017): nearly all cells are
+                background, and a loss that starts by teaching them so drowns the ball.
+        """
+        super().__init__()
+        self.size = None if size is None else (int(size[1]), int(size[0]))
+        self.project = nn.Conv2d(input_dim, 1, 1)
+        nn.init.normal_(self.project.weight, std=0.01)
+        assert self.project.bias is not None
+        nn.init.constant_(self.project.bias, math.log(prior / (1 - prior)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[N, C, h, w]`` to logits ``[N, 1, Hh, Wh]``."""
+        # In float32 also inside autocast: bfloat16 has 8 bits, and what tells the hottest cell from
+        # its neighbours, and where between them the ball is, are the next ones.
+        with torch.autocast(x.device.type, enabled=False):
+            logits = self.project(x.float())
+            if self.size is not None and logits.shape[-2:] != self.size:
+                logits = F.interpolate(logits, self.size, mode="bilinear", antialias=True)
+        return logits

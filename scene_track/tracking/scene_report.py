@@ -1,0 +1,87 @@
+"""What an evaluation of people says and leaves behind: MOTChallenge files, HOTA, clips."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+from numpy.typing import NDArray
+
+from scene_track.data.frame_store import read_frame
+from scene_track.data.mot_files import write_results
+from scene_track.data.sequences import Sequence
+from scene_track.metrics.tracking import TrackingCounts, TrackingSequence, count_tracking
+from scene_track.score import format_table, plain_metrics
+from scene_track.tracking.inference import SequenceTracks
+from scene_track.viz.clips import GIF_MAX_FPS, write_clip
+from scene_track.viz.tracks import draw_tracks
+
+
+class SceneReport:
+    """Counts the tracks of sequences; see ``SplitReport``."""
+
+    WRITES: ClassVar[tuple[str, ...]] = ("hota.png", "tracks/*.txt", "clips/*.gif", "clips/*.mp4")
+    RESULTS: ClassVar[str] = "tracks/*.txt"
+    OBJECTIVE: ClassVar[str] = "HOTA"
+    COLUMNS: ClassVar[tuple[str, ...]] = (
+        "HOTA", "DetA", "AssA", "LocA", "IDF1", "MOTA", "IDSW", "FP", "FN", "frames_per_second",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        """Count nothing yet."""
+        self._counts: dict[str, TrackingCounts] = {}
+
+    @staticmethod
+    def write_tracks(folder: Path, tracks: SequenceTracks) -> None:
+        """See ``SplitReport.write_tracks``."""
+        write_results(folder / f"{tracks.video.name}.txt", tracks.table)
+
+    def count(self, sequence: Sequence, tracks: SequenceTracks) -> None:
+        """See ``SplitReport.count``."""
+        self._counts[sequence.name] = count_tracking(
+            TrackingSequence(sequence.table, tracks.table, sequence.info.length)
+        )
+
+    def scores(self) -> tuple[dict[str, Any], dict[str, dict[str, Any]]] | None:
+        """See ``SplitReport.scores``."""
+        if not self._counts:
+            return None
+        combined = sum(self._counts.values(), start=TrackingCounts.zero())
+        sequences = {name: plain_metrics(count) for name, count in self._counts.items()}
+        return plain_metrics(combined), sequences
+
+    def pictures(self, folder: Path, combined: dict[str, Any]) -> None:
+        """See ``SplitReport.pictures``."""
+        from scene_track.viz.hota import plot_hota
+
+        plot_hota(combined, folder / "hota.png")
+
+    def table(self, scores: dict[str, Any]) -> str:
+        """See ``SplitReport.table``."""
+        return format_table(scores, self.COLUMNS)
+
+    @staticmethod
+    def write_clip(path: Path, footage: Sequence, tracks: SequenceTracks, *, width: int) -> None:
+        """See ``SplitReport.write_clip``; the frames are read once more, one by one."""
+        info = footage.info
+        width = min(width, info.width)
+        size = (max(1, round(info.height * width / info.width)), width)
+
+        def frames() -> Iterator[tuple[int, NDArray[Any], NDArray[Any], NDArray[Any]]]:
+            for position, frame in enumerate(footage.frames.tolist()):
+                rows = tracks.table.at(frame)
+                picture = read_frame(footage, position, size).permute(1, 2, 0).numpy()
+                yield frame, picture, rows.boxes, rows.ids
+
+        # A GIF of fast footage shows every second frame, or every third, at the speed of life.
+        every = math.ceil(info.frame_rate / GIF_MAX_FPS) if path.suffix == ".gif" else 1
+        drawn = draw_tracks(
+            frames(),
+            (info.height, info.width),
+            name=footage.name,
+            max_width=width,
+            every=every,
+        )
+        write_clip(path, drawn, info.frame_rate / every)

@@ -1,0 +1,53 @@
+"""What ``evaluate`` asks of the one who knows what tracks of a kind of object mean."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+from scene_track.data.sequences import Sequence
+from scene_track.tracking.inference import SequenceTracks
+
+
+class SplitReport(Protocol):
+    """Counts the tracks of a split, sequence by sequence, and shows them."""
+
+    WRITES: ClassVar[tuple[str, ...]]
+    """Patterns of all files that it writes into the folder of an evaluation."""
+    RESULTS: ClassVar[str]
+    """Pattern of the result files among them."""
+    OBJECTIVE: ClassVar[str]
+    """The metric that an evaluation returns."""
+
+    @staticmethod
+    def write_tracks(folder: Path, tracks: SequenceTracks) -> None:
+        """Write the result file of a sequence into a folder that exists."""
+        ...
+
+    def count(self, sequence: Sequence, tracks: SequenceTracks) -> None:
+        """Compare the tracks of a labelled sequence with its ground truth."""
+        ...
+
+    def scores(self) -> tuple[dict[str, Any], dict[str, dict[str, Any]]] | None:
+        """Metrics of all sequences together and of each by name; None without ground truth."""
+        ...
+
+    def pictures(self, folder: Path, combined: dict[str, Any]) -> None:
+        """Draw what is drawn of every evaluation."""
+        ...
+
+    def table(self, scores: dict[str, Any]) -> str:
+        """The table for the terminal, of ``{"combined": …, "sequences": …}``."""
+        ...
+
+    @staticmethod
+    def write_clip(path: Path, footage: Sequence, tracks: SequenceTracks, *, width: int) -> None:
+        """Draw the tracks of a sequence on its frames.
+
+        Args:
+            path: ``.gif`` or ``.mp4`` to write.
+            footage: the sequence.
+            tracks: its tracks.
+            width: pixels; wider footage is scaled down to it.
+        """
+        ...

@@ -1,0 +1,108 @@
+"""One batch through everything, and a table of what went through: nothing is written.
+
+Before hours are spent: do the shapes fit, how large is the model, how much memory does a step take?
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import resource
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scene_track.data.batch import SceneBatch
+from scene_track.data.module import TrackingDataModule
+from scene_track.training.module import TrackingModule
+from scene_track.training.precision import resolve_precision
+
+log = logging.getLogger(__name__)
+
+
+def dry_run(
+    module: TrackingModule, data: TrackingDataModule, *, accelerator: str, precision: str
+) -> None:
+    """Train on one batch and validate on one window, then print shapes, losses, time and memory.
+
+    Args:
+        module: as a run would train it.
+        data: as a run would read it.
+        accelerator: ``cpu``, ``gpu`` or ``auto``.
+        precision: as of the trainer.
+    """
+    wants_gpu = accelerator in ("gpu", "cuda") or (
+        accelerator == "auto" and torch.cuda.is_available()
+    )
+    device = torch.device("cuda" if wants_gpu else "cpu")
+    number = resolve_precision(precision, accelerator)
+    kinds = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+    data.prepare_data()
+    data.setup("fit")
+    module.to(device)
+    backbone = module.model.backbone
+    backbone.set_frozen(backbone.frozen_at(0))
+    lines = [_title("model"), *_parameters(module)]
+    for mode, loader in (("train", data.train_dataloader()), ("val", data.val_dataloader())):
+        batch: SceneBatch = next(iter(loader)).to(device)
+        module.train(mode == "train")
+        started = time.perf_counter()
+        with (
+            torch.set_grad_enabled(mode == "train"),
+            torch.autocast(device.type, kinds.get(number), enabled=number in kinds),
+        ):
+            predictions, losses, _ = module.losses(batch, denoise=mode == "train")
+        if mode == "train":
+            losses["total"].backward()
+        values = {
+            name: float(value.detach()) for name, value in losses.items()
+        }  # waits for the device
+        seconds = time.perf_counter() - started
+        lines += [_title(f"{mode} batch"), *_shapes("batch", batch)]
+        lines += [*_shapes("predictions", predictions), _title(f"{mode} losses, {seconds:.2f} s")]
+        lines += [f"{name:<40}{value:.4g}" for name, value in values.items()]
+    lines += [_title("memory"), *_memory(device)]
+    log.info("dry run: nothing was written\n%s", "\n".join(lines))
+
+
+def _title(text: str) -> str:
+    return f"--- {text} ---"
+
+
+def _parameters(module: TrackingModule) -> list[str]:
+    lines = []
+    for name, part in module.model.named_children():
+        count = sum(parameter.numel() for parameter in part.parameters())
+        frozen = sum(p.numel() for p in part.parameters() if not p.requires_grad)
+        lines.append(f"{name:<40}{count:>12,}{f'  {frozen:,} frozen' if frozen else ''}")
+    total = sum(parameter.numel() for parameter in module.parameters())
+    return [*lines, f"{'together':<40}{total:>12,}"]
+
+
+def _shapes(path: str, value: Any) -> Iterator[str]:
+    """A line per tensor of a structure of dataclasses, lists and dicts."""
+    if isinstance(value, Tensor | np.ndarray):
+        kind = str(value.dtype).removeprefix("torch.")
+        yield f"{path:<40}{list(value.shape)} {kind}"
+    elif dataclasses.is_dataclass(value):
+        for field in dataclasses.fields(value):
+            yield from _shapes(f"{path}.{field.name}", getattr(value, field.name))
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            yield from _shapes(f"{path}[{index}]", item)
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            yield from _shapes(f"{path}.{name}", item)
+
+
+def _memory(device: torch.device) -> Iterator[str]:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    peak *= 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
+    yield f"{'process, at its peak':<40}{peak / 2**30:.2f} GiB"
+    if device.type == "cuda":
+        yield f"{'GPU, at its peak':<40}{torch.cuda.max_memory_allocated(device) / 2**30:.2f} GiB"
