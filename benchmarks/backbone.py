@@ -7,8 +7,8 @@
 DINOv3 ViT-S/16 with random weights (they cost what trained ones cost) under the scene model of
 ``dataset=dancetrack``, on drawn dancers. A step is everything: reading the clip, the move through
 model and criterion, gradients, optimiser. The sweep is nine short runs as ``--multirun`` would make
-them (three learning rates by three denoising weights), four steps of four frames and a validation
-of eight frames each; the longer the runs, the nearer their ratio comes to that of a step.
+them (three learning rates by three denoising weights), three steps of four frames and a validation
+of four frames each; the longer the runs, the nearer their ratio comes to that of a step.
 
 Times are those of the processor that this process has used (``time.process_time``): what else runs
 on the machine plays no part.
@@ -155,7 +155,7 @@ def sweep(root: Path, args: argparse.Namespace, *, cache: bool) -> float:
         cfg = configuration(
             root, size, 4, f"optimizer.lr={rate}", f"denoiser.lambda_dn={weight}",
             "model.backbone.freeze=true", f"model.backbone.cache={str(cache).lower()}",
-            "trainer.max_epochs=1", "trainer.limit_train_batches=4", "trainer.limit_val_batches=2",
+            "trainer.max_epochs=1", "trainer.limit_train_batches=3", "trainer.limit_val_batches=1",
         )  # fmt: skip
         cfg.run_dir = str(root / name / str(number))
         Path(cfg.run_dir).mkdir(parents=True)
