@@ -12,6 +12,7 @@ from functools import partial
 import pytest
 import torch
 import torch._inductor.config
+from hydra.utils import instantiate
 from torch import Tensor
 
 from scene_track.models.backbones.hybrid import AttentionBlock
@@ -48,6 +49,25 @@ def test_a_compiled_model_learns_the_same(monkeypatch: pytest.MonkeyPatch) -> No
     compiled.zero_grad()
     _, gradients = step(compiled)
     assert not any(name.startswith("model.backbone") for name in gradients)
+
+
+def test_a_compiled_heatmap_model_learns_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    gradients = []
+    for compiled in ("false", "true"):
+        torch.manual_seed(0)
+        chosen = ["dataset=synthetic_tennis", "model=heatmap", "head=heatmap"]
+        small = ["model.backbone.depth=1", "model.dim=32", f"model.compile={compiled}"]
+        model = instantiate(compose_run([*chosen, *small]).model).train()
+        batch = make_batch(frames=2)
+        seconds = batch.frame_indices.float()
+        predictions, _ = model(batch.frames, seconds, batch.padding_mask)
+        predictions.heatmap_logits.square().mean().backward()
+        gradients.append({n: p.grad for n, p in model.named_parameters() if p.grad is not None})
+    plain, other = gradients
+    assert plain.keys() == other.keys()
+    for name, value in plain.items():
+        torch.testing.assert_close(other[name], value, rtol=1e-2, atol=1e-5, msg=name)
 
 
 def test_generated_code_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
