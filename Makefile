@@ -13,6 +13,8 @@ ARGS ?=
 # A run folder or a checkpoint for `make evaluate`, `compare` and `submit`; CHECKPOINT= says the same
 CKPT ?=
 CHECKPOINT ?= $(CKPT)
+# A sweep's folder for `make report`
+SWEEP ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -38,9 +40,18 @@ setup: $(STAMP)  ## Create .venv and install the pinned dependencies (the others
 data: $(STAMP)  ## Write the synthetic data set
 	$(BIN)/python -m scene_track.data.synthetic_dance $(ARGS)
 
+.PHONY: weights
+weights: $(STAMP)  ## Say where the DINOv3 weights come from and go, and check those that are there
+	$(BIN)/python -m scene_track.weights $(ARGS)
+
 .PHONY: sweep
-sweep: $(STAMP)  ## Train a small grid: denoising on and off, two epochs each
-	$(BIN)/python -m scene_track.train --multirun denoiser.lambda_dn=0,1 trainer.max_epochs=2 $(ARGS)
+sweep: $(STAMP)  ## Search rates and losses in eight short trials, and report: make sweep ARGS="hydra.sweeper.n_trials=3"
+	$(BIN)/python -m scene_track.train --multirun sweep=small $(ARGS)
+
+.PHONY: report
+report: $(STAMP)  ## Report on a sweep again, or while it runs: make report SWEEP=outputs/sweeps/…
+	@test -n "$(SWEEP)" || { echo "say which: make report SWEEP=outputs/sweeps/NAME/TIME" >&2; exit 2; }
+	$(BIN)/python -m scene_track.report sweep='$(SWEEP)'
 
 # Said before anything is installed.
 .PHONY: .checkpoint

@@ -104,7 +104,7 @@ def objective(trainer: pl.Trainer, metric: str) -> float:
 
 def main() -> None:
     """The command line."""
-    run_main("config", train)
+    run_main("config", train, trials=True)
 
 
 if __name__ == "__main__":

@@ -89,3 +89,55 @@ def composed() -> Iterator[Callable[..., DictConfig]]:
 
     yield job
     HydraConfig.instance().cfg = None
+
+
+@pytest.fixture(scope="session")
+def hf_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small vision transformer of Hugging Face with its image processor, on disk."""
+    from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessor
+
+    folder = tmp_path_factory.mktemp("hf") / "vit"
+    config = ViTConfig(
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=48,
+        image_size=64,
+    )
+    ViTForImageClassification(config).save_pretrained(folder)
+    ViTImageProcessor(
+        image_mean=[0.1, 0.2, 0.3], image_std=[0.4, 0.5, 0.6], size={"height": 32, "width": 48}
+    ).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def tiny_backbone(hf_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], list[str]]:
+    """Overrides that choose an entry of ``conf/model/backbone`` at a size that costs nothing.
+
+    Its weights are random, and the DINOv3 family is two blocks deep while the test runs: the real
+    sizes have tests of their own.
+    """
+    import dataclasses
+
+    from scene_track.config.paths import config_dir
+    from scene_track.models.backbones.dinov3.variants import CONVNEXTS, VITS
+
+    for name, vit in VITS.items():
+        small = dataclasses.replace(vit, dim=48, depth=2, heads=3, hidden=64)
+        monkeypatch.setitem(VITS, name, small)
+    for name, convnext in CONVNEXTS.items():
+        small = dataclasses.replace(convnext, dims=(8, 16, 24, 32), depths=(1, 1, 2, 1))
+        monkeypatch.setitem(CONVNEXTS, name, small)
+
+    def choose(name: str) -> list[str]:
+        text = (Path(config_dir()) / "model" / "backbone" / f"{name}.yaml").read_text()
+        weights = ["model.backbone.weights=null"] if "weights:" in text else []
+        named = {"hf_auto": str(hf_folder), "timm": "convnext_atto"}.get(name)
+        return [
+            f"model/backbone={name}",
+            *weights,
+            *([f"model.backbone.name={named}"] if named else []),
+        ]
+
+    return choose

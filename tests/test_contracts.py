@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -24,12 +25,6 @@ def options(group: str) -> list[str]:
     return [name for name in names if name not in OF_A_BALL.get(group, ())]
 
 
-def no_weights(name: str) -> list[str]:
-    """Pretrained backbones are tested on random weights: theirs are the user's to download."""
-    needs = "weights:" in (CONF / "model" / "backbone" / f"{name}.yaml").read_text()
-    return ["model.backbone.weights=null"] if needs else []
-
-
 def gradient_step(overrides: list[str], batch=None) -> None:
     """One loss and its gradients; every trainable parameter must be touched, by finite numbers."""
     torch.manual_seed(0)
@@ -47,24 +42,31 @@ def gradient_step(overrides: list[str], batch=None) -> None:
     again.load_state_dict(before)
     module.eval()
     again.eval()
+    same = batch or make_batch()
     with torch.no_grad():
-        first = module.losses(make_batch(), denoise=False)[1]["total"]
-        second = again.losses(make_batch(), denoise=False)[1]["total"]
+        first = module.losses(same, denoise=False)[1]["total"]
+        second = again.losses(same, denoise=False)[1]["total"]
     torch.testing.assert_close(first, second)
 
 
 @pytest.mark.parametrize("name", options("model/backbone"))
-def test_every_backbone_trains_a_scene_model(name: str) -> None:
-    gradient_step([f"model/backbone={name}", *no_weights(name)])
+def test_every_backbone_trains_a_scene_model(
+    name: str, tiny_backbone: Callable[[str], list[str]]
+) -> None:
+    gradient_step(tiny_backbone(name), make_batch(size=(32, 64)))
 
 
 @pytest.mark.parametrize("name", options("model/backbone"))
-def test_every_backbone_keeps_the_interface(name: str) -> None:
-    cfg = compose_run([f"model/backbone={name}", *no_weights(name)])
+def test_every_backbone_keeps_the_interface(
+    name: str, tiny_backbone: Callable[[str], list[str]]
+) -> None:
+    cfg = compose_run(tiny_backbone(name))
+    check(cfg)
     backbone = instantiate(cfg.model.backbone)
     height, width = 2 * backbone.size_multiple, 3 * backbone.size_multiple
+    frames = torch.randint(0, 256, (2, 3, height, width), dtype=torch.uint8)
     with torch.no_grad():
-        features = backbone.eval()(torch.zeros(2, 3, height, width, dtype=torch.uint8))
+        features = backbone.eval()(frames)
     assert list(backbone.strides) == sorted(backbone.strides)
     shapes = [
         (2, dim, height // stride, width // stride)
@@ -75,6 +77,12 @@ def test_every_backbone_keeps_the_interface(name: str) -> None:
     staged = [id(p) for stage in backbone.stages() for p in stage.parameters()]
     assert len(staged) == len(set(staged)), "stages share parameters"
     assert set(staged) == {id(p) for p in backbone.parameters()}, "parameters in no stage"
+    with pytest.raises(ValueError, match="size_policy=pad"):
+        backbone(frames[..., 5:])
+    backbone.size_policy = "pad"
+    shifted = backbone(frames[..., :-5])
+    for stride, level in zip(backbone.strides, shifted.levels, strict=True):
+        assert level.shape[-2:] == (height // stride, -(-(width - 5) // stride))
 
 
 @pytest.mark.parametrize("head", [name for name in options("head")])

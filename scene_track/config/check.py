@@ -19,7 +19,6 @@ from typing import Annotated, Any, Literal, Union
 import annotated_types
 import pydantic
 from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 from pydantic import AllowInfNan, BaseModel, Strict, TypeAdapter
@@ -34,6 +33,7 @@ from scene_track.config.signature import (
     class_constant,
     read_signature,
 )
+from scene_track.sweeps.trial import is_trial
 
 ALLOWED_PREFIXES = (
     "scene_track.",
@@ -121,7 +121,7 @@ def check(cfg: DictConfig, root: str | None = None) -> None:
         _check_size(plain, report)
         _check_monitor(plain, report)
         _check_head(plain, report)
-        _check_sweep(plain, report)
+        _check_trial(plain, report)
     if lines := report.lines():
         raise ConfigError("\n".join(lines))
 
@@ -330,7 +330,9 @@ def _check_groups(plain: Mapping[str, Plain], report: _Report) -> None:
 
 
 def _check_size(plain: Mapping[str, Plain], report: _Report) -> None:
-    """``dataset.size`` must be divisible by what the backbone asks for."""
+    """``dataset.size`` must be divisible by what the backbone asks for, unless it pads."""
+    if _select(plain, "model", "backbone", "size_policy") == "pad":
+        return
     size = _select(plain, "dataset", "size")
     if not (isinstance(size, list) and len(size) == 2 and all(type(x) is int for x in size)):
         return
@@ -342,10 +344,12 @@ def _check_size(plain: Mapping[str, Plain], report: _Report) -> None:
     lower = [max(x // multiple, 1) * multiple for x in size]
     upper = [-(-x // multiple) * multiple for x in size]
     nearest = " or ".join(dict.fromkeys((_shown(lower), _shown(upper))))
+    knows = _select(plain, "model", "backbone", "size_policy") is not None
+    pads = "; or type model.backbone.size_policy=pad" if knows else ""
     report.add(
         "dataset.size",
         f"={_shown(size)}: height and width must be multiples of {multiple} for model.backbone;"
-        f" the nearest are {nearest}",
+        f" the nearest are {nearest}{pads}",
     )
 
 
@@ -389,32 +393,15 @@ def _check_head(plain: Mapping[str, Plain], report: _Report) -> None:
         )
 
 
-def _check_sweep(plain: Mapping[str, Plain], report: _Report) -> None:
-    """A job of a sweep must be one process.
-
-    Lightning starts the others with the command line as it was typed, from which each would compose
-    a sweep of its own: the processes would train with different values, silently.
-    """
-    if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
-        return
-    devices = _select(plain, "trainer", "devices")
+def _check_trial(plain: Mapping[str, Plain], report: _Report) -> None:
+    """A trial of a sweep trains on one machine: nobody starts its processes on the others."""
     nodes = _select(plain, "trainer", "num_nodes")
-    several = (
-        (devices == "auto" and _select(plain, "trainer", "accelerator") != "cpu")
-        or (type(devices) is int and devices > 1)
-        or (isinstance(devices, list) and len(devices) > 1)
-    )
-    if several:
-        key, value = "devices", devices
-    elif type(nodes) is int and nodes > 1:
-        key, value = "num_nodes", nodes
-    else:
-        return
-    report.add(
-        f"trainer.{key}",
-        f"={_shown(value)}: a job of --multirun must be one process, because the others would train"
-        f" with other values; type trainer.{key}=1, or start one run after the other",
-    )
+    if is_trial() and type(nodes) is int and nodes > 1:
+        report.add(
+            "trainer.num_nodes",
+            f"={nodes}: a trial of a sweep trains on one machine, with all its devices; type"
+            " trainer.num_nodes=1 and share the trials among the machines (docs/scaling.md)",
+        )
 
 
 def _select(node: Plain, *keys: str) -> Plain:

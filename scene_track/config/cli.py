@@ -4,7 +4,8 @@ A person's mistake (a misspelt key, a wrong value, a missing folder) ends in one
 fault and exit code 2; a fault of the program ends in a traceback and exit code 1. Hydra's own
 complaints are brought into the same form. ``HYDRA_FULL_ERROR=1`` shows the traceback in both cases;
 the run's log file has it always. Neither torch nor pydantic is imported before a job runs, so
-``--help`` and ``--cfg job`` are fast.
+``--help`` and ``--cfg job`` are fast. With ``trials`` each job of a sweep is a process of its own
+that starts at the same entry point (see ``scene_track.sweeps``).
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
@@ -33,15 +34,25 @@ from omegaconf.errors import OmegaConfBaseException
 from scene_track.config.help import help_text
 from scene_track.config.paths import config_dir
 
+if TYPE_CHECKING:
+    from scene_track.sweeps.trial import Program
+
 _FULL = "HYDRA_FULL_ERROR"
 _USER_MISTAKE = 2
+_CTRL_C = 130
 
 
 class UserError(ValueError):
     """A person's mistake, found while a job ran; its message is one line per fault."""
 
 
-def run_main(config_name: str, job: Callable[[DictConfig], Any], root: str | None = None) -> None:
+def run_main(
+    config_name: str,
+    job: Callable[[DictConfig], Any],
+    root: str | None = None,
+    *,
+    trials: bool = False,
+) -> None:
     """Runs ``job`` on the configuration composed from the command line.
 
     Args:
@@ -50,6 +61,8 @@ def run_main(config_name: str, job: Callable[[DictConfig], Any], root: str | Non
             and returns the objective of a sweep, or nothing.
         root: dotted name of the class or function whose signature describes the root keys; by
             default those of a training run.
+        trials: the jobs of a sweep are trials: recorded, resumed, reported on, each in a process of
+            its own.
 
     Raises:
         SystemExit: with code 2 after a person's mistake.
@@ -58,7 +71,15 @@ def run_main(config_name: str, job: Callable[[DictConfig], Any], root: str | Non
         print(help_text(config_dir(), config_name, *_called(job)))
         return
     wanted_full = os.environ.get(_FULL) == "1"
-    task = _Job(job, root, wanted_full)
+    program = None
+    if trials:
+        from scene_track.sweeps.hydra_sweepers import register
+        from scene_track.sweeps.trial import hold_lifeline
+
+        hold_lifeline()
+        register()
+        program = _program(job)
+    task = _Job(job, root, wanted_full, program)
     # With this set Hydra hands its exceptions on instead of printing them and leaving with code 1.
     with _environment(_FULL, "1"):
         try:
@@ -68,8 +89,14 @@ def run_main(config_name: str, job: Callable[[DictConfig], Any], root: str | Non
             main()
         except UserError:  # a job of a sweep; it has said what is wrong
             sys.exit(_USER_MISTAKE)
-        except (HydraException, OmegaConfBaseException, FileNotFoundError) as error:
-            if not _is_composing(error):
+        except KeyboardInterrupt:
+            sys.exit(_CTRL_C)
+        except Exception as error:
+            if trials and (code := _sweep_failed(error)) is not None:
+                _say(" ".join(str(error).split()), error, wanted_full)
+                sys.exit(code)
+            wrong = (HydraException, OmegaConfBaseException, FileNotFoundError)
+            if not isinstance(error, wrong) or not _is_composing(error):
                 raise
             _say(_in_one_line(error, config_name), error, wanted_full)
             sys.exit(_USER_MISTAKE)
@@ -83,19 +110,76 @@ def _called(job: Callable[[DictConfig], Any]) -> tuple[str, str]:
     return program, (module.__doc__ or "").strip().split("\n")[0]
 
 
+def _program(job: Callable[[DictConfig], Any]) -> Program:
+    """How this entry point is started again, with the flags by which Hydra finds configurations."""
+    from hydra._internal.utils import get_args_parser
+
+    from scene_track.sweeps.trial import Program
+
+    spec = sys.modules[job.__module__].__spec__
+    words = ("-m", spec.name) if spec is not None else (os.path.abspath(sys.argv[0]),)
+    typed = get_args_parser().parse_args(sys.argv[1:])
+    flags = {"--config-path": typed.config_path, "--config-name": typed.config_name}
+    flags |= {"--config-dir": typed.config_dir}
+    found = [word for flag, value in flags.items() if value for word in (flag, value)]
+    return Program(words, tuple(found), os.getcwd())
+
+
+def _sweep_failed(error: Exception) -> int | None:
+    """The exit code for a sweep that came to nothing, or cannot begin; None for other errors."""
+    from scene_track.sweeps.ending import SweepFailed
+
+    if isinstance(error, SweepFailed):
+        return error.code
+    ours = _raised_in(error).startswith("scene_track.sweeps")
+    return _USER_MISTAKE if ours and isinstance(error, ValueError) else None
+
+
 class _Job:
     """The job with the check in front; pickles by its parts."""
 
     def __init__(
-        self, function: Callable[[DictConfig], Any], root: str | None, wanted_full: bool
+        self,
+        function: Callable[[DictConfig], Any],
+        root: str | None,
+        wanted_full: bool,
+        program: Program | None = None,
     ) -> None:
         functools.update_wrapper(self, function)  # Hydra names the job after the wrapped one
         self._function = function
         self._root = root
         self._wanted_full = wanted_full
+        self._program = program
 
     def __call__(self, cfg: DictConfig) -> Any:
-        """Checks ``cfg`` and runs the job on it."""
+        """Checks ``cfg`` and runs the job on it; a trial of a sweep does so in its own process."""
+        if self._program is None:
+            return self._run(cfg)
+        from scene_track.sweeps.trial import leave_outcome, run_trial
+
+        hydra_cfg = HydraConfig.get()
+        with _environment(_FULL, "1" if self._wanted_full else None):
+            if hydra_cfg.mode == RunMode.MULTIRUN:
+                return run_trial(
+                    self._program,
+                    list(hydra_cfg.overrides.task),
+                    list(hydra_cfg.overrides.hydra),
+                    Path(hydra_cfg.runtime.output_dir),
+                )
+        try:
+            value = self._run(cfg)
+        except SystemExit as end:
+            if end.code == _USER_MISTAKE and end.__cause__ is not None:
+                leave_outcome(error=" ".join(str(end.__cause__).split()), fault="mistake")
+            raise
+        except Exception as error:
+            reason = " ".join(str(error).split())
+            leave_outcome(error=f"{type(error).__name__}: {reason}", fault="error")
+            raise
+        leave_outcome(objective=value)
+        return value
+
+    def _run(self, cfg: DictConfig) -> Any:
         from scene_track.config.check import ConfigError, check
 
         with _environment(_FULL, "1" if self._wanted_full else None):
@@ -118,7 +202,7 @@ class _Job:
             _say(f"job {run.job.num}: {mistake}", mistake, self._wanted_full)
             raise mistake  # the launcher collects it; the other jobs of the sweep go on
         _say(str(mistake), mistake, self._wanted_full)
-        sys.exit(_USER_MISTAKE)
+        raise SystemExit(_USER_MISTAKE) from mistake
 
     def _mistake_of(self, error: BaseException, trusted: Iterable[str]) -> str | None:
         """The message of a person's mistake; None if ``error`` is a fault of the program.
@@ -137,14 +221,14 @@ class _Job:
             ours = {module.split(".")[0] for module in modules}
             if (
                 not isinstance(error, ValueError | FileNotFoundError)
-                or _raised_in(error) not in ours
+                or _raised_in(error).split(".")[0] not in ours
             ):
                 return None
         return where + " ".join(str(error).split())
 
 
 def _raised_in(error: BaseException) -> str:
-    """Top-level package of the ``raise`` that made the error; empty if it came out of a call."""
+    """The module of the ``raise`` that made the error; empty if it came out of a call."""
     trace = error.__traceback__
     if trace is None:
         return ""
@@ -153,7 +237,7 @@ def _raised_in(error: BaseException) -> str:
     code = trace.tb_frame.f_code.co_code
     if dis.opname[code[trace.tb_lasti]] != "RAISE_VARARGS":
         return ""
-    return trace.tb_frame.f_globals.get("__name__", "").split(".")[0]
+    return trace.tb_frame.f_globals.get("__name__", "")
 
 
 def _write_to_log(message: str, error: BaseException) -> None:

@@ -20,6 +20,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from scene_track.data.feature_store import FrameKey
+
 
 @dataclass
 class TargetFrame:
@@ -67,7 +69,8 @@ class SceneBatch:
     """A batch of clips.
 
     Attributes:
-        frames: ``[B, T, 3, H, W]`` uint8 RGB; normalised on the device by the model.
+        frames: ``[B, T, 3, H, W]`` uint8 RGB; normalised on the device by the model. With features
+            of all frames, ``[B, T, 3, 0, 0]``, unless somebody asked for the pictures.
         boxes: ``[B, T, M, 4]`` float32 cxcywh, 0-1 of the canvas; 0 where padded. A ball has width
             and height 0.
         labels: ``[B, T, M]`` int64; 0 where padded.
@@ -94,6 +97,11 @@ class SceneBatch:
             pictures: what a clip is too short to teach of motion. None outside training.
         path_ids: ``[B, L, P]`` int64 identities of these boxes; -1 where padded.
         path_seconds: ``[B, L]`` float32 times of these frames.
+        stored: B x T: True where ``features`` has the frame's, False where the frame is padding,
+            and the frame's key where the features are still to be computed from ``frames``. None
+            where nobody looked for features.
+        features: ``[B, T, R]`` float16 rows of what a frozen network made of the frames; None
+            without a single one.
     """
 
     frames: Tensor
@@ -114,6 +122,8 @@ class SceneBatch:
     path_boxes: Tensor | None = None
     path_ids: Tensor | None = None
     path_seconds: Tensor | None = None
+    stored: list[list[bool | FrameKey]] | None = None
+    features: Tensor | None = None
 
     @property
     def valid(self) -> Tensor:
@@ -153,10 +163,13 @@ class SceneBatch:
     def between(self, start: int, stop: int) -> SceneBatch:
         """Frames ``start`` to ``stop - 1`` of every clip (positions in the clip, from 0)."""
         per_frame = ("frames", "boxes", "labels", "track_ids", "confidence", "visibility",
-                     "padding_mask", "frame_indices", "points", "xyz")  # fmt: skip
+                     "padding_mask", "frame_indices", "points", "xyz",
+                     "features")  # fmt: skip
+        stored = self.stored
         return replace(
             self,
             num_frames=None,
+            stored=None if stored is None else [frames[start:stop] for frames in stored],
             **{
                 name: value[:, start:stop]
                 for name in per_frame

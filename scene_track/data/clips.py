@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence as Seq
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from scene_track.data.batch import SceneBatch
+from scene_track.data.feature_store import FeatureSource, FrameKey
 from scene_track.data.frame_store import FrameError, FrameStore
 from scene_track.data.resumable_loader import derive_seed
 from scene_track.data.samples import BoxPath, Sample, mix
@@ -24,6 +26,21 @@ from scene_track.data.transforms import Clip, ClipAugment, clip_boxes
 from scene_track.data.visibility import Visibility
 
 log = logging.getLogger(__name__)
+
+
+@dataclass
+class _Read:
+    """What was read of some frames.
+
+    Attributes:
+        frames: see ``Sample.frames``.
+        used: positions of the frames that could be read.
+        features: see ``Sample.features``.
+    """
+
+    frames: Tensor
+    used: list[int]
+    features: list[Tensor | FrameKey] | None
 
 
 def window_starts(count: int, length: int, stride: int) -> list[int]:
@@ -65,14 +82,16 @@ class _Clips:
         size: tuple[int, int],
         cache_dir: Path | None,
         on_error: OnError,
+        features: FeatureSource | None,
     ) -> None:
         self.sequences = list(sequences)
+        self.features = features or FeatureSource()
         self.stores = [FrameStore(s, size, cache_dir) for s in self.sequences]
         self.on_error: OnError = on_error
         self.skipped: set[Path] = set()
 
-    def _read(self, number: int, positions: Seq[int]) -> tuple[Tensor, list[int]]:
-        """Frames ``[T, 3, h, w]`` and the positions that could be read."""
+    def _read(self, number: int, positions: Seq[int]) -> _Read:
+        """The pictures of some frames of a sequence, those that could be read."""
         store = self.stores[number]
         frames: list[Tensor] = []
         used: list[int] = []
@@ -91,12 +110,45 @@ class _Clips:
                 continue
             used.append(position)
         if not frames:
-            return torch.zeros(0, 3, *store.size, dtype=torch.uint8), used
-        return torch.stack(frames), used
+            return _Read(torch.zeros(0, 3, *store.size, dtype=torch.uint8), used, None)
+        return _Read(torch.stack(frames), used, None)
+
+    def _look_up(
+        self, number: int, positions: Seq[int], *, mirrored: bool, pictures: bool | None = None
+    ) -> _Read:
+        """As ``_read``, with features in place of pictures where there are some.
+
+        Args:
+            number: of the sequence.
+            positions: of the frames.
+            mirrored: left and right will be exchanged.
+            pictures: read the pictures too: of all frames (True), or of all if the features of one
+                are missing (None), or of those alone that have no features (False).
+        """
+        sequence = self.sequences[number]
+        looked = [self.features.look_up(sequence, p, mirrored=mirrored) for p in positions]
+        found = {
+            p: key if row is None else row for p, (key, row) in zip(positions, looked, strict=True)
+        }
+        missing = [p for p, entry in found.items() if isinstance(entry, FrameKey)]
+        if pictures or (pictures is None and missing):
+            read = self._read(number, positions)
+            used = read.used
+        else:
+            read = self._read(number, missing)
+            lost = set(missing) - set(read.used)
+            used = [p for p in positions if p not in lost]
+        return _Read(read.frames, used, [found[p] for p in used])
 
     def _sample(
-        self, sequence: Sequence, clip: Clip, used: list[int], objects: Objects, asked: int
+        self,
+        sequence: Sequence,
+        clip: Clip,
+        read: _Read,
+        objects: Objects,
+        asked: int,
     ) -> Sample:
+        used, features = read.used, read.features
         height, width = clip.frames.shape[-2:]
         corners = clip.boxes.as_subclass(Tensor)
         scale = corners.new_tensor((width, height))
@@ -125,6 +177,7 @@ class _Clips:
             xyz=xyz,
             frame_indices=torch.from_numpy(sequence.frames[used or [asked]].copy()),
             sequence=sequence,
+            features=features,
         )
 
 
@@ -146,6 +199,7 @@ class ClipDataset(_Clips):
         same_every_epoch: bool = False,
         cache_dir: Path | None = None,
         on_error: OnError = "raise",
+        features: FeatureSource | None = None,
     ) -> None:
         """Lists the windows.
 
@@ -165,9 +219,12 @@ class ClipDataset(_Clips):
                 heart.
             cache_dir: folder for resized frames; None = decode every time.
             on_error: ``raise``, or ``skip`` frames that cannot be read: the clip gets shorter.
+            features: where features are looked for; None = nowhere.
         """
         base = (round(size[0] * base_scale), round(size[1] * base_scale))
-        super().__init__(sequences, size=base, cache_dir=cache_dir, on_error=on_error)
+        super().__init__(
+            sequences, size=base, cache_dir=cache_dir, on_error=on_error, features=features
+        )
         self.size = size
         self.length = length
         self.stride = stride
@@ -221,17 +278,22 @@ class ClipDataset(_Clips):
         number, _ = self.windows[index]
         sequence = self.sequences[number]
         asked = self.positions((epoch, index), generator)
-        frames, used = self._read(number, asked)
-        objects = read_objects(sequence, used)
-        corners = objects.corners(_picture(sequence), _canvas(frames))
-        clip = Clip.of(frames, corners)
-        if used:
-            clip = self.augment(clip, self.size, generator)
+        mirrored = self.augment.will_mirror(generator)
+        if self.features.serves(epoch):
+            pictures = self.features.pictures
+            read = self._look_up(number, asked, mirrored=mirrored, pictures=pictures)
         else:
-            clip = Clip.of(
-                torch.zeros(0, 3, *self.augment.canvas(self.size), dtype=torch.uint8), corners
-            )
-        return self._sample(sequence, clip, used, objects, asked[0])
+            read = self._read(number, asked)
+        objects = read_objects(sequence, read.used)
+        corners = objects.corners(_picture(sequence), _canvas(read.frames))
+        clip = Clip.of(read.frames, corners)
+        if read.used:
+            clip = self.augment(clip, self.size, generator)
+            assert clip.mirrored == mirrored, "features would be of the other side"
+        else:
+            canvas = self.augment.canvas(self.size)
+            clip = Clip.of(torch.zeros(0, 3, *canvas, dtype=torch.uint8), corners)
+        return self._sample(sequence, clip, read, objects, asked[0])
 
     def _path(self, sequence: Sequence, generator: torch.Generator) -> BoxPath:
         """Boxes of a random stretch: interval, direction and side as random as those of a clip."""
@@ -277,6 +339,7 @@ class StreamDataset(_Clips):
         idle: bool = False,
         cache_dir: Path | None = None,
         on_error: OnError = "raise",
+        features: FeatureSource | None = None,
     ) -> None:
         """Lists the chunks.
 
@@ -287,8 +350,11 @@ class StreamDataset(_Clips):
             idle: one chunk without frames instead of the chunks of the sequences.
             cache_dir: folder for resized frames; None = decode every time.
             on_error: ``raise``, or ``skip`` frames that cannot be read: the chunk gets shorter.
+            features: where features are looked for; None = nowhere.
         """
-        super().__init__(sequences, size=size, cache_dir=cache_dir, on_error=on_error)
+        super().__init__(
+            sequences, size=size, cache_dir=cache_dir, on_error=on_error, features=features
+        )
         self.size = size
         self.length = length
         self.idle = idle
@@ -310,10 +376,15 @@ class StreamDataset(_Clips):
         number, start = self.chunks[index]
         sequence = self.sequences[number]
         asked = list(range(start, min(start + self.length, len(sequence))))
-        frames, used = self._read(number, [] if self.idle else asked)
-        objects = read_objects(sequence, used)
-        clip = Clip.of(frames, objects.corners(_picture(sequence), self.size))
-        return self._sample(sequence, clip, used, objects, asked[0])
+        if self.features.serves() and not self.idle:
+            # The first chunk shows its pictures: somebody may want to draw what was found in it.
+            pictures = self.features.pictures or start == 0 or None
+            read = self._look_up(number, asked, mirrored=False, pictures=pictures)
+        else:
+            read = self._read(number, [] if self.idle else asked)
+        objects = read_objects(sequence, read.used)
+        clip = Clip.of(read.frames, objects.corners(_picture(sequence), self.size))
+        return self._sample(sequence, clip, read, objects, asked[0])
 
 
 def collate(samples: Seq[Sample], length: int) -> SceneBatch:
@@ -323,8 +394,10 @@ def collate(samples: Seq[Sample], length: int) -> SceneBatch:
         samples: B clips of at most ``length`` frames and of one size.
         length: T, the same for every batch, so that shapes do not change.
     """
-    height, width = samples[0].frames.shape[-2:]
     batch = len(samples)
+    looked = any(s.features is not None for s in samples)
+    shown = not looked or any(len(s.frames) for s in samples)
+    height, width = samples[0].frames.shape[-2:] if shown else (0, 0)
     most = max([len(b) for s in samples for b in s.boxes], default=0)
     most = max(most, 1)
     frames = torch.zeros(batch, length, 3, height, width, dtype=torch.uint8)
@@ -343,7 +416,7 @@ def collate(samples: Seq[Sample], length: int) -> SceneBatch:
     xyz = torch.full((batch, length, most, 3), torch.nan) if placed else None
     for b, sample in enumerate(samples):
         count = len(sample.boxes)
-        frames[b, :count] = sample.frames
+        _place_pictures(frames[b], sample)
         padding_mask[b, :count] = False
         if points is not None and sample.points is not None:
             points[b, :count] = sample.points
@@ -359,6 +432,7 @@ def collate(samples: Seq[Sample], length: int) -> SceneBatch:
             if xyz is not None and sample.xyz is not None:
                 xyz[b, t, :n] = sample.xyz[t]
     path_boxes, path_ids, path_seconds = _collate_paths([s.path for s in samples])
+    stored, features = _collate_features(samples, length) if looked else (None, None)
     return SceneBatch(
         frames=frames,
         boxes=boxes,
@@ -380,7 +454,38 @@ def collate(samples: Seq[Sample], length: int) -> SceneBatch:
         path_boxes=path_boxes,
         path_ids=path_ids,
         path_seconds=path_seconds,
+        stored=stored,
+        features=features,
     )
+
+
+def _place_pictures(frames: Tensor, sample: Sample) -> None:
+    """Copy a sample's pictures to where they belong in ``[T, 3, H, W]``."""
+    count = len(sample.boxes)
+    if len(sample.frames) == count:
+        frames[:count] = sample.frames
+        return
+    missing = [t for t, e in enumerate(sample.features or ()) if isinstance(e, FrameKey)]
+    for t, picture in zip(missing, sample.frames, strict=True):
+        frames[t] = picture
+
+
+def _collate_features(
+    samples: Seq[Sample], length: int
+) -> tuple[list[list[bool | FrameKey]], Tensor | None]:
+    """``SceneBatch.stored`` and ``SceneBatch.features``."""
+    stored: list[list[bool | FrameKey]] = [[False] * length for _ in samples]
+    features: Tensor | None = None
+    for b, sample in enumerate(samples):
+        for t, entry in enumerate(sample.features or ()):
+            if isinstance(entry, FrameKey):
+                stored[b][t] = entry
+                continue
+            if features is None:
+                features = torch.zeros(len(samples), length, len(entry), dtype=torch.float16)
+            features[b, t] = entry
+            stored[b][t] = True
+    return stored, features
 
 
 def _collate_paths(

@@ -71,8 +71,7 @@ def frame_key(sequence: Sequence, position: int, *, mirrored: bool) -> FrameKey:
         position: index into ``sequence.frames``.
         mirrored: left and right were exchanged.
     """
-    # Frame numbers go from 0 or from 1, up to the length of the whole footage.
-    slots = sequence.info.length + 1
+    slots = sequence.info.length  # of the whole footage
     place = hashlib.sha256(f"{sequence.folder} {slots}".encode()).hexdigest()[:8]
     side = "-mirrored" if mirrored else ""
     file = sequence.files[position]
@@ -83,7 +82,7 @@ def frame_key(sequence: Sequence, position: int, *, mirrored: bool) -> FrameKey:
         image = 0
     return FrameKey(
         file=f"{sequence.folder.name}-{place}{side}{SUFFIX}",
-        slot=int(sequence.frames[position]),
+        slot=int(sequence.frames[position]) - sequence.info.first_frame,
         slots=slots,
         image=image,
     )
@@ -93,7 +92,14 @@ class FeatureStore:
     """Records of one network at one picture size."""
 
     def __init__(
-        self, root: Path, name: str, *, values: int, limit_bytes: int, writable: bool = True
+        self,
+        root: Path,
+        name: str,
+        *,
+        values: int,
+        limit_bytes: int,
+        about: Mapping[str, Any] | None = None,
+        writable: bool = True,
     ) -> None:
         """Opens nothing yet.
 
@@ -104,12 +110,14 @@ class FeatureStore:
             limit_bytes: most bytes on disk below ``root``. Measured anew after every 64 MiB that
                 this process has written, and more often near the limit, so several writers may
                 together exceed it by as much each.
+            about: what defines the features, plain values; kept beside them for a person to read.
             writable: False only reads.
         """
         self.root = root
         self.folder = root / name
         self.values = values
         self.limit_bytes = limit_bytes
+        self.about = dict(about or {})
         self.writable = writable
         self.full = False
         self._left: int | None = None  # bytes that may be written before the next measurement
@@ -123,17 +131,6 @@ class FeatureStore:
     def record_bytes(self) -> int:
         """Bytes of a record."""
         return self.values * _VALUE
-
-    def describe(self, content: Mapping[str, Any]) -> None:
-        """Write ``about.json`` into the store's folder: what a person finds there.
-
-        Args:
-            content: what defines the features, plain values by name.
-        """
-        if not self.writable or (self.folder / ABOUT).exists():
-            return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_atomic(self.folder / ABOUT, json.dumps(dict(content), indent=1) + "\n")
 
     def read(self, key: FrameKey) -> Tensor | None:
         """The record of a frame.
@@ -241,7 +238,9 @@ class FeatureStore:
         if not path.exists():
             if not create:
                 return None
-            path.parent.mkdir(parents=True, exist_ok=True)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if not (self.folder / ABOUT).exists():
+                write_atomic(self.folder / ABOUT, json.dumps(self.about, indent=1) + "\n")
             temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
             try:
                 with temporary.open("wb") as new:
@@ -272,12 +271,14 @@ class FeatureSource:
 
     Attributes:
         store: set when the network is known.
+        pictures: frames are decoded although there are features: something else looks at them.
         until: first epoch from which on the network trains, so that nothing is read; None = never.
         epoch: the epoch that streamed (validation) frames are read in.
     """
 
     def __init__(self) -> None:
         self.store: FeatureStore | None = None
+        self.pictures = False
         self.until: int | None = None
         self.epoch = 0
 

@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader
 
 from scene_track.data.batch import SceneBatch
 from scene_track.data.clips import ClipDataset, StreamDataset, collate
+from scene_track.data.feature_store import FeatureSource
 from scene_track.data.resumable_loader import ResumableLoader
 from scene_track.data.sequences import Sequence, Source
 from scene_track.data.transforms import ClipAugment
@@ -30,6 +31,7 @@ log = logging.getLogger(__name__)
 
 _METADATA = "metadata"
 _FRAMES = "frames"
+_FEATURES = "features"
 
 
 class Window:
@@ -164,6 +166,7 @@ class TrackingDataModule(LightningDataModule):
         self.cache_dir = None if cache_dir is None else Path(cache_dir)
         self.on_error: Literal["raise", "skip"] = on_error
         self.seed = seed
+        self.features = FeatureSource()
         self._sequences: dict[str, list[Sequence]] = {}
         self._train_loader: ResumableLoader | None = None
 
@@ -268,6 +271,7 @@ class TrackingDataModule(LightningDataModule):
                 same_every_epoch=overfit,
                 cache_dir=self._cache_folder(_FRAMES) if self.cache else None,
                 on_error=self.on_error,
+                features=self.features,
             )
             self._train_loader = ResumableLoader(
                 dataset,
@@ -310,6 +314,7 @@ class TrackingDataModule(LightningDataModule):
             length=self.eval_window.length,
             cache_dir=self._cache_folder(_FRAMES) if self.cache else None,
             on_error=self.on_error,
+            features=self.features,
         )
         return DataLoader(
             dataset,  # pyright: ignore[reportArgumentType]
@@ -330,12 +335,43 @@ class TrackingDataModule(LightningDataModule):
             return self.cache_dir / kind
         if os.access(self.root, os.W_OK):
             return self.root / ".cache" / kind
-        if kind == _FRAMES:
+        if kind != _METADATA:
+            option = "dataset.cache" if kind == _FRAMES else "model.backbone.cache"
             raise ValueError(
-                f"dataset.cache=true, but {self.root} cannot be written to: "
-                "type dataset.cache_dir=FOLDER or dataset.cache=false"
+                f"{option}=true, but {self.root} cannot be written to: "
+                f"type dataset.cache_dir=FOLDER or {option}=false"
             )
         return None
+
+    def feature_folder(self) -> Path:
+        """Where features of frames are kept.
+
+        Raises:
+            ValueError: there is no folder that can be written to.
+        """
+        folder = self._cache_folder(_FEATURES)
+        assert folder is not None
+        return folder
+
+    def check_repeatable(self) -> None:
+        """Refuse transforms under which a frame is another picture each time it is shown.
+
+        Raises:
+            ValueError: there are some, with what to type.
+        """
+        changing = {f"augment.{k}": v for k, v in self.augment.unrepeatable().items()}
+        if self.base_scale != 1:
+            changing["base_scale"] = self.base_scale
+        if not changing:
+            return
+        shown = ", ".join(f"dataset.{name}={value}" for name, value in changing.items())
+        calm = {name: 1 if name == "base_scale" else 0 for name in changing}
+        typed = " ".join(f"dataset.{name}={value}" for name, value in calm.items())
+        raise ValueError(
+            "model.backbone.cache=true keeps one set of features per frame and one per mirrored"
+            f" frame, but {shown} would show other pictures each time; type {typed}, or"
+            " model.backbone.cache=false"
+        )
 
 
 def _share(sequences: Seq[Sequence]) -> list[Sequence]:

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from scene_track.data.feature_store import FrameKey
 from scene_track.data.sequences import Sequence
 from scene_track.data.visibility import Visibility
 
@@ -33,7 +34,8 @@ class Sample:
     """One clip, not padded.
 
     Attributes:
-        frames: ``[T, 3, H, W]`` uint8.
+        frames: ``[T, 3, H, W]`` uint8; with ``features``, the pictures of all frames or of those
+            alone whose features are still to be computed.
         boxes: T tensors ``[N, 4]`` cxcywh, 0-1 of the canvas.
         labels: T tensors ``[N]`` int64.
         track_ids: T tensors ``[N]`` int64.
@@ -46,6 +48,8 @@ class Sample:
             first asked for.
         sequence: the video.
         path: boxes without pictures of a longer stretch of the sequence; None when streaming.
+        features: of each frame its features ``[R]`` float16, or the key under which they are to be
+            kept; None where nobody looked for them.
     """
 
     frames: Tensor
@@ -59,6 +63,7 @@ class Sample:
     frame_indices: Tensor
     sequence: Sequence
     path: BoxPath | None = None
+    features: list[Tensor | FrameKey] | None = None
 
 
 def mix(first: Sample, second: Sample, weight: float) -> Sample:

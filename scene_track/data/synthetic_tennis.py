@@ -23,7 +23,7 @@ from scene_track.data.visibility import Visibility
 if TYPE_CHECKING:
     from scene_track.data.tennis_court import Camera, Movement
 
-VERSION = 1  # increase whenever the pictures or the ground truth of the same parameters change
+VERSION = 2  # increase whenever the pictures or the ground truth of the same parameters change
 
 _MODULE = "scene_track.data.synthetic_tennis"  # __name__ is "__main__" when run as a script
 _HEADER = "file name,visibility,x-coordinate,y-coordinate,status\n"
@@ -69,9 +69,9 @@ class SyntheticTennis:
     and ``manifest.json``. ``Label.csv`` has TrackNet's columns; x and y are the ball's centre at
     the middle of the exposure, in tenths of a pixel, an integer being the centre of a pixel.
     ``visibility`` is 0 where the ball is outside the picture or nobody has one, 3 where three
-    quarters of it are behind a player or the net, 2 where half is or where it hardly changes the
-    picture, else 1. ``status`` is 1 in the frame of a stroke, 2 of a bounce, else 0. A game is a
-    court, a camera and two players; the games of the splits are different ones.
+    quarters of it are behind a player, the net or a fence post, 2 where half is or where it hardly
+    changes the picture, else 1. ``status`` is 1 in the frame of a stroke, 2 of a bounce, else 0. A
+    game is a court, a camera and two players; the games of the splits are different ones.
     """
 
     class_names = ("ball",)

@@ -31,7 +31,7 @@ Span = tuple[float, float]
 
 _FINE = 2  # painting size over picture size
 _MARGIN = 0.06  # of the width, painted around the picture for the camera to move in
-BALL_RADIUS = 0.105  # metres; three times the real one, as glare and blur make it on film
+BALL_RADIUS = 0.095  # metres; nearly three times the real one, as glare and blur make it on film
 
 _SURFACES: tuple[tuple[Colour, Colour], ...] = (  # court, surround
     ((52, 96, 158), (70, 128, 92)),
@@ -140,6 +140,8 @@ class Court:
         camera: where it is seen from.
         ground: RGB picture of court, walls and stands, with ``margin`` pixels more on every side.
         net: RGBA picture of the net alone, of the same size.
+        post: RGBA picture of a fence post before the camera, of the same size; None = no fence.
+        post_at: ``[2, 2]`` court pixels of its upper and lower end.
         margin: pixels.
         flashes: ``[K, 2]`` court pixels in the stands where cameras may flash.
         ball: colour of the balls.
@@ -149,6 +151,8 @@ class Court:
     camera: Camera
     ground: Image.Image
     net: Image.Image
+    post: Image.Image | None
+    post_at: Array
     margin: int
     flashes: Array
     ball: Colour
@@ -218,7 +222,9 @@ def paint_court(rng: np.random.Generator, camera: Camera) -> Court:
     ground = ground.filter(ImageFilter.GaussianBlur(rng.uniform(0.2, 0.6)))
     net = _paint_net(rng, camera)
     ground.paste(net, (0, 0), net)
-    return Court(camera, ground, net, painter.margin, flashes, ball, rng.uniform(0.55, 0.8))
+    post, post_at = _paint_post(rng, camera, painter.margin)
+    light = rng.uniform(0.55, 0.8)
+    return Court(camera, ground, net, post, post_at, painter.margin, flashes, ball, light)
 
 
 def _vary(rng: np.random.Generator, colour: Colour) -> Colour:
@@ -351,3 +357,22 @@ def _paint_net(rng: np.random.Generator, camera: Camera) -> Image.Image:
             (60, 66, 62, 255),
         )
     return painter.finished()
+
+
+def _paint_post(
+    rng: np.random.Generator, camera: Camera, margin: int
+) -> tuple[Image.Image | None, Array]:
+    """A post of the fence through which a camera of amateurs looks, out of focus."""
+    shape = (camera.height + 2 * margin, camera.width + 2 * margin)
+    x = rng.uniform(0.25, 0.75) * camera.width
+    half = rng.uniform(0.004, 0.008) * camera.width
+    grey = rng.uniform(40, 110)
+    if rng.random() < 0.6:
+        return None, np.zeros((2, 2))
+    away = np.abs(np.arange(shape[1]) + 0.5 - margin - x)
+    alpha = ((half - away) / 2.5 + 0.5).clip(0, 1)
+    pixels = np.full((*shape, 4), grey)
+    pixels[..., :3] += 25 * (1 - away / half).clip(0, 1)[None, :, None]  # round: lighter inside
+    pixels[..., 3] = 255 * alpha
+    ends = np.array(((x, -margin), (x, camera.height + margin)), dtype=np.float64)
+    return Image.fromarray(pixels.astype(np.uint8)), ends

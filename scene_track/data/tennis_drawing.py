@@ -20,7 +20,7 @@ _FINE = 3  # painting size over picture size, of players
 _PATCH = (2.6, 3.0)  # width and height in metres of what is painted of a player
 _INSTANTS = 12  # of an exposure, at which the ball is painted
 _HIDDEN, _HALF_HIDDEN = 0.75, 0.45  # part of the ball behind something: occluded, hard
-_FAINT = 55.0  # levels of 255 by which a ball must change the picture to be easy to see
+_FAINT = 95.0  # levels of 255 by which a ball must change the picture to be easy to see
 
 
 @dataclass(frozen=True)
@@ -115,6 +115,7 @@ class Stage:
         ]
         for player in self.players:
             _shade_ground(image, camera, movement, player.place[index], court.light)
+        layers += _post_layer(court, movement)
         seen = Seen(np.full(2, np.nan), Visibility.ABSENT)
         layers.sort(key=lambda layer: -layer.depth)
         ball = None if np.isnan(trail).any() else _Ball.of(camera, movement, trail)
@@ -275,6 +276,18 @@ def _darken(image: Image.Image, ellipse: tuple[float, float, float, float], fact
     ImageDraw.Draw(mask).ellipse(moved, fill=round(255 * (1 - factor)))
     mask = mask.resize((right - left, bottom - top), Image.Resampling.BOX)
     image.paste((0, 0, 0), (left, top), mask)
+
+
+def _post_layer(court: Court, movement: Movement) -> list[_Layer]:
+    """The fence post, nearer than everything; none without a fence."""
+    if court.post is None:
+        return []
+    camera, ends = court.camera, movement(court.post_at)
+    room = 0.015 * camera.width
+    left = max(0, int(ends[:, 0].min() - room))
+    right = min(camera.width, int(ends[:, 0].max() + room) + 1)
+    cut = movement.cut(court.post, court.margin, (left, 0, right, camera.height))
+    return [_Layer(0.0, cut, (left, 0))]
 
 
 def _player_layer(

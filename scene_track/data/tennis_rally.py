@@ -92,10 +92,10 @@ def play(rng: np.random.Generator, end: float) -> Rally:
     """A stretch of a match from time 0 to ``end`` (seconds): rallies, and pauses without a ball."""
     rally = Rally()
     now = -rng.uniform(0.3, 1.5)
-    serve = rng.random() < 0.2
+    serve = rng.random() < 0.3
     while now < end:
         if serve:
-            now = max(now, -0.5) + rng.uniform(0.2, 0.6)
+            now = max(now, -0.4) + rng.uniform(0.3, 0.9)
         now = _point(rng, rally, now, end, serve)
         serve = True
     return rally
@@ -117,9 +117,12 @@ def _point(rng: np.random.Generator, rally: Rally, now: float, end: float, serve
         rally.pieces.append(piece)
         rally.bounces.append(piece.end)
         after = _rebound(rng, piece)
-        wait = _time_to_ground(after) - after.start
-        reply = after.start + rng.uniform(0.4, 0.8) * wait
-        if abs(after.at(np.array([reply]))[0, 2]) > FENCE - 1 or rng.random() < 0.1:
+        wait = rng.uniform(0.4, 0.8) * (_time_to_ground(after) - after.start)
+        # Nobody lets a long ball run to the wall: it is taken on the rise.
+        room = rng.uniform(12.5, 14.5) - abs(after.position[2])
+        wait = min(wait, room / abs(after.velocity[2]))
+        reply = after.start + wait
+        if wait < 0.1 or rng.random() < 0.1:
             return _run_out(rally, after)
         rally.pieces.append(
             Piece(after.start, reply, after.position, after.velocity, after.acceleration)
@@ -251,7 +254,9 @@ def run(rng: np.random.Generator, rally: Rally, side: int, times: Array) -> Play
     keys = [(float(times[0]) - 3.0, rng.uniform(-2.0, 2.0), side * _BASE)]
     for stroke, hand in zip(mine, reach, strict=True):
         x, _, z = stroke.position
-        keys.append((stroke.time, x - hand * rng.uniform(0.3, 0.85), z + side * 0.4))
+        # Now and then a ball is struck from the body, which hides it from behind.
+        away = rng.uniform(0.0, 0.2) if rng.random() < 0.5 else rng.uniform(0.4, 0.85)
+        keys.append((stroke.time, x - hand * away, z + side * 0.4))
         keys.append((stroke.time + 1.1, 0.5 * x + rng.normal(0, 0.5), side * _BASE))
     keys.append((float(times[-1]) + 3.0, rng.uniform(-2.0, 2.0), side * _BASE))
     keys.sort()

@@ -63,6 +63,9 @@ def _boxes(data: Tensor, canvas: tuple[int, int]) -> tv_tensors.BoundingBoxes:
 class ClipAugment:
     """The training transforms, each with its own strength; 0 switches it off."""
 
+    REPEATABLE = ("flip", "reverse", "min_visible", "mix_alpha")
+    """Options that leave a frame's picture as it is, but for a mirrored second one."""
+
     def __init__(
         self,
         *,
@@ -118,6 +121,16 @@ class ClipAugment:
     def canvas(self, size: tuple[int, int]) -> tuple[int, int]:
         """(height, width) of training clips where the model's pictures have ``size``."""
         return self.crop or size
+
+    def unrepeatable(self) -> dict[str, Any]:
+        """The options in use that make another picture of a frame each time, with their values."""
+        return {k: v for k, v in vars(self).items() if v and k not in self.REPEATABLE}
+
+    def will_mirror(self, generator: torch.Generator) -> bool:
+        """Whether the next call with this generator, which is left as it is, mirrors the clip."""
+        ahead = torch.Generator()
+        ahead.set_state(generator.get_state())
+        return _uniform(ahead) < self.flip
 
     def draw_reversed(self, generator: torch.Generator) -> bool:
         """Whether this clip runs backwards."""

@@ -56,16 +56,13 @@ def _contexts(module: nn.Module) -> tuple[AbstractContextManager, AbstractContex
 
 @contextmanager
 def _statistics_at_rest(module: nn.Module) -> Iterator[None]:
-    """Normalise by the batch as before, and leave the running statistics alone."""
-    norms = [
-        part
-        for part in module.modules()
-        if isinstance(part, _NormBase) and part.training and part.track_running_stats
-    ]
-    for norm in norms:
-        norm.track_running_stats = False
+    """Let batch norms move copies of their running statistics, which are then dropped."""
+    norms = [part for part in module.modules() if isinstance(part, _NormBase) and part.training]
+    kept = [dict(norm._buffers) for norm in norms]
+    for norm, buffers in zip(norms, kept, strict=True):
+        norm._buffers.update({k: None if v is None else v.clone() for k, v in buffers.items()})
     try:
         yield
     finally:
-        for norm in norms:
-            norm.track_running_stats = True
+        for norm, buffers in zip(norms, kept, strict=True):
+            norm._buffers.update(buffers)

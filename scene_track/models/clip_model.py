@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from scene_track.models.backbones.base import Backbone
+from scene_track.models.backbones.base import Backbone, BackboneFeatures
 from scene_track.models.identity import PointerIdentity
 from scene_track.models.predictions import DenoisingQueries
 
@@ -30,6 +30,8 @@ class ClipModel(nn.Module):
         identity: pointer head that tells objects apart; None where nobody is to be told apart.
         detector_frames: frames of a training clip that train the model; the others are looked at
             without gradient, for losses over the whole clip. None = all.
+        looks_at_pictures: whether anything besides the backbone does; then stored features do not
+            stand for pictures.
         memory_after: share of a run before those others are looked at, 0-1.
     """
 
@@ -37,6 +39,7 @@ class ClipModel(nn.Module):
     identity: PointerIdentity | None
     detector_frames: int | None = None
     memory_after: float = 0.0
+    looks_at_pictures: bool = False
 
     @property
     def num_queries(self) -> int:
@@ -50,6 +53,7 @@ class ClipModel(nn.Module):
         padding_mask: Tensor,
         denoising: DenoisingQueries | None = None,
         state: Any = None,
+        features: BackboneFeatures | None = None,
     ) -> tuple[Any, ModelState]:
         """Predict a clip.
 
@@ -59,6 +63,7 @@ class ClipModel(nn.Module):
             padding_mask: ``[B, T]`` bool, True = padding.
             denoising: noised ground truth, for a model with queries; None outside training.
             state: what the window before this one left, when a video is streamed.
+            features: of the B x T frames, where they are known already; None asks the backbone.
 
         Returns:
             Predictions, and the state for the next window.

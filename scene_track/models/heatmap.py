@@ -15,7 +15,7 @@ from typing import Annotated
 from pydantic import Field
 from torch import Tensor
 
-from scene_track.models.backbones.base import Backbone
+from scene_track.models.backbones.base import Backbone, BackboneFeatures
 from scene_track.models.clip_model import ClipModel
 from scene_track.models.detail import DetailStem
 from scene_track.models.feature_stack import FeatureStack
@@ -94,6 +94,7 @@ class HeatmapModel(ClipModel):
             None if temporal_encoder is None else temporal_encoder(input_dim=backbone.cls_dim)
         )
         self.stack, self.detail = stack, detail
+        self.looks_at_pictures = detail is not None
         self.decoder = decoder(
             input_dim=self.fusion.dim,
             input_stride=self.fusion.stride,
@@ -108,6 +109,7 @@ class HeatmapModel(ClipModel):
         padding_mask: Tensor,
         denoising: DenoisingQueries | None = None,
         state: HeatmapState | None = None,
+        features: BackboneFeatures | None = None,
     ) -> tuple[HeatmapPredictions, HeatmapState]:
         """Predict a clip; see ``ClipModel.forward``.
 
@@ -118,12 +120,12 @@ class HeatmapModel(ClipModel):
             raise ValueError("a heatmap has no queries to denoise: type denoiser=none")
         state = state or HeatmapState(None, None, None)
         shape = frames.shape[:2]
-        features = self.backbone(frames.flatten(0, 1))
-        x = self.fusion(features.levels).unflatten(0, shape)
+        seen: BackboneFeatures = features or self.backbone(frames.flatten(0, 1))
+        x = self.fusion(seen.levels).unflatten(0, shape)
         temporal = maps = past = None
         if self.temporal_encoder is not None:
             z, temporal = self.temporal_encoder(
-                features.cls.unflatten(0, shape), seconds * self.fps, padding_mask, state.temporal
+                seen.cls.unflatten(0, shape), seconds * self.fps, padding_mask, state.temporal
             )
             x = x + z[..., None, None].to(x.dtype)
         if self.stack is not None:

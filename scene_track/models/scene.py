@@ -17,7 +17,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from scene_track.models.backbones.base import Backbone
+from scene_track.models.backbones.base import Backbone, BackboneFeatures
 from scene_track.models.clip_model import ClipModel
 from scene_track.models.decoder import QueryState, SceneDecoder
 from scene_track.models.heads.base import SceneHead
@@ -108,6 +108,7 @@ class SceneModel(ClipModel):
         self.backbone = backbone
         build_neck = partial(FeaturePyramid, dim=dim) if neck is None else neck
         self.neck = build_neck(dims=backbone.dims, strides=backbone.strides)
+        self.looks_at_pictures = self.neck.side is not None
         *finer, coarse = self.neck.out_dims
         self.projection = nn.Sequential(nn.Conv2d(coarse, dim, 1), group_norm(dim))
         self.fine = nn.Conv2d(finer[0], dim, 1) if finer else None
@@ -144,6 +145,7 @@ class SceneModel(ClipModel):
         padding_mask: Tensor,
         denoising: DenoisingQueries | None = None,
         state: SceneState | None = None,
+        features: BackboneFeatures | None = None,
     ) -> tuple[ScenePredictions, SceneState]:
         """Predict a clip.
 
@@ -153,13 +155,16 @@ class SceneModel(ClipModel):
             padding_mask: ``[B, T]`` bool, True = padding.
             denoising: noised ground truth; None outside training.
             state: what the window before this one left, when a video is streamed.
+            features: of the B x T frames, where they are known already; None asks the backbone.
 
         Returns:
             Predictions, and the state for the next window.
         """
         b, t = frames.shape[:2]
-        features = self.backbone(frames.flatten(0, 1))
-        *finer, coarse = self.neck(features.levels)
+        pictures = frames.flatten(0, 1)
+        seen: BackboneFeatures = features or self.backbone(pictures)
+        normalised = self.backbone.normalise(pictures) if self.neck.side is not None else None
+        *finer, coarse = self.neck(seen.levels, normalised)
         projected = self.projection(coarse)
         clock_start = None if state is None else state.clock_start
         if self.training and clock_start is None:
@@ -168,7 +173,7 @@ class SceneModel(ClipModel):
             clock_start = torch.rand(b, 1, device=seconds.device) * self.time_horizon
         clock = seconds if clock_start is None else seconds + clock_start
         z, temporal = self._context(
-            features.cls.unflatten(0, (b, t)), seconds, clock, padding_mask, state
+            seen.cls.unflatten(0, (b, t)), seconds, clock, padding_mask, state
         )
         heat, dense = self.proposals(projected)
         chosen = self.proposals.select(heat, dense, self.decoder.num_queries)

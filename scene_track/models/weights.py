@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 _HASH_IN_NAME = re.compile(r"-([0-9a-f]{8})\.[a-z]+$")
@@ -62,16 +64,23 @@ def compare_keys(module: nn.Module, state: Mapping[str, Tensor]) -> KeyCompariso
     Returns:
         The comparison; its ``str`` is one line for a log or an error.
     """
-    wanted = module.state_dict()
+    wanted = {key: tuple(value.shape) for key, value in module.state_dict().items()}
+    return compare_shapes(wanted, state)
+
+
+def compare_shapes(
+    wanted: Mapping[str, tuple[int, ...]], state: Mapping[str, Tensor]
+) -> KeyComparison:
+    """Compare ``state`` with the shapes that are wanted by key, see ``compare_keys``."""
     both = [key for key in wanted if key in state]
     return KeyComparison(
-        matched=[key for key in both if wanted[key].shape == state[key].shape],
+        matched=[key for key in both if wanted[key] == tuple(state[key].shape)],
         missing=[key for key in wanted if key not in state],
         unexpected=[key for key in state if key not in wanted],
         reshaped=[
-            f"{key} (file {tuple(state[key].shape)}, model {tuple(wanted[key].shape)})"
+            f"{key} (file {tuple(state[key].shape)}, model {wanted[key]})"
             for key in both
-            if wanted[key].shape != state[key].shape
+            if wanted[key] != tuple(state[key].shape)
         ],
     )
 
@@ -143,7 +152,7 @@ def load_state_dict_file(path: str | Path) -> dict[str, Tensor]:
     """Read a bare state dict, the form in which DINOv3 and torchvision publish weights.
 
     Args:
-        path: a ``.pth`` file.
+        path: a ``.pth`` or ``.safetensors`` file.
 
     Returns:
         Tensors on the CPU by key, all finite.
@@ -170,9 +179,20 @@ def load_state_dict_file(path: str | Path) -> dict[str, Tensor]:
         raise ValueError(f"{path} is a Git LFS pointer, not weights: fetch the file itself")
     check_name_hash(path)
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        if path.suffix == ".safetensors":
+            state = load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
     # a file cut at the wrong byte is an OSError (seek before the start), cut elsewhere another type
-    except (RuntimeError, OSError, EOFError, pickle.UnpicklingError, ValueError, KeyError) as error:
+    except (
+        RuntimeError,
+        OSError,
+        EOFError,
+        pickle.UnpicklingError,
+        ValueError,
+        KeyError,
+        SafetensorError,
+    ) as error:
         raise ValueError(
             f"{path} cannot be read as PyTorch weights ({size:,} bytes): truncated, or another"
             f" format ({_first_line(error)})"

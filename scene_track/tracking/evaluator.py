@@ -165,6 +165,7 @@ class SceneEvaluator:
                 waiting = _Waiting(
                     image=batch.frames[0, t].permute(1, 2, 0).cpu().numpy()
                     if self.visualiser.max_frames  # spares the copy
+                    and batch.frames.numel()  # features may stand for the pictures
                     else None,
                     true_boxes=detections.true_boxes.double().cpu().numpy(),
                     true_ids=detections.true_ids.cpu().numpy(),

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from scene_track.data.batch import SceneBatch
 from scene_track.data.mot_files import BoxTable
+from scene_track.models.backbones.base import BackboneFeatures
 from scene_track.models.clip_model import ClipModel, ModelState
 from scene_track.models.identity import PointerIdentity
 from scene_track.models.predictions import ScenePredictions
@@ -93,6 +94,7 @@ def detect_videos(
     device: torch.device,
     half: bool,
     read: ReadDetections = window_detections,
+    features: Callable[[SceneBatch], BackboneFeatures | None] | None = None,
 ) -> Iterator[tuple[Video, Detections]]:
     """Stream windows (B = 1, in the order of each video) through the model.
 
@@ -102,6 +104,7 @@ def detect_videos(
         device: where the model is.
         half: run the model in bfloat16.
         read: turns its predictions into detections.
+        features: gives the features of a window where they need not be computed.
 
     Yields:
         Every frame's detections, each with its video and with the time that they cost: the move to
@@ -120,7 +123,10 @@ def detect_videos(
         batch = batch.to(device)
         seconds = batch.frame_indices.float() / batch.frame_rate.unsqueeze(1)
         with torch.autocast(device.type, torch.bfloat16) if half else nullcontext():
-            predictions, state = model(batch.frames, seconds, batch.padding_mask, None, state)
+            known = None if features is None else features(batch)
+            predictions, state = model(
+                batch.frames, seconds, batch.padding_mask, None, state, known
+            )
         seen = [detections for _, detections in read(model, predictions, batch)]
         if device.type == "cuda":
             torch.cuda.synchronize(device)  # or the tracker would be charged for the model's work

@@ -30,6 +30,7 @@ from scene_track.data.batch import SceneBatch
 from scene_track.models.clip_model import ClipModel, ModelState
 from scene_track.objectives.processes import mean_over_processes
 from scene_track.tracking.evaluation import Evaluator, gather_parts
+from scene_track.training.feature_caching import FeatureCache
 from scene_track.training.trainer import total_steps
 
 logger = logging.getLogger(__name__)
@@ -63,6 +64,7 @@ class TrackingModule(pl.LightningModule):
         super().__init__()
         self.model, self.criterion, self.denoiser = model, criterion, denoiser
         self.evaluator = evaluator
+        self.feature_cache: FeatureCache | None = None  # set by ``FeatureCaching``
         self._optimizer, self._scheduler = optimizer, scheduler
         self._stream: tuple[str, ModelState] | None = None
         self._loss_sums: dict[str, Tensor] = {}
@@ -142,7 +144,8 @@ class TrackingModule(pl.LightningModule):
                 self.model.num_queries,
             )
         seconds = batch.frame_indices.float() / batch.frame_rate.unsqueeze(1)
-        return self.model(batch.frames, seconds, batch.padding_mask, queries, state)
+        features = None if self.feature_cache is None else self.feature_cache.of(batch)
+        return self.model(batch.frames, seconds, batch.padding_mask, queries, state, features)
 
     def training_step(self, batch: SceneBatch, batch_idx: int) -> Tensor:
         """One (micro-)batch."""

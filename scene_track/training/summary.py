@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import importlib.metadata
 import json
+import logging
 import math
 import os
 import subprocess
@@ -26,6 +27,8 @@ from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
 from scene_track.training.checkpointing import RunCheckpoint, atomic_path
+
+log = logging.getLogger(__name__)
 
 SUMMARY = "summary.json"
 METRICS = "metrics.csv"
@@ -83,7 +86,9 @@ class RunSummary(pl.Callback):
     Keys: ``monitor``; ``metrics`` (by name: ``best`` and ``last``); ``checkpoint`` (the best one,
     relative to the run's folder; the last one while there is no best; else null); ``status``
     (``running``, ``finished``, or what stopped the run); ``epoch``; ``step``; ``wall_s`` (seconds
-    of fitting, earlier parts of a resumed run included); ``seed``; ``git_sha``; ``packages``.
+    of fitting, earlier parts of a resumed run included); ``seed``; ``processes``;
+    ``effective_batch`` (clips per optimiser step, over all processes; null where the data has no
+    batch size); ``learning_rate`` (the highest of all parts); ``git_sha``; ``packages``.
     """
 
     def __init__(
@@ -115,6 +120,7 @@ class RunSummary(pl.Callback):
         self._wall_before = 0.0
         self._start: float | None = None
         self._git_sha: str | None = None
+        self._scale: dict[str, int | float | None] = {}
 
     def state_dict(self) -> dict[str, Any]:
         """Best and last values and the time spent so far."""
@@ -166,6 +172,25 @@ class RunSummary(pl.Callback):
             self._start = time.monotonic()
             self._git_sha = git_sha()
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Say, in every process, how much goes into one step: rates belong to a batch size."""
+        batch = getattr(getattr(trainer, "datamodule", None), "batch_size", None)
+        micro = trainer.accumulate_grad_batches
+        total = None if batch is None else batch * trainer.world_size * micro
+        groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
+        rate = max((group.get("initial_lr", group["lr"]) for group in groups), default=None)
+        self._scale = {
+            "processes": trainer.world_size,
+            "effective_batch": total,
+            "learning_rate": rate,
+        }
+        log.info(
+            "process %d of %d: effective batch %s clips (%s per process, %d accumulated), highest"
+            " learning rate %s",
+            *(trainer.global_rank + 1, trainer.world_size, total, batch, micro),
+            "none" if rate is None else f"{rate:g}",
+        )
+
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take the validation's values in, so that checkpoints saved next carry them."""
         if not trainer.sanity_checking and trainer.state.fn == "fit":
@@ -205,6 +230,7 @@ class RunSummary(pl.Callback):
             "step": trainer.global_step,
             "wall_s": round(self.wall_s, 3),
             "seed": self.seed,
+            **self._scale,
             "git_sha": self._git_sha,
             "packages": package_versions(),
         }

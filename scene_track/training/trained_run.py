@@ -26,6 +26,7 @@ from scene_track.tracking.inference import SequenceTracks, associate, detect_vid
 from scene_track.tracking.scene_report import SceneReport
 from scene_track.tracking.tracker import Tracker
 from scene_track.training.checkpointing import load_checkpoint, resolve_checkpoint
+from scene_track.training.feature_caching import FeatureCache, cache_for
 from scene_track.training.precision import resolve_precision
 
 log = logging.getLogger(__name__)
@@ -181,9 +182,14 @@ def track_split(
         )
     device, half = to_device(run.model)
     folder.mkdir(parents=True, exist_ok=True)
-    windows = run.data.stream_dataloader(split)
+    cache = _feature_cache(run, half=half)
     detections = detect_videos(
-        run.model, windows, device=device, half=half, read=run.evaluator.read
+        run.model,
+        run.data.stream_dataloader(split),
+        device=device,
+        half=half,
+        features=None if cache is None else cache.of,
+        read=run.evaluator.read,
     )
     for tracks in associate(detections, run.tracker, run.model.identity):
         name = tracks.video.name
@@ -193,3 +199,22 @@ def track_split(
             *(name, tracks.num_frames, tracks.frames_per_second, len(tracks.table)),
         )
         yield sequences[name], tracks
+    if cache is not None:
+        counts = cache.take_counts()
+        cache.report(counts, split)
+        if counts.read:
+            log.warning("frames/s leaves the backbone out where its features were read")
+
+
+def _feature_cache(run: TrainedRun, *, half: bool) -> FeatureCache | None:
+    """The cache that the run was trained with, if its backbone is still what it was then."""
+    backbone = run.model.backbone
+    if not backbone.cache or backbone.ever_trains:
+        return None
+    backbone.set_frozen(True)
+    return cache_for(
+        backbone,
+        run.data,
+        precision=torch.bfloat16 if half else torch.float32,
+        pictures=run.model.looks_at_pictures,
+    )

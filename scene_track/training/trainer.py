@@ -212,6 +212,8 @@ def _quieten_lightning() -> None:
     if not any(isinstance(known, _NoTips) for known in rank_zero.filters):
         rank_zero.addFilter(_NoTips())
     warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\).*")
+    # A frozen backbone is, and the log says so.
+    warnings.filterwarnings("ignore", message=r"Found \d+ module\(s\) in eval mode")
     # Figures of a validation are gathered before they are logged: every process has the same.
     warnings.filterwarnings("ignore", message=r"It is recommended to use `self\.log\('val/")
 

@@ -6,11 +6,9 @@ import copy
 import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hydra.types import RunMode
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
@@ -316,28 +314,10 @@ def test_root_keys_described_by_a_function() -> None:
         check(OmegaConf.create(right | {"lrr": 2}), root="paper_project.optimizer")
 
 
-@pytest.mark.parametrize(
-    ("trainer", "line"),
-    [
-        ({"devices": 2}, "trainer.devices=2: a job of --multirun must be one process"),
-        ({"devices": [0, 1]}, "trainer.devices=[0,1]: a job of --multirun must be one process"),
-        ({"devices": "auto", "accelerator": "gpu"}, "trainer.devices=auto: a job of --multirun"),
-        ({"devices": 1, "num_nodes": 2}, "trainer.num_nodes=2: a job of --multirun must be one"),
-        ({"devices": 1, "num_nodes": 1, "strategy": "ddp"}, None),
-        ({"devices": [3], "accelerator": "gpu"}, None),
-        ({"devices": "auto", "accelerator": "cpu"}, None),
-    ],
-)
-def test_a_sweep_over_several_processes_is_refused(
-    trainer: dict[str, Any], line: str | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert _faults(lambda config: config.update(trainer=trainer)) == [], "a single run may"
-    run = SimpleNamespace(mode=RunMode.MULTIRUN)
-    hydra = SimpleNamespace(initialized=lambda: True, get=lambda: run)
-    monkeypatch.setattr("scene_track.config.check.HydraConfig", hydra)
-    faults = _faults(lambda config: config.update(trainer=trainer))
-    if line is None:
-        assert faults == []
-    else:
-        assert len(faults) == 1 and faults[0].startswith(line)
-        assert "=1, or start one run after the other" in faults[0]
+def test_a_trial_of_a_sweep_trains_on_one_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes = {"devices": 2, "num_nodes": 2}
+    assert _faults(lambda config: config.update(trainer=nodes)) == [], "a single run may on more"
+    monkeypatch.setenv("SCENE_TRACK_OUTCOME", "somewhere")
+    (line,) = _faults(lambda config: config.update(trainer=nodes))
+    assert line.startswith("trainer.num_nodes=2: a trial of a sweep trains on one machine")
+    assert _faults(lambda config: config.update(trainer={"devices": 2, "num_nodes": 1})) == []

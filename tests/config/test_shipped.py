@@ -27,7 +27,13 @@ _OPTIONS = [
 ]
 _SWEEPS = [option for group, option in _OPTIONS if group == "sweep"]
 # What a person has to bring: footage and weights.
-_BRING = ("dataset.root", "dataset.train", "dataset.val", "model.backbone.weights")
+_BRING = (
+    "dataset.root",
+    "dataset.train",
+    "dataset.val",
+    "model.backbone.weights",
+    "model.backbone.name",
+)
 
 
 @pytest.fixture(autouse=True, scope="module")

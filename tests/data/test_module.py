@@ -196,3 +196,67 @@ def test_dancetrack_layout(repo_root: Path, make_sequence, walking_gt) -> None:
     batch = next(iter(module.train_dataloader()))
     assert batch.frames.shape == (1, 12, 3, 32, 64)
     assert next(iter(module.test_dataloader())).sequence_ids == ["dancetrack0003"]
+
+
+def tracknet(repo_root: Path, root: Path, **options: Any) -> TrackingDataModule:
+    settings = {"root": str(root), "size": [36, 64], "cache_dir": str(root / "cache")}
+    return build(repo_root, "tracknet", **(settings | options))
+
+
+def test_a_ball_through_the_same_module(repo_root: Path, make_clip, flight, caplog) -> None:
+    root = make_clip(balls=flight).parents[1]
+    make_clip("game2/Clip1", balls=flight)
+    module = tracknet(repo_root, root, train=["game1"], val=["game2/Clip1:0-4"], batch_size=2)
+    with caplog.at_level("INFO"):
+        module.setup("fit")
+    assert "absent 1, visible 3, hard 1, occluded 1" in caplog.text
+    assert module.class_names == ["ball"]
+    assert module.visibility_counts("val") == [1, 2, 1, 1]
+    batch = next(iter(module.train_dataloader()))
+    assert batch.frames.shape == (2, 3, 3, 36, 64) and batch.visibility.shape == (2, 3, 1)
+    chunks = list(module.val_dataloader())
+    assert [c.frame_indices.tolist() for c in chunks] == [[[0, 1, 2]], [[3, 4, 4]]]
+    assert chunks[1].points is not None and chunks[1].points[0, :, 2].tolist() == [2, 3, -1]
+    # The exact truth, by frame.
+    (clip,) = module.sequences("val")
+    assert clip.points is not None and clip.points[3].tolist() == [29, 13, 2]
+
+
+def test_training_on_clips_without_labels_is_refused(repo_root: Path, make_clip, flight) -> None:
+    root = make_clip(balls=flight, labels="").parents[1]
+    module = tracknet(repo_root, root, train=["game1"], val=["game1"])
+    with pytest.raises(FileNotFoundError, match="have no Label.csv, first game1_Clip1"):
+        module.setup("fit")
+
+
+def test_real_tennis(repo_root: Path, shared: Path, tmp_path: Path) -> None:
+    module = tracknet(
+        repo_root,
+        shared / "data" / "tracknet_tennis",
+        train=["game2/Clip4"],
+        val=["game3/Clip3"],
+        size=[144, 256],
+        cache_dir=str(tmp_path),
+    )
+    module.setup("fit")
+    batch = next(iter(module.train_dataloader()))
+    assert batch.frames.shape == (4, 3, 3, 144, 256) and batch.frames.float().mean() > 30
+    assert module.visibility_counts("val") == [1, 7, 0, 0]
+    assert [b.visibility[0, :, 0].tolist() for b in module.val_dataloader()] == [
+        [0, 1, 1], [1, 1, 1], [1, 1, -1],
+    ]  # fmt: skip
+
+
+def test_the_shipped_synthetic_tennis(repo_root: Path, tmp_path: Path) -> None:
+    source = {
+        "train_games": 2, "val_games": 1, "test_games": 1, "clips_per_game": 1, "frames": 4,
+        "width": 160, "height": 88, "workers": 1,
+    }  # fmt: skip
+    settings = {"root": str(tmp_path), "source": source, "size": [48, 80], "batch_size": 2}
+    module = build(repo_root, "synthetic_tennis", **settings)
+    module.prepare_data()
+    module.setup("fit")
+    module.setup("test")
+    batch = next(iter(module.train_dataloader()))
+    assert batch.frames.shape == (2, 3, 3, 48, 80)
+    assert [s.name for s in module.sequences("test")] == ["game1_Clip1"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 import socket
 import subprocess
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.compose import MINIMAL
 from tests.training import two_processes
 
 TIMEOUT_S = 180  # a process that waits for another one waits for ever
@@ -22,6 +24,13 @@ TIMEOUT_S = 180  # a process that waits for another one waits for ever
 @pytest.fixture(scope="module")
 def data(tiny_dance: list[str]) -> list[str]:
     return [*tiny_dance, "dataset.source.val_sequences=3", "dataset.window.length=4"]
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens to."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
 
 
 def finish(processes: list[subprocess.Popen[str]]) -> None:
@@ -41,10 +50,7 @@ def ranks(
 ) -> tuple[Path, list[dict[str, Any]]]:
     """Folder with the weights, and what each of two processes found in every scenario."""
     folder = tmp_path_factory.mktemp("ranks")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    environment = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    environment = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     command = [sys.executable, "-m", "tests.training.two_processes", str(folder)]
     finish(
         [
@@ -94,7 +100,45 @@ def test_a_run_of_two_processes_is_one_run(ranks: tuple[Path, list[dict[str, Any
     content = torch.load(run / "checkpoints" / "best.ckpt", weights_only=True)
     summary = json.loads((run / "summary.json").read_text())
     assert summary["status"] == "finished" and summary["step"] == content["global_step"] == 2
+    assert (summary["processes"], summary["effective_batch"]) == (2, 4)
+    assert summary["learning_rate"] == pytest.approx(1.5e-3)
     with (run / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["step"] for row in rows if row["val/loss"]] == ["1"], "validated once, written once"
     assert results[0]["run"] == results[1]["run"] == summary["metrics"]["val/hota"]["best"]
+
+
+def test_batches_without_anybody_and_parts_without_gradient_do_not_hang(
+    ranks: tuple[Path, list[dict[str, Any]]],
+) -> None:
+    first, second = (result["uneven"] for result in ranks[1])
+    assert first["sums"] == second["sums"], "the processes keep the same weights"
+    assert all(math.isfinite(value) for value in first["sums"].values())
+    assert first["steps"] == 2
+    assert any("backbone" in name for name in first["moved"]), "it thawed in the second epoch"
+
+
+def test_two_machines_are_one_run(data: list[str], tmp_path: Path) -> None:
+    """As docs/scaling.md tells it: the same command on each, the place in the environment."""
+    command = [
+        *(sys.executable, "-m", "scene_track.train", *MINIMAL, *data),
+        *("trainer.num_nodes=2", "trainer.devices=1", "trainer.strategy=ddp"),
+        *("trainer.limit_val_batches=1.0", f"hydra.run.dir={tmp_path / 'run'}"),
+    ]
+    environment = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    finish(
+        [
+            subprocess.Popen(
+                command,
+                cwd=tmp_path,
+                env={**environment, "NODE_RANK": str(rank)},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            for rank in (0, 1)
+        ]
+    )
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert (summary["status"], summary["processes"]) == ("finished", 2)
+    assert summary["effective_batch"] == 4 and summary["metrics"]["val/hota"]["last"] is not None

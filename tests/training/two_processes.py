@@ -18,7 +18,7 @@ from omegaconf import OmegaConf
 
 from scene_track.train import build_module, train
 from scene_track.training.module import TrackingModule
-from tests.compose import TINY, compose_run
+from tests.compose import TINY, compose_run, without_objects
 
 SCENARIOS = {
     "three": ["dataset.val=val"],
@@ -93,11 +93,50 @@ def run(
     return {"figures": module.figures, "logged": logged, "windows": module.windows}
 
 
+class Lonely(TrackingModule):
+    """The second process has a batch without anybody in every epoch."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> torch.Tensor:
+        if self.global_rank == 1 and batch_idx == 0:
+            batch = without_objects(batch)
+        return super().training_step(batch, batch_idx)
+
+
+def uneven(data: list[str]) -> dict[str, Any]:
+    """Two epochs with a backbone that thaws in the second, and batches without anybody."""
+    cfg = compose_run(
+        [
+            *TINY, *data, "model.backbone.depth=1", "model.backbone.unfreeze_after=1",
+            "trainer.devices=2", "trainer.strategy=ddp_find_unused_parameters_true",
+            "trainer.precision=32-true", "trainer.max_epochs=2", "trainer.limit_train_batches=2",
+            "trainer.limit_val_batches=0", "trainer.accumulate_grad_batches=2",
+            "trainer.enable_progress_bar=false",
+        ]
+    )  # fmt: skip
+    torch.manual_seed(1)
+    parts = build_module(cfg)
+    module = Lonely(
+        model=parts.model,
+        criterion=parts.criterion,
+        evaluator=parts.evaluator,
+        denoiser=parts.denoiser,
+        optimizer=instantiate(cfg.optimizer),
+    )
+    callbacks = [instantiate(cfg.callbacks.freezing)]
+    before = {name: value.clone() for name, value in module.named_parameters()}
+    trainer = instantiate(cfg.trainer, callbacks=callbacks)
+    trainer.fit(module, datamodule=instantiate(cfg.dataset))
+    sums = {name: float(value.double().sum()) for name, value in module.named_parameters()}
+    moved = [n for n, value in module.named_parameters() if not torch.equal(value, before[n])]
+    return {"sums": sums, "moved": moved, "steps": trainer.global_step}
+
+
 def main(folder: Path, rank: int, data: list[str]) -> None:
     """All scenarios, and a run as a user has it, as one of two processes; to ``rank<N>.json``."""
     results: dict[str, Any] = {
         name: run(name, data, folder / f"{name}.pt", rank=rank, processes=2) for name in SCENARIOS
     }
+    results["uneven"] = uneven(data)
     cfg = compose_run(
         [
             "debug=minimal", *TINY, *data, "trainer.devices=2", "trainer.strategy=ddp",

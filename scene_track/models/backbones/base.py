@@ -10,13 +10,15 @@ that trains on, because nothing before it asks for a gradient.
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Annotated, Any, Self, TypedDict, Unpack
+from typing import Annotated, Any, Literal, Self, TypedDict, Unpack
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from scene_track.models.checkpointing import checkpoint_units
 
@@ -36,6 +38,10 @@ class TrainingOptions(TypedDict, total=False):
         cache_limit_gb: most GiB that features may take on disk.
         checkpointing: keep only what enters each block, and compute the block once more for its
             gradient: less memory, slower.
+        size_policy: what happens to a picture whose sides are no multiples of ``size_multiple``.
+            ``error`` refuses it. ``pad`` adds the mean colour on the right and at the bottom up to
+            the next multiple, which the network sees (attention is not masked), and hands out the
+            maps of the picture alone: boxes do not shift.
     """
 
     freeze: bool
@@ -44,6 +50,7 @@ class TrainingOptions(TypedDict, total=False):
     cache: bool
     cache_limit_gb: Annotated[float, Field(gt=0)]
     checkpointing: bool
+    size_policy: Literal["error", "pad"]
 
 
 @dataclass
@@ -52,7 +59,8 @@ class BackboneFeatures:
 
     Attributes:
         levels: feature maps, finest first; level i is ``[N, dims[i], H / strides[i], W /
-            strides[i]]``.
+            strides[i]]``, rounded up, and its cells cover exactly the picture, so that a place in
+            0-1 of the one is the same place in the other.
         cls: ``[N, cls_dim]`` global token.
     """
 
@@ -77,6 +85,34 @@ class Stage:
     def parameters(self) -> list[nn.Parameter]:
         """All parameters of the stage."""
         return [*self.tokens, *(p for module in self.modules for p in module.parameters())]
+
+
+def cover(level: Tensor, stride: int, height: int, width: int) -> Tensor:
+    """The part of a padded picture's feature map that the picture itself covers.
+
+    Where the picture is whole cells, that is a crop. Where its border lies within a cell, the map
+    is sampled anew (bilinear) on cells a little smaller than the stride.
+
+    Args:
+        level: ``[N, C, h, w]`` of a picture padded on the right and at the bottom.
+        stride: pixels per cell.
+        height: of the picture without padding, in pixels.
+        width: the same.
+
+    Returns:
+        ``[N, C, ceil(height / stride), ceil(width / stride)]``.
+    """
+    rows, columns = -(-height // stride), -(-width // stride)
+    if height == rows * stride and width == columns * stride:
+        return level[..., :rows, :columns]
+    h, w = level.shape[-2:]
+    device = level.device
+    ys = (torch.arange(rows, device=device) + 0.5) * height / rows / (h * stride)
+    xs = (torch.arange(columns, device=device) + 0.5) * width / columns / (w * stride)
+    y, x = torch.meshgrid(2 * ys - 1, 2 * xs - 1, indexing="ij")
+    grid = torch.stack((x, y), dim=-1).expand(len(level), -1, -1, -1)
+    sampled = F.grid_sample(level.float(), grid, padding_mode="border", align_corners=False)
+    return sampled.to(level.dtype)
 
 
 class Backbone(nn.Module):
@@ -127,6 +163,7 @@ class Backbone(nn.Module):
         """
         super().__init__()
         self.size_multiple = size_multiple
+        self.size_policy = training.get("size_policy", "error")
         self.freeze = training.get("freeze", False)
         self.unfreeze_after = training.get("unfreeze_after")
         self.unfreeze_blocks_per_epoch = training.get("unfreeze_blocks_per_epoch")
@@ -224,6 +261,17 @@ class Backbone(nn.Module):
                 module.train()
         return self
 
+    @contextmanager
+    def at_rest(self) -> Iterator[None]:
+        """Evaluation mode without gradients for a while, as when all of it is frozen."""
+        wanted = self._wanted_mode
+        self.eval()
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            self.train(wanted)
+
     def normalise(self, frames: Tensor) -> Tensor:
         """uint8 ``[N, 3, H, W]`` (or float 0-255) to the statistics that the weights expect."""
         return (frames.float() / 255 - self.mean) / self.std
@@ -236,13 +284,16 @@ class Backbone(nn.Module):
         """Features of uint8 ``[N, 3, H, W]`` pictures.
 
         Raises:
-            ValueError: height or width is no multiple of ``size_multiple``.
+            ValueError: height or width is no multiple of ``size_multiple``, and ``size_policy`` is
+                ``error``.
         """
         height, width = frames.shape[-2:]
-        if height % self.size_multiple or width % self.size_multiple:
+        below, right = -height % self.size_multiple, -width % self.size_multiple
+        if (below or right) and self.size_policy == "error":
             raise ValueError(
                 f"frames are {height}x{width}; height and width must be multiples of"
-                f" {self.size_multiple} for {type(self).__name__}: set dataset.size"
+                f" {self.size_multiple} for {type(self).__name__}: set dataset.size, or"
+                " model.backbone.size_policy=pad"
             )
         if self.checkpointing and not self._checkpointed:
             # Not in the constructor: a subclass builds its modules after it.
@@ -250,4 +301,13 @@ class Backbone(nn.Module):
                 checkpoint_units(stage.modules)
             self._checkpointed = True
         with torch.no_grad() if self._frozen else nullcontext():
-            return self.extract(self.normalise(frames))
+            images = self.normalise(frames)
+            if not (below or right):
+                return self.extract(images)
+            # 0 is the mean colour after normalisation
+            features = self.extract(F.pad(images, (0, right, 0, below)))
+            levels = tuple(
+                cover(level, stride, height, width)
+                for level, stride in zip(features.levels, self.strides, strict=True)
+            )
+            return BackboneFeatures(levels=levels, cls=features.cls)

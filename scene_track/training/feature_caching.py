@@ -1,0 +1,274 @@
+"""``model.backbone.cache=true``: a frozen backbone is paid for once per frame, not once per step.
+
+While the whole backbone is frozen, the data room looks for the features of a frame on disk
+(``data/feature_store.py``) and decodes a picture only where there are none; those are computed
+here, kept, and used in the rounding in which they are kept. Three things make a run independent of
+what the store holds:
+
+* Features that were just computed are rounded to half precision like those that are read.
+* A frame is computed by itself, never in a batch whose size would change the rounding of sums.
+* Whether a batch comes with features is decided by its epoch alone, like freezing.
+
+So the first run of a sweep and the last, a resumed run and an uninterrupted one see the same
+numbers, and losses differ from those without a cache by the rounding alone.
+
+Only the backbone's output is kept. What else looks at pictures (a branch beside the backbone, the
+evaluator's picture) is given them: ``FeatureSource.pictures``, and the first window of each
+streamed sequence.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from scene_track.data.batch import SceneBatch
+from scene_track.data.feature_store import FeatureSource, FeatureStore
+from scene_track.data.module import TrackingDataModule
+from scene_track.models.backbones.base import Backbone, BackboneFeatures
+from scene_track.models.backbones.packing import FeatureLayout, fingerprint, name_of
+from scene_track.training.freezing import backbone_of
+
+log = logging.getLogger(__name__)
+
+_PRECISIONS = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+
+
+@dataclass
+class CacheCounts:
+    """Frames since the counts were last taken.
+
+    Attributes:
+        read: features came from the store.
+        computed: features came from the backbone.
+        kept: of these, how many were put into the store.
+    """
+
+    read: int = 0
+    computed: int = 0
+    kept: int = 0
+
+
+class FeatureCache:
+    """Gives the features of batches: what is on disk as it is, the rest from the backbone."""
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        root: Any,
+        *,
+        size: tuple[int, int],
+        precision: torch.dtype,
+        writable: bool = True,
+    ) -> None:
+        """Names the store after the backbone as it is now.
+
+        Args:
+            backbone: frozen, on its device.
+            root: folder of all stores.
+            size: (height, width) of the pictures in pixels.
+            precision: type of the autocast that the model runs in; float32 = none.
+            writable: False only reads.
+        """
+        self.backbone, self.precision = backbone, precision
+        self.layout = FeatureLayout.of(self._run(torch.zeros(1, 3, *size, dtype=torch.uint8)))
+        content = fingerprint(backbone, size=size, precision=str(precision).removeprefix("torch."))
+        self.store = FeatureStore(
+            root,
+            name_of(content),
+            values=self.layout.values,
+            limit_bytes=int(backbone.cache_limit_gb * 1024**3),
+            about=content,
+            writable=writable,
+        )
+        self.size = size
+        self._counts = CacheCounts()
+        self._blank: Tensor | None = None
+
+    def of(self, batch: SceneBatch) -> BackboneFeatures | None:
+        """Features of the B x T frames of a batch; None if it came without a look into the store.
+
+        Raises:
+            RuntimeError: features were looked up for a backbone that trains.
+        """
+        if batch.stored is None:
+            return None
+        if not self.backbone.frozen:
+            raise RuntimeError("features were read for an epoch in which the backbone trains")
+        rows = batch.features
+        if rows is None:
+            shape = (*batch.padding_mask.shape, self.layout.values)
+            rows = torch.zeros(shape, dtype=torch.float16, device=batch.padding_mask.device)
+        for clip, frames in enumerate(batch.stored):
+            for time, found in enumerate(frames):
+                if found is True:
+                    self._counts.read += 1
+                elif found is False:
+                    rows[clip, time] = self._black()
+                else:
+                    # One by one, see above; in the first epoch alone, as is the wait for a GPU.
+                    row = self.layout.pack(self._run(batch.frames[clip, time].unsqueeze(0)))[0]
+                    rows[clip, time] = row
+                    self._counts.computed += 1
+                    self._counts.kept += self.store.write(found, row.cpu())
+        return self.layout.unpack(rows.flatten(0, 1))
+
+    def _black(self) -> Tensor:
+        """The row of a padded frame: what the model would see there."""
+        if self._blank is None:
+            black = torch.zeros(1, 3, *self.size, dtype=torch.uint8)
+            self._blank = self.layout.pack(self._run(black))[0]
+        return self._blank
+
+    def take_counts(self) -> CacheCounts:
+        """The counts since the last call."""
+        counts, self._counts = self._counts, CacheCounts()
+        return counts
+
+    def report(self, counts: CacheCounts, what: str) -> None:
+        """Log what came from where.
+
+        Args:
+            counts: to be logged.
+            what: such as ``epoch 3, training``.
+        """
+        log.info(
+            "%s: cache: features of %d frames read, %d computed, %d of them kept; %.2f of %g GiB"
+            " on disk in %s",
+            *(what, counts.read, counts.computed, counts.kept),
+            *(self.store.used_bytes() / 1024**3, self.backbone.cache_limit_gb, self.store.root),
+        )
+
+    def _run(self, frames: Tensor) -> BackboneFeatures:
+        """The backbone as it is when frozen, in the model's precision, on uint8 frames."""
+        device = self.backbone.mean.device
+        half = self.precision != torch.float32
+        with (
+            self.backbone.at_rest(),
+            torch.autocast(device.type, self.precision if half else None, enabled=half),
+        ):
+            return self.backbone(frames.to(device))
+
+
+def cache_for(
+    backbone: Backbone,
+    data: TrackingDataModule,
+    *,
+    precision: torch.dtype,
+    pictures: bool,
+    writable: bool = True,
+) -> FeatureCache:
+    """A cache for a backbone and the data that it looks at, which are told of it.
+
+    Args:
+        backbone: frozen, on its device.
+        data: its datasets read features from now on.
+        precision: of the autocast that the model runs in; float32 = none.
+        pictures: something besides the backbone looks at every picture.
+        writable: False only reads.
+    """
+    root = data.feature_folder()
+    cache = FeatureCache(backbone, root, size=data.size, precision=precision, writable=writable)
+    data.features.pictures = pictures
+    data.features.store = cache.store
+    log.info("features are kept in %s", cache.store.folder)
+    return cache
+
+
+class FeatureCaching(pl.Callback):
+    """Carries ``model.backbone.cache`` out: sets the cache up, tells the data the epoch, counts."""
+
+    def __init__(self) -> None:
+        """Without a run there is nothing to keep."""
+        self._cache: FeatureCache | None = None
+        self._source: FeatureSource | None = None
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Say what cannot be kept, before anything is loaded.
+
+        Raises:
+            ValueError: pictures change in ways that the store does not hold.
+        """
+        backbone = backbone_of(pl_module)
+        if stage == "fit" and backbone is not None and backbone.cache:
+            _data(trainer).check_repeatable()
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Name the store, now that the weights are what they will be."""
+        backbone = backbone_of(pl_module)
+        self._cache = self._source = None
+        if backbone is None or not backbone.cache:
+            return
+        data: Any = _data(trainer)
+        self._source = data.features
+        data.features.until = backbone.unfreeze_after
+        self._cache = cache_for(
+            backbone,
+            data,
+            precision=_PRECISIONS.get(str(trainer.precision), torch.float32),
+            pictures=pl_module.model.looks_at_pictures,  # pyright: ignore
+            writable=not trainer.fast_dev_run,  # pyright: ignore[reportAttributeAccessIssue]
+        )
+        module: Any = pl_module
+        module.feature_cache = self._cache
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """A resume inside an epoch has no epoch start."""
+        self._announce(trainer)
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Tell the validation's datasets which epoch it is."""
+        self._announce(trainer)
+
+    def on_sanity_check_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Nothing is frozen yet, so nothing is read."""
+        if self._source is not None and self._source.until is not None:
+            self._source.epoch = self._source.until
+
+    def _announce(self, trainer: pl.Trainer) -> None:
+        if self._source is not None:
+            self._source.epoch = trainer.current_epoch
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Report the training before it, so that the two are counted apart."""
+        if not trainer.sanity_checking:
+            self._report(trainer, pl_module, "training")
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Report the validation."""
+        if not trainer.sanity_checking:
+            self._report(trainer, pl_module, "validation")
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Report an epoch without a validation."""
+        self._report(trainer, pl_module, "training")
+
+    def _report(self, trainer: pl.Trainer, pl_module: pl.LightningModule, what: str) -> None:
+        if self._cache is None:
+            return
+        counts = self._cache.take_counts()
+        if counts.read + counts.computed:
+            self._cache.report(counts, f"epoch {trainer.current_epoch}, {what}")
+            share = counts.read / (counts.read + counts.computed)
+            for logger in trainer.loggers:
+                logger.log_metrics({f"cache/{what}_hits": share}, step=trainer.global_step)
+
+
+def _data(trainer: pl.Trainer) -> TrackingDataModule:
+    """The run's data module.
+
+    Raises:
+        ValueError: it is of another kind, which knows no features.
+    """
+    data = getattr(trainer, "datamodule", None)
+    if not isinstance(data, TrackingDataModule):
+        raise ValueError(
+            f"model.backbone.cache=true needs a TrackingDataModule, found {type(data).__name__}:"
+            " type model.backbone.cache=false"
+        )
+    return data

@@ -1,0 +1,121 @@
+"""``score`` on a ball: from CSV files on disk to figures, and one line when something is wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from scene_track.score import main
+
+HEADER = "file name,visibility,x-coordinate,y-coordinate,status\n"
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> tuple[Path, Path, Path]:
+    """Two clips, and what was found in them: half of it right."""
+    truth, found = tmp_path / "truth", tmp_path / "tracks"
+    found.mkdir()
+    for clip, offset in (("Clip1", 0), ("Clip2", 9)):
+        folder = truth / "game1" / clip
+        folder.mkdir(parents=True)
+        rows, results = [HEADER], ["frame,visibility,x,y,confidence\n"]
+        for n in range(4):
+            Image.new("RGB", (64, 36)).save(folder / f"{n:04d}.jpg")
+            rows.append(f"{n:04d}.jpg,1,{10 + n}.5,12,0\n" if n else "0000.jpg,0,,,0\n")
+            results.append(f"{n},1,{10.5 + n + offset},12,0.9\n" if n else "0,0,,,0.1\n")
+        (folder / "Label.csv").write_text("".join(rows))
+        (found / f"game1_{clip}.csv").write_text("".join(results))
+    return truth, found, tmp_path / "scores.json"
+
+
+def arguments(folders: tuple[Path, Path, Path], *more: str) -> list[str]:
+    truth, found, output = folders
+    return [f"ground_truth={truth}", f"predictions={found}", f"output={output}", *more]
+
+
+def fails(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """The one line that a failing call leaves on stderr."""
+    assert main(words) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("score: ") and err.count("\n") == 1
+    return err
+
+
+def test_writes_the_figures_of_every_clip(folders, capsys) -> None:
+    assert main(arguments(folders)) == 0
+    scores = json.loads(folders[2].read_text())
+    first, second = (scores["sequences"][f"game1_{clip}"] for clip in ("Clip1", "Clip2"))
+    assert first["pck_2"] == 1 and first["l2_median"] == 0 and first["f1_wasb"] == 1
+    assert second["pck_5"] == 0 and second["pck_10"] == 1 and second["l2_mean"] == 9
+    assert scores["combined"]["pck_5"] == 0.5 and scores["combined"]["fp1_wasb"] == 3
+    assert scores["combined"]["visibility_accuracy"] == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split()[:2] == ["sequence", "pck_2"]
+    assert lines[-2].split()[0] == "COMBINED" and lines[-2].split()[1] == "50.00"
+
+
+def test_one_game_or_one_clip_may_be_scored(folders) -> None:
+    truth, found, output = folders
+    assert main(arguments((truth / "game1", found, output))) == 0
+    (found / "game1_Clip2.csv").unlink()
+    assert main(arguments((truth / "game1" / "Clip1", found, output), "overwrite=true")) == 0
+    assert list(json.loads(output.read_text())["sequences"]) == ["game1_Clip1"]
+
+
+def test_nothing_found_at_all_is_written_as_null(folders, capsys) -> None:
+    for file in folders[1].iterdir():
+        file.write_text("Frame,Visibility,X,Y\n" + "".join(f"{n},0,0,0\n" for n in range(4)))
+    assert main(arguments(folders)) == 0
+    assert json.loads(folders[2].read_text())["combined"]["l2_median"] is None
+    assert capsys.readouterr().out.splitlines()[-2].split()[-1] == "-"
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ("0,0,,\n1,1,5,5\n3,1,5,5\n", "1 fault: no row for 1 frames: 2"),
+        ("0,0,,\n2,1,5,5\n1,1,5,5\n3,1,5,5\n", "line 4: frame 1 comes after frame 2"),
+        ("0,0,,\n1,1,5,5\n1,1,5,5\n2,1,5,5\n3,1,5,5\n", "line 4: frame 1 appears more than once"),
+        (
+            "0,0,,\n1,1,5,5\n2,1,5,5\n3,1,5,5\n4,1,5,5\n",
+            "frame 4 is not one of the 4 frames 0 to 3",
+        ),
+        ("0,0,,\n1,1,5,here\n2,1,5,5\n3,1,5,5\n", "line 3: y is 'here', expected a number"),
+    ],
+)
+def test_a_result_with_holes_or_twice_is_named(folders, capsys, rows: str, message: str) -> None:
+    (folders[1] / "game1_Clip1.csv").write_text(f"frame,visibility,x,y\n{rows}")
+    error = fails(arguments(folders), capsys)
+    assert "game1_Clip1.csv" in error and message in error
+    assert not folders[2].exists()
+
+
+def test_missing_and_superfluous_files_are_named(folders, capsys) -> None:
+    (folders[1] / "typo.csv").touch()
+    assert "no ground truth for typo.csv" in fails(arguments(folders), capsys)
+    (folders[1] / "typo.csv").unlink()
+    (folders[1] / "game1_Clip2.csv").unlink()
+    assert "1 of 2 sequences: game1_Clip2.csv" in fails(arguments(folders), capsys)
+    for file in folders[1].iterdir():
+        file.rename(file.with_suffix(".txt"))
+    assert "no result file (.csv) in it, type predictions=FOLDER_OF_CSV" in fails(
+        arguments(folders), capsys
+    )
+
+
+def test_ground_truth_that_is_not_whole(folders, capsys) -> None:
+    label = folders[0] / "game1" / "Clip2" / "Label.csv"
+    label.write_text(f"{HEADER}0000.jpg,1,70,12,0\n")
+    assert "line 2: x is 70, outside the picture (64x36 pixels)" in fails(
+        arguments(folders), capsys
+    )
+    label.unlink()
+    assert "Label.csv: no such file" in fails(arguments(folders), capsys)
+    for file in (folders[0] / "game1").glob("*/*.*"):
+        file.unlink()
+    error = fails(arguments(folders), capsys)
+    assert "or <game>/<clip>/Label.csv of a ball" in error
