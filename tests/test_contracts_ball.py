@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from scene_track.config.paths import config_dir
 from scene_track.tracking.tracker import Detections, TrackedFrame, Video
 from scene_track.train import build_module
 from tests.compose import OF_A_BALL, TINY_BALL, compose_run, make_ball_batch, without_ball
-from tests.test_contracts import no_weights, options
+from tests.test_contracts import options
 
 
 def gradient_step(overrides: list[str], batch=None, size: tuple[int, int] = (32, 48)) -> None:
@@ -41,21 +42,23 @@ def gradient_step(overrides: list[str], batch=None, size: tuple[int, int] = (32,
 
 
 @pytest.mark.parametrize("name", options("model/backbone"))
-def test_every_backbone_trains_a_heatmap_model(name: str) -> None:
-    chosen = [f"model/backbone={name}", *no_weights(name)]
-    multiple = compose_run([*TINY_BALL, *chosen]).model.backbone.get("size_multiple") or 32
-    gradient_step(chosen, size=(2 * multiple, 3 * multiple))
+def test_every_backbone_trains_a_heatmap_model(
+    name: str, tiny_backbone: Callable[[str], list[str]]
+) -> None:
+    gradient_step(tiny_backbone(name), size=(32, 64))
 
 
 @pytest.mark.parametrize("name", options("model/backbone"))
-def test_a_heatmap_has_its_stride_whatever_the_backbone(name: str) -> None:
-    cfg = compose_run([*TINY_BALL, f"model/backbone={name}", *no_weights(name)])
+@pytest.mark.parametrize("fuse", ["sum", "concat"])
+def test_a_heatmap_has_its_stride_whatever_the_backbone(
+    name: str, fuse: str, tiny_backbone: Callable[[str], list[str]]
+) -> None:
+    cfg = compose_run([*TINY_BALL, *tiny_backbone(name), f"model.fusion.fuse={fuse}"])
     model = instantiate(cfg.model).eval()
-    size = 2 * model.backbone.size_multiple
-    frames = torch.zeros(1, 2, 3, size, size, dtype=torch.uint8)
+    frames = torch.zeros(1, 2, 3, 64, 64, dtype=torch.uint8)
     with torch.no_grad():
         predictions, _ = model(frames, torch.zeros(1, 2), torch.zeros(1, 2, dtype=torch.bool))
-    assert predictions.heatmap_logits.shape == (1, 2, 1, size // 2, size // 2)
+    assert predictions.heatmap_logits.shape == (1, 2, 1, 32, 32)
 
 
 def test_a_batch_without_a_ball_trains_every_parameter() -> None:

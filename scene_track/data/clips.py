@@ -291,9 +291,8 @@ class ClipDataset(_Clips):
             clip = self.augment(clip, self.size, generator)
             assert clip.mirrored == mirrored, "features would be of the other side"
         else:
-            clip = Clip.of(
-                torch.zeros(0, 3, *self.augment.canvas(self.size), dtype=torch.uint8), corners
-            )
+            canvas = self.augment.canvas(self.size)
+            clip = Clip.of(torch.zeros(0, 3, *canvas, dtype=torch.uint8), corners)
         return self._sample(sequence, clip, read, objects, asked[0])
 
     def _path(self, sequence: Sequence, generator: torch.Generator) -> BoxPath:

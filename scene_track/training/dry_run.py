@@ -46,7 +46,7 @@ def dry_run(
     data.setup("fit")
     module.to(device)
     backbone = module.model.backbone
-    backbone.set_frozen(backbone.frozen_at(0))
+    backbone.set_frozen_stages(backbone.frozen_stages_at(0))
     lines = [_title("model"), *_parameters(module)]
     for mode, loader in (("train", data.train_dataloader()), ("val", data.val_dataloader())):
         batch: SceneBatch = next(iter(loader)).to(device)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from scene_track.models.backbones.base import cover
 from scene_track.models.neck import FeaturePyramid
+from scene_track.models.scene import SceneModel
 from scene_track.models.side_branch import SideBranch
 from scene_track.train import build_module
 from tests.compose import TINY, compose_run, make_batch
@@ -89,6 +90,7 @@ def test_the_branch_trains_under_a_frozen_backbone() -> None:
         ]
     )
     module = build_module(cfg).train()
+    assert isinstance(module.model, SceneModel)
     module.model.backbone.set_frozen(True)
     _, losses, _ = module.losses(make_batch(), denoise=True)
     losses["total"].backward()
