@@ -271,8 +271,6 @@ class ClipDataset(_Clips):
         if weight < 1:
             other = int(torch.randint(0, len(self), (), generator=generator))
             sample = mix(sample, self._clip(epoch, other, generator), weight)
-        if self.augment.paste is not None:
-            sample = self.augment.paste(sample, generator)
         return sample
 
     def _clip(self, epoch: int, index: int, generator: torch.Generator) -> Sample:

@@ -365,7 +365,7 @@ class TrackingDataModule(LightningDataModule):
         if not changing:
             return
         shown = ", ".join(f"dataset.{name}={value}" for name, value in changing.items())
-        off = {"base_scale": "1", "augment.crop": "null", "augment.paste": "null"}
+        off = {"base_scale": "1", "augment.crop": "null"}
         typed = " ".join(f"dataset.{name}={off.get(name, '0')}" for name in changing)
         raise ValueError(
             "model.backbone.cache=true keeps one set of features per frame and one per mirrored"

@@ -25,8 +25,6 @@ from torchvision import tv_tensors
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
-from scene_track.data.pasted_balls import PastedBalls
-
 
 @dataclass
 class Clip:
@@ -86,7 +84,6 @@ class ClipAugment:
         ]
         | None = None,
         crop_near: Annotated[float, Field(ge=0, le=1)] = 0.8,
-        paste: PastedBalls | None = None,
     ) -> None:
         """Sets the strengths.
 
@@ -107,7 +104,6 @@ class ClipAugment:
             crop: [height, width] of training clips in pixels, cut out of the canvas at its scale; a
                 step costs in proportion. None = the whole canvas.
             crop_near: probability that the crop is laid over an object of the clip, not anywhere.
-            paste: draws balls into clips of a ball; None = none.
         """
         self.flip = flip
         self.reverse = reverse
@@ -121,7 +117,6 @@ class ClipAugment:
         self.mix_alpha = mix_alpha
         self.crop = None if crop is None else (int(crop[0]), int(crop[1]))
         self.crop_near = crop_near
-        self.paste = paste if paste is not None and paste.probability > 0 else None
 
     def canvas(self, size: tuple[int, int]) -> tuple[int, int]:
         """(height, width) of training clips where the model's pictures have ``size``."""
