@@ -84,6 +84,7 @@ class ClipAugment:
         ]
         | None = None,
         crop_near: Annotated[float, Field(ge=0, le=1)] = 0.8,
+        drawn_balls: Annotated[int, Field(ge=0, le=20)] = 0,
     ) -> None:
         """Sets the strengths.
 
@@ -104,6 +105,7 @@ class ClipAugment:
             crop: [height, width] of training clips in pixels, cut out of the canvas at its scale; a
                 step costs in proportion. None = the whole canvas.
             crop_near: probability that the crop is laid over an object of the clip, not anywhere.
+            drawn_balls: up to so many further balls are drawn into a clip of a ball.
         """
         self.flip = flip
         self.reverse = reverse
@@ -117,6 +119,7 @@ class ClipAugment:
         self.mix_alpha = mix_alpha
         self.crop = None if crop is None else (int(crop[0]), int(crop[1]))
         self.crop_near = crop_near
+        self.drawn_balls = drawn_balls
 
     def canvas(self, size: tuple[int, int]) -> tuple[int, int]:
         """(height, width) of training clips where the model's pictures have ``size``."""

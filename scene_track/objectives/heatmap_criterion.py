@@ -121,7 +121,7 @@ class HeatmapCriterion(nn.Module):
         normaliser = everywhere.clamp(min=1.0)
 
         center = batch.boxes[..., :2].float()
-        per_frame = self._heatmap_loss(logits, center, ball).sum(dim=(-1, -2))
+        per_frame = self._heatmap_loss(logits, center, ball * batch.confidence).sum(dim=(-1, -2))
         losses = {"heatmap": (per_frame * weight).sum() / normaliser}
         total = self.weight_heatmap * losses["heatmap"]
         if self.weight_coordinate:
@@ -138,11 +138,11 @@ class HeatmapCriterion(nn.Module):
             "num_matches": ball.any(-1).sum().float(),
         }
 
-    def _heatmap_loss(self, logits: Tensor, center: Tensor, ball: Tensor) -> Tensor:
-        """``[B, T, Hh, Wh]``."""
+    def _heatmap_loss(self, logits: Tensor, center: Tensor, peaks: Tensor) -> Tensor:
+        """``[B, T, Hh, Wh]``; ``peaks [B, T, M]`` says how much of a ball there is."""
         height, width = logits.shape[-2:]
         target = draw_point_heatmap(
-            center.flatten(0, 1), ball.flatten(0, 1), height, width, sigma=self.sigma
+            center.flatten(0, 1), peaks.flatten(0, 1), height, width, sigma=self.sigma
         ).view_as(logits)
         if self.loss == "mse":
             return heatmap_mse_loss(logits, target)
@@ -154,7 +154,9 @@ class HeatmapCriterion(nn.Module):
         index = index.clamp(min=0).minimum(index.new_tensor((width - 1, height - 1)))
         cell = (index[..., 1] * width + index[..., 0]).flatten(0, 1)
         held = torch.zeros_like(target).flatten(0, 1).flatten(1)
-        held = held.scatter_reduce_(1, cell, ball.flatten(0, 1).float(), "amax").view_as(target)
+        held = held.scatter_reduce_(1, cell, (peaks > 0).flatten(0, 1).float(), "amax").view_as(
+            target
+        )
         return heatmap_focal_loss(
             logits,
             torch.maximum(target.clamp(max=1 - 1e-4), held),

@@ -168,7 +168,7 @@ def heatmap_mse_loss(logits: Tensor, target: Tensor, mask: Tensor | None = None)
 
 @torch.no_grad()
 def draw_point_heatmap(
-    points: Tensor, valid: Tensor, height: int, width: int, *, sigma: float
+    points: Tensor, peaks: Tensor, height: int, width: int, *, sigma: float
 ) -> Tensor:
     """Heatmaps of points: a round Gaussian around each, the maximum where they meet.
 
@@ -178,7 +178,7 @@ def draw_point_heatmap(
 
     Args:
         points: ``[N, M, 2]`` x, y in 0-1 of the canvas; outside of it the rest of the bump remains.
-        valid: ``[N, M]`` bool, True = a real point.
+        peaks: ``[N, M]`` 0-1, or bool: height of each Gaussian; 0 = no point.
         height: rows Hh of the heatmap.
         width: columns Wh of the heatmap.
         sigma: standard deviation, cells.
@@ -190,7 +190,7 @@ def draw_point_heatmap(
     columns = torch.arange(width, device=points.device) - place[..., :1]
     rows = torch.arange(height, device=points.device) - place[..., 1:]
     across = torch.exp(-0.5 * (columns / sigma) ** 2)  # [N, M, Wh]
-    down = torch.exp(-0.5 * (rows / sigma) ** 2) * valid.unsqueeze(-1)  # [N, M, Hh]
+    down = torch.exp(-0.5 * (rows / sigma) ** 2) * peaks.unsqueeze(-1)  # [N, M, Hh]
     return (down.unsqueeze(-1) * across.unsqueeze(-2)).amax(dim=1)
 
 

@@ -1,0 +1,110 @@
+"""Further balls, drawn into a clip: a few hundred labelled frames hold a ball in few places.
+
+A disc that flies while the shutter is open is a streak: as wide as the ball, the longer the faster,
+and the fainter. Drawn at random places, speeds and colours over real footage it teaches what a ball
+is wherever it is (copy-paste augmentation, Ghiasi et al., CVPR 2021, of a drawn object).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from scene_track.data.samples import Sample
+from scene_track.data.targets import BALL_ID
+from scene_track.data.visibility import Visibility
+
+_RADIUS = (0.9, 2.4)  # pixels
+_SLOW, _FAST = 2.0, 22.0  # pixels per frame; one ball in three is slower than the first
+_SHUTTER = (0.3, 0.6)  # share of a frame's time that it is open
+_GRAVITY = (-0.4, 0.9)  # pixels per frame squared
+_COLOUR = ((170.0, 255.0), (190.0, 255.0), (110.0, 240.0))  # white to yellow-green
+_EDGE = 0.6  # pixels over which a ball's border fades
+
+
+def draw_balls(sample: Sample, most: int, generator: torch.Generator) -> Sample:
+    """Draw 0 to ``most`` balls into a clip, and into its targets.
+
+    Args:
+        sample: a clip of balls.
+        most: balls at most; the number is uniform.
+        generator: source of every draw.
+    """
+    count = int(torch.randint(0, most + 1, (), generator=generator))
+    for number in range(count):
+        sample = _draw_ball(sample, BALL_ID + 1 + number, generator)
+    return sample
+
+
+def _draw_ball(sample: Sample, identity: int, generator: torch.Generator) -> Sample:
+    def uniform(low: float, high: float) -> float:
+        return low + (high - low) * float(torch.rand((), generator=generator))
+
+    length, _, height, width = sample.frames.shape
+    if not length:
+        return sample
+    radius = uniform(*_RADIUS)
+    slow = uniform(0, 1) < 1 / 3
+    speed = uniform(0, _SLOW) if slow else uniform(_SLOW, _FAST)
+    angle = torch.tensor(uniform(0, 2 * torch.pi))
+    velocity = speed * torch.stack((angle.cos(), angle.sin()))
+    fall = torch.tensor((0.0, uniform(*_GRAVITY))) * min(1.0, speed / _FAST)
+    shutter, solid = uniform(*_SHUTTER), uniform(0.8, 1.3)
+    colour = torch.tensor([uniform(*limits) for limits in _COLOUR]).view(3, 1, 1)
+    # On the canvas in the middle of the clip: a fast one comes in and leaves.
+    time = torch.arange(length).float() - (length - 1) / 2
+    middle = torch.tensor((uniform(0, width), uniform(0, height)))
+    places = middle + time[:, None] * velocity + 0.5 * time[:, None] ** 2 * fall
+    seen = ((places >= 0) & (places < torch.tensor((width, height)))).all(-1)
+    # A frame that nobody has looked at stays so: another ball may be in it.
+    known = torch.tensor([len(value) > 0 for value in sample.visibility])
+
+    frames = sample.frames.clone()
+    for t in torch.nonzero(seen).flatten().tolist():
+        half = (velocity + time[t] * fall) * shutter / 2
+        cover = _streak(places[t], half, radius, (height, width))
+        streak = 2 * float(half.norm())
+        alpha = cover * min(1.0, solid * 2 * radius / (2 * radius + streak))
+        frame = frames[t].float()
+        frames[t] = (frame + (colour - frame) * alpha + 0.5).clamp(0, 255).to(torch.uint8)
+
+    told = (seen & known).tolist()
+
+    def added(values: list[Tensor], row: Tensor) -> list[Tensor]:
+        return [
+            torch.cat((value, row[None].to(value.dtype))) if shown else value
+            for value, shown in zip(values, told, strict=True)
+        ]
+
+    boxes = [
+        torch.cat((value, torch.cat((place / torch.tensor((width, height)), torch.zeros(2)))[None]))
+        if shown
+        else value
+        for value, place, shown in zip(sample.boxes, places, told, strict=True)
+    ]
+    visible = torch.tensor(int(Visibility.VISIBLE))
+    return replace(
+        sample,
+        frames=frames,
+        boxes=boxes,
+        labels=added(sample.labels, torch.tensor(0)),
+        track_ids=added(sample.track_ids, torch.tensor(identity)),
+        confidence=added(sample.confidence, torch.tensor(1.0)),
+        visibility=[
+            # An absent ball is one slot that says so; with a drawn ball it is no longer true.
+            torch.cat((value[value > 0], visible[None])) if shown else value
+            for value, shown in zip(sample.visibility, told, strict=True)
+        ],
+    )
+
+
+def _streak(place: Tensor, half: Tensor, radius: float, size: tuple[int, int]) -> Tensor:
+    """``[H, W]`` 0-1, how much of each pixel a disc covers that moves by ``half`` to both sides."""
+    rows = torch.arange(size[0]).float()[:, None] + 0.5 - place[1]
+    columns = torch.arange(size[1]).float()[None] + 0.5 - place[0]
+    along = (columns * half[0] + rows * half[1]) / half.square().sum().clamp(min=1e-6)
+    along = along.clamp(-1, 1)
+    away = torch.hypot(columns - along * half[0], rows - along * half[1])
+    return ((radius - away) / _EDGE + 0.5).clamp(0, 1)
