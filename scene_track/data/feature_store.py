@@ -221,7 +221,8 @@ class FeatureStore:
             "%s: no more features are kept, frames without any are computed each time;"
             " raise the limit, or remove what is not needed of %s",
             why,
-            ", ".join(sorted(f"{path}" for path in self.root.iterdir() if path.is_dir())),
+            ", ".join(sorted(f"{path.parent}" for path in self.root.glob(f"*/{ABOUT}")))
+            or "the disk",
         )
 
     def _start(self, key: FrameKey) -> int:

@@ -365,8 +365,8 @@ class TrackingDataModule(LightningDataModule):
         if not changing:
             return
         shown = ", ".join(f"dataset.{name}={value}" for name, value in changing.items())
-        calm = {name: 1 if name == "base_scale" else 0 for name in changing}
-        typed = " ".join(f"dataset.{name}={value}" for name, value in calm.items())
+        off = {"base_scale": "1", "augment.crop": "null"}
+        typed = " ".join(f"dataset.{name}={off.get(name, '0')}" for name in changing)
         raise ValueError(
             "model.backbone.cache=true keeps one set of features per frame and one per mirrored"
             f" frame, but {shown} would show other pictures each time; type {typed}, or"

@@ -165,7 +165,7 @@ class SyntheticTennis:
         if not self.folder.is_dir():
             raise FileNotFoundError(f"{self.folder}: not drawn yet, call prepare() first")
         reader = TrackNetFolder(
-            root=str(self.folder), class_name=self.class_names[0], frame_rate=self.frame_rate
+            root=self.folder, class_name=self.class_names[0], frame_rate=self.frame_rate
         )
         return reader.sequences(split, on_error=on_error, cache_dir=cache_dir)
 

@@ -19,7 +19,7 @@ from typing import Annotated
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
-from pydantic import Field
+from pydantic import DirectoryPath, Field
 
 from scene_track.data.mot_files import BoxTable, SequenceInfo, first_few
 from scene_track.data.point_files import PointRules, read_points
@@ -39,7 +39,7 @@ class TrackNetFolder:
     def __init__(
         self,
         *,
-        root: str,
+        root: DirectoryPath,
         class_name: str = "ball",
         frame_rate: Annotated[float, Field(gt=0, le=1000)] = 30.0,
     ) -> None:

@@ -33,6 +33,8 @@ class ClipModel(nn.Module):
         looks_at_pictures: whether anything besides the backbone does; then stored features do not
             stand for pictures.
         memory_after: share of a run before those others are looked at, 0-1.
+        looks_at_pictures: whether anything besides the backbone does; then stored features do not
+            stand for pictures.
     """
 
     backbone: Backbone

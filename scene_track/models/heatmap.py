@@ -66,6 +66,7 @@ class HeatmapModel(ClipModel):
         stack: FeatureStack | None = None,
         temporal_encoder: Callable[..., TemporalEncoder] | None = None,
         fps: Annotated[float, Field(gt=0)] = 30.0,
+        compile: bool = False,
     ) -> None:
         """Assemble the model.
 
@@ -81,6 +82,7 @@ class HeatmapModel(ClipModel):
             temporal_encoder: builds the clip context encoder, given ``input_dim``; None leaves it
                 out.
             fps: frames per second of the fastest footage: the temporal encoder counts in frames.
+            compile: run the backbone, the level fusion and the decoder through ``torch.compile``.
 
         Raises:
             ValueError: the decoder does not fit the backbone.
@@ -101,6 +103,9 @@ class HeatmapModel(ClipModel):
             skips={} if detail is None else detail.dims,
         )
         self.head = head(input_dim=self.decoder.dim)
+        if compile:  # in place: names of weights stay
+            for part in (self.backbone, self.fusion, self.decoder):
+                part.compile()
 
     def forward(
         self,

@@ -80,6 +80,7 @@ class SceneModel(ClipModel):
         memory_after: Annotated[float, Field(ge=0, lt=1)] = 0.0,
         fps: Annotated[float, Field(gt=0)] = 30.0,
         time_horizon: Annotated[float, Field(gt=0)] = 30.0,
+        compile: bool = False,
     ) -> None:
         """Assemble the model.
 
@@ -102,6 +103,7 @@ class SceneModel(ClipModel):
                 clip is as short as ``detector_frames``, and a step much faster.
             fps: frames per second of the fastest footage, sets the highest time frequency.
             time_horizon: seconds, sets the lowest time frequency.
+            compile: run the backbone, the neck and the decoder's layers through ``torch.compile``.
         """
         super().__init__()
         self.dim, self.detector_frames, self.memory_after = dim, detector_frames, memory_after
@@ -123,6 +125,19 @@ class SceneModel(ClipModel):
         self.decoder = decoder
         self.head = head
         self.identity = identity
+        if compile:
+            self._compile_parts()
+
+    def _compile_parts(self) -> None:
+        """Compile what is called with the same shapes again and again, in place.
+
+        Not the whole: between these parts are decisions that depend on the data. The number of
+        denoising queries differs from batch to batch, so the layers are compiled for any number.
+        """
+        self.backbone.compile()
+        self.neck.compile()
+        for layer in self.decoder.layers:
+            layer.compile(dynamic=True)
 
     @property
     def num_queries(self) -> int:

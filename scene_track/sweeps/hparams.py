@@ -30,9 +30,18 @@ def write_hparams(sweep: SweepResults) -> None:
     }
     numeric = {key for key, texts in values.items() if all(number(t) is not None for t in texts)}
     shown = [name for name in sweep.metrics if name.startswith("val/")][:_SHOWN]
+    columns = []
+    for key in sweep.params:
+        numbers = [number(text) or 0.0 for text in values[key]] if key in numeric else []
+        domain = (
+            summary_v2.RealInterval(min(numbers), max(numbers))
+            if numbers
+            else summary_v2.Discrete(sorted(set(values[key])))
+        )
+        columns.append(summary_v2.HParam(key, domain))
     config = summary_v2.hparams_config_pb(
-        hparams=[summary_v2.HParam(key) for key in sweep.params],
-        metrics=[summary_v2.Metric(name) for name in shown],
+        hparams=columns,
+        metrics=[summary_v2.Metric(name) for name in (f"best/{sweep.monitor}", *shown)],
     )
     _write(sweep.folder, [config])
     ends = {"complete": api.STATUS_SUCCESS, "stopped": api.STATUS_SUCCESS,

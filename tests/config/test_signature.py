@@ -251,3 +251,16 @@ def test_reading_a_library_does_not_import_it() -> None:
 def test_annotated_keeps_its_bounds() -> None:
     annotation = _types("paper_models.Net")["width"]
     assert typing.get_origin(annotation) is Annotated
+
+
+def test_named_keywords_of_a_typed_dict() -> None:
+    """``**options: Unpack[...]`` (PEP 692) is as good as parameters, inherited keys included."""
+    found = read_signature("scene_track.models.backbones.hybrid.HybridBackbone")
+    assert not found.open
+    assert {"depth", "freeze", "unfreeze_after", "cache_limit_gb"} <= found.parameters.keys()
+    assert not found.parameters["freeze"].required
+    limit = TypeAdapter(found.parameters["cache_limit_gb"].annotation)
+    assert limit.validate_python(2.5) == 2.5
+    for wrong in (0, -1.0, "much"):
+        with pytest.raises(ValidationError):
+            limit.validate_python(wrong)

@@ -25,7 +25,7 @@ OFF: dict[str, Any] = {
 
 
 def read(folder: Path) -> Sequence:
-    return TrackNetFolder(root=str(folder.parents[1])).read_clip(folder)
+    return TrackNetFolder(root=folder.parents[1]).read_clip(folder)
 
 
 def training(clips: list[Sequence], **options: Any) -> ClipDataset:

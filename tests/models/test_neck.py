@@ -118,3 +118,25 @@ def test_the_branch_takes_any_size() -> None:
     branch = SideBranch([4, 6]).eval()
     maps = branch(torch.randn(1, 3, 45, 61))
     assert [tuple(m.shape[-2:]) for m in maps] == [(12, 16), (6, 8)]
+
+
+@pytest.mark.parametrize("size", [(36, 44), (45, 61)])
+def test_a_padded_model_trains_and_its_cells_are_places_of_the_picture(
+    size: tuple[int, int],
+) -> None:
+    torch.manual_seed(0)
+    module = build_module(compose_run([*TINY, "model.backbone.size_policy=pad"])).train()
+    _, losses, _ = module.losses(make_batch(size=size), denoise=True)
+    losses["total"].backward()
+    assert not [n for n, p in module.named_parameters() if p.requires_grad and p.grad is None]
+    # a bright spot moves the feature of its own cell, in 0-1 of the picture, the most
+    backbone = module.model.backbone.eval()
+    frames = torch.full((2, 3, *size), 90, dtype=torch.uint8)
+    row, column = size[0] - 6, size[1] - 6
+    frames[1, :, row : row + 4, column : column + 4] = 255
+    with torch.no_grad():
+        level = backbone(frames).levels[0]
+    changed = (level[1] - level[0]).abs().sum(0)
+    y, x = divmod(int(changed.argmax()), changed.shape[1])
+    assert abs((y + 0.5) / changed.shape[0] - (row + 2) / size[0]) <= 1 / changed.shape[0]
+    assert abs((x + 0.5) / changed.shape[1] - (column + 2) / size[1]) <= 1 / changed.shape[1]

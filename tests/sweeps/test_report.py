@@ -138,7 +138,7 @@ def test_a_browser_shows_the_page(sweep: Path, tmp_path: Path) -> None:
       told.lines = document.querySelectorAll("#parallel g[data-t]").length;
       told.dots = document.querySelectorAll("#slices circle").length;
       told.bars = document.querySelectorAll("#importance .bar").length;
-      told.pictures = document.querySelectorAll("#best img").length;
+      told.pictures = document.querySelectorAll("#pictures img").length;
       told.reason = document.querySelectorAll("b").length;
       document.title = JSON.stringify({...told, wrong});
     </script></body>"""

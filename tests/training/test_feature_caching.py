@@ -91,6 +91,17 @@ def test_losses_are_those_without_a_cache(runs: Runs, filling: Rows) -> None:
     assert values(filling, "cache/validation_hits") == [0.0, 1.0]
 
 
+def test_a_branch_beside_the_backbone_still_sees_the_pictures(runs: Runs, filling: Rows) -> None:
+    branch = [
+        "model.neck.side_channels=[8]",
+        "trainer.max_epochs=1",
+        "trainer.limit_train_batches=2",
+    ]
+    plain, cached = runs("side", *branch), runs("side_cached", CACHE, *branch)
+    assert values(cached, "train/loss") == pytest.approx(values(plain, "train/loss"), rel=2e-3)
+    assert values(cached, "cache/training_hits") == [1.0]
+
+
 def test_the_next_run_computes_nothing_and_is_the_same_to_the_bit(
     runs: Runs, filling: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:

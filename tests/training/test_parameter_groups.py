@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from scene_track.models.backbones.base import Backbone, Stage
 from scene_track.training.parameter_groups import (
     build_parameter_groups,
     check_parameter_groups,
@@ -112,3 +113,52 @@ def test_the_table_counts() -> None:
         row for row in parameter_table(groups_of(module)).split("\n") if "backbone/decay" in row
     )
     assert line.split() == ["model.backbone/decay", "1", "0.5", "1", "108", "108"]
+
+
+class Staged(Backbone):
+    """Three stages, one of them with a bare token."""
+
+    def __init__(self) -> None:
+        super().__init__(size_multiple=1, mean=(0.5,) * 3, std=(0.5,) * 3)
+        self.token = nn.Parameter(torch.zeros(1, 4))
+        self.embedding, self.block = nn.Linear(3, 4), nn.Linear(4, 4)
+        self.last, self.norm = nn.Linear(4, 4), nn.LayerNorm(4)
+
+    def stages(self) -> list[Stage]:
+        return [
+            Stage("embedding", (self.embedding,), (self.token,)),
+            Stage("block 0", (self.block,)),
+            Stage("block 1", (self.last, self.norm)),
+        ]
+
+
+def staged() -> Any:
+    module: Any = nn.Module()
+    module.model = nn.Module()
+    module.model.backbone, module.model.head = Staged(), nn.Linear(4, 2)
+    return module
+
+
+def test_layer_decay_goes_back_from_the_last_stage() -> None:
+    module = staged()
+    groups = groups_of(module, backbone_lr_scale=0.1, layer_decay=0.5)
+    rates = {name: group["lr"] for name, group in by_name(module, groups).items()}
+    assert rates["model.head.weight"] == 1.0
+    expected = {"last.weight": 0.1, "norm.bias": 0.1, "block.bias": 0.05, "embedding.weight": 0.025}
+    for name, rate in expected.items():
+        assert rates[f"model.backbone.{name}"] == pytest.approx(rate), name
+    assert rates["model.backbone.token"] == pytest.approx(0.025)
+    decayed = {n for n, g in by_name(module, groups).items() if g["weight_decay"]}
+    assert {n.removeprefix("model.backbone.") for n in decayed} == {
+        "embedding.weight", "block.weight", "last.weight", "model.head.weight",
+    }  # fmt: skip
+    assert "model.backbone[block 0]/decay" in parameter_table(groups)
+    inside = groups_of(module, lr_scales={"model.backbone.block": 3.0}, layer_decay=0.5)
+    rates = {name: group["lr"] for name, group in by_name(module, inside).items()}
+    assert rates["model.backbone.block.weight"] == 1.5
+
+
+def test_layer_decay_without_a_backbone_is_an_error() -> None:
+    with pytest.raises(ValueError, match="layer_decay=0.5.*has none"):
+        groups_of(Net(), layer_decay=0.5)
+    assert len(groups_of(staged())) == 4, "without decay the stages play no part"

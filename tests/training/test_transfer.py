@@ -125,3 +125,23 @@ def test_torn_and_missing_files_are_named(tmp_path: Path) -> None:
         init_from(net(), path)
     with pytest.raises(FileNotFoundError, match="does not exist"):
         init_from(net(), tmp_path / "b")
+
+
+def test_a_scene_run_starts_another_head_at_another_size(run_folder: Path) -> None:
+    """Of a real run: the part that fits here and there is named, the chosen parts are taken."""
+    from scene_track.train import build_module
+    from tests.compose import MINIMAL, compose_run
+
+    def another() -> Any:
+        torch.manual_seed(7)
+        return build_module(compose_run([*MINIMAL, "head=scene3d", "dataset.size=[96,128]"]))
+
+    with pytest.raises(ValueError, match=r"model\.head \(.* of .*\) weights fit.*init_parts=\["):
+        init_from(another(), run_folder)
+    module = another()
+    parts = ["model.backbone", "model.temporal_encoder"]
+    report = init_from(module, run_folder, parts=parts)
+    saved = torch.load(run_folder / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
+    taken = [key for key in module.state_dict() if key.startswith(tuple(parts))]
+    assert report.matched == taken and not report.skipped
+    assert all(torch.equal(module.state_dict()[key], saved[key]) for key in taken)

@@ -15,11 +15,15 @@ import sys
 from pathlib import Path
 from typing import Any, cast
 
+import torch
+import torch._dynamo.config
 from torch import Tensor, nn
 
 from scene_track.models.backbones.base import Stage
 from scene_track.models.backbones.dinov3.loader import as_map, block_stages, pyramid_blocks
 from scene_track.models.backbones.dinov3.variants import PATCH, ConvNeXtVariant, Variant, VitVariant
+
+_COMPILER_OPTIONS = ("automatic_dynamic_shapes", "accumulated_cache_size_limit")
 
 
 def official_factories(repository: str | Path) -> Any:
@@ -41,10 +45,15 @@ def official_factories(repository: str | Path) -> Any:
             " model.backbone.repository=PATH; loader=timm gives the same features without it"
         )
     sys.path.insert(0, str(folder))
+    # The package sets options of torch.compile for the whole process when it is imported.
+    compiler = torch._dynamo.config
+    before = {name: getattr(compiler, name) for name in _COMPILER_OPTIONS}
     try:
         module = importlib.import_module("dinov3.hub.backbones")
     finally:
         sys.path.remove(str(folder))
+        for name, value in before.items():
+            setattr(compiler, name, value)
     if module.__file__ is None or Path(module.__file__).resolve() != wanted:
         raise ValueError(
             f"model.backbone.repository={repository}: the package dinov3 is loaded from"
