@@ -29,6 +29,10 @@ help:  ## Show this list
 train: $(STAMP)  ## Train a tracker (synthetic dancers on the CPU unless ARGS say otherwise)
 	$(BIN)/python -m scene_track.train $(ARGS)
 
+.PHONY: train-ball
+train-ball: $(STAMP)  ## Train a ball tracker (synthetic tennis on the CPU unless ARGS say otherwise)
+	$(BIN)/python -m scene_track.train dataset=synthetic_tennis $(ARGS)
+
 .PHONY: test
 test: lint  ## Check the format, the style and the types, then run the tests
 	$(BIN)/pytest
