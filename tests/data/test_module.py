@@ -199,7 +199,12 @@ def test_dancetrack_layout(repo_root: Path, make_sequence, walking_gt) -> None:
 
 
 def tracknet(repo_root: Path, root: Path, **options: Any) -> TrackingDataModule:
-    settings = {"root": str(root), "size": [36, 64], "cache_dir": str(root / "cache")}
+    settings = {
+        "root": str(root),
+        "size": [36, 64],
+        "cache_dir": str(root / "cache"),
+        "eval_window": {"length": 3},
+    }
     return build(repo_root, "tracknet", **(settings | options))
 
 
