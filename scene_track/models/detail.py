@@ -26,6 +26,7 @@ class DetailStem(nn.Module):
         *,
         channels: Annotated[list[Annotated[int, Field(ge=4)]], Field(min_length=1, max_length=3)],
         offsets: Sequence[Annotated[int, Field(ge=-64, le=64)]] = (-1, -2),
+        picture: bool = True,
         blocks: Annotated[int, Field(ge=0, le=4)] = 1,
         norm: Norm = "bn",
         activation: Activation = "relu",
@@ -37,12 +38,14 @@ class DetailStem(nn.Module):
             offsets: frames to which differences are taken, negative = earlier; empty = the picture
                 alone. Later ones are unknown at the end of a streamed window (see
                 ``NeighbourFrames``).
+            picture: look at the picture itself too; False sees only what moves, so that nothing at
+                rest, such as the letters of a scoreboard, is taken for a ball.
             blocks: further convolutions at each stride.
             norm: ``bn`` or ``gn``.
             activation: of every convolution.
 
         Raises:
-            ValueError: an offset of 0, or one twice.
+            ValueError: an offset of 0, or one twice; or there is nothing to look at.
         """
         super().__init__()
         if 0 in offsets or len(set(offsets)) < len(offsets):
@@ -50,9 +53,15 @@ class DetailStem(nn.Module):
                 f"model.detail.offsets={list(offsets)}: name other frames, each once, such as"
                 " [-1,-2]"
             )
+        if not picture and not offsets:
+            raise ValueError(
+                "model.detail.picture=false with offsets=[] leaves nothing to look at: type"
+                " model.detail=null, or name other frames, such as model.detail.offsets=[-1,-2]"
+            )
+        self.picture = picture
         self.neighbours = NeighbourFrames(offsets)
         self.dims = {2 ** (index + 1): width for index, width in enumerate(channels)}
-        inputs = 3 * (1 + len(offsets))
+        inputs = 3 * (picture + len(offsets))
         levels: list[nn.Module] = []
         for width in channels:
             first = ConvNormAct(inputs, width, stride=2, norm=norm, activation=activation)
@@ -77,7 +86,7 @@ class DetailStem(nn.Module):
             ``[B x T, C, H / stride, W / stride]`` by stride, and the frames for the next window.
         """
         now = frames.flatten(0, 1)
-        pictures = [now.to(torch.float32).div_(128).sub_(1)]
+        pictures = [now.to(torch.float32).div_(128).sub_(1)] if self.picture else []
         around, kept = self.neighbours(frames, padding_mask, past)
         for index in range(around.shape[2]):
             other = around[:, :, index].flatten(0, 1).to(torch.float32)
