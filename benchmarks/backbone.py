@@ -1,6 +1,6 @@
 """What a frozen backbone costs: frozen to trained, cached to frozen, a sweep with a cache.
 
-    python benchmarks/backbone.py                          # about 8 minutes on two cores
+    python benchmarks/backbone.py                          # about 6 minutes on an idle core
     python benchmarks/backbone.py --repeats 1 --trials 0   # the two ratios of a step alone
     python benchmarks/backbone.py --size 224 384 --frames 4
 
