@@ -455,8 +455,16 @@ def _fault(annotation: Any, value: Plain) -> str | None:
         adapter.validate_python(value)
     except pydantic.ValidationError:
         words = _described(annotation)
-        return f"={_shown(value)}: must be {words}{_path_hint(value, words)}"
+        return f"={_shown(value)}: must be {words}{_path_hint(value, words)}{_advice(annotation)}"
     return None
+
+
+def _advice(annotation: Any) -> str:
+    """What the class says beside the constraint: ``Field(description=...)``."""
+    if typing.get_origin(annotation) is not Annotated:
+        return ""
+    texts = [getattr(item, "description", None) for item in typing.get_args(annotation)[1:]]
+    return "".join(f"; {text}" for text in texts if text)
 
 
 def _path_hint(value: Plain, words: str) -> str:

@@ -113,6 +113,7 @@ def test_a_folder_that_is_not_there() -> None:
 def test_weights_that_are_not_there_are_never_replaced_by_random_ones() -> None:
     (line,) = _faults("model/backbone=dinov3_vits16", "model.backbone.weights=/no/such.pth")
     assert line.startswith("model.backbone.weights=/no/such.pth: must be a file that exists")
+    assert "accept the licence at https://ai.meta.com/" in line
 
 
 def test_choosing_a_dataset_brings_its_defaults_and_each_can_be_overridden() -> None:

@@ -119,7 +119,8 @@ class Staged(Backbone):
     """Three stages, one of them with a bare token."""
 
     def __init__(self) -> None:
-        super().__init__(size_multiple=1, mean=(0.5,) * 3, std=(0.5,) * 3)
+        half = (0.5, 0.5, 0.5)
+        super().__init__(size_multiple=1, mean=half, std=half)
         self.token = nn.Parameter(torch.zeros(1, 4))
         self.embedding, self.block = nn.Linear(3, 4), nn.Linear(4, 4)
         self.last, self.norm = nn.Linear(4, 4), nn.LayerNorm(4)

@@ -36,7 +36,8 @@ class DinoV3ConvNeXt(Backbone):
             Field(
                 description="accept the licence at"
                 " https://ai.meta.com/resources/models-and-libraries/dinov3-downloads/, download"
-                " the file and put it there; or null for random weights"
+                " the file and put it there (make weights says more); null starts from random"
+                " weights"
             ),
         ],
         variant: Literal["tiny", "small", "base"] = "tiny",

@@ -38,7 +38,8 @@ class DinoV3(Backbone):
             Field(
                 description="accept the licence at"
                 " https://ai.meta.com/resources/models-and-libraries/dinov3-downloads/, download"
-                " the file and put it there; or null for random weights"
+                " the file and put it there (make weights says more); null starts from random"
+                " weights"
             ),
         ],
         variant: Literal["vits16", "vits16plus", "vitb16", "vitl16"] = "vits16",
