@@ -17,7 +17,8 @@ from scene_track.data.targets import BALL_ID
 from scene_track.data.visibility import Visibility
 
 _RADIUS = (0.9, 2.4)  # pixels
-_SLOW, _FAST = 2.0, 22.0  # pixels per frame; one ball in three is slower than the first
+_SPEEDS = (0.3, 2.0, 22.0)  # pixels per frame; one ball in three is slower than the second
+_RESTING = 0.25  # share of the balls that lie still
 _SHUTTER = (0.3, 0.6)  # share of a frame's time that it is open
 _GRAVITY = (-0.4, 0.9)  # pixels per frame squared
 _COLOUR = ((170.0, 255.0), (190.0, 255.0), (110.0, 240.0))  # white to yellow-green
@@ -25,7 +26,10 @@ _EDGE = 0.6  # pixels over which a ball's border fades
 
 
 def draw_balls(sample: Sample, most: int, generator: torch.Generator) -> Sample:
-    """Draw 0 to ``most`` balls into a clip, and into its targets.
+    """Draw 0 to ``most`` balls into a clip, and into its targets those that fly.
+
+    A ball that lies still is none to be tracked, nor is a dot on a scoreboard: it is drawn, and not
+    among the targets.
 
     Args:
         sample: a clip of balls.
@@ -46,11 +50,11 @@ def _draw_ball(sample: Sample, identity: int, generator: torch.Generator) -> Sam
     if not length:
         return sample
     radius = uniform(*_RADIUS)
-    slow = uniform(0, 1) < 1 / 3
-    speed = uniform(0, _SLOW) if slow else uniform(_SLOW, _FAST)
+    resting, slow = uniform(0, 1) < _RESTING, uniform(0, 1) < 1 / 3
+    speed = uniform(*(_SPEEDS[:2] if slow else _SPEEDS[1:])) * (not resting)
     angle = torch.tensor(uniform(0, 2 * torch.pi))
     velocity = speed * torch.stack((angle.cos(), angle.sin()))
-    fall = torch.tensor((0.0, uniform(*_GRAVITY))) * min(1.0, speed / _FAST)
+    fall = torch.tensor((0.0, uniform(*_GRAVITY))) * (speed / _SPEEDS[2])
     shutter, solid = uniform(*_SHUTTER), uniform(0.8, 1.3)
     colour = torch.tensor([uniform(*limits) for limits in _COLOUR]).view(3, 1, 1)
     # On the canvas in the middle of the clip: a fast one comes in and leaves.
@@ -70,7 +74,7 @@ def _draw_ball(sample: Sample, identity: int, generator: torch.Generator) -> Sam
         frame = frames[t].float()
         frames[t] = (frame + (colour - frame) * alpha + 0.5).clamp(0, 255).to(torch.uint8)
 
-    told = (seen & known).tolist()
+    told = (seen & known & (not resting)).tolist()
 
     def added(values: list[Tensor], row: Tensor) -> list[Tensor]:
         return [
