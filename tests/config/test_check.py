@@ -68,6 +68,7 @@ def _config() -> dict[str, Any]:
         "viz": {"max_frames": 8},
         "resume_from": None,
         "init_from": None,
+        "dry_run": False,
         "init_parts": None,
         "init_partial": False,
         "run_dir": "out",

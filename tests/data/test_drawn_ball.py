@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 import torch
@@ -13,7 +15,7 @@ from scene_track.data.visibility import Visibility
 HEIGHT, WIDTH, FRAMES = 90, 160, 5
 
 
-def clip(visibility: list[list[int]] | None = None) -> Sample:
+def clip(visibility: Sequence[Sequence[int]] | None = None) -> Sample:
     """A black clip; by default the ball is known to be absent from every frame."""
     seen = visibility or [[Visibility.ABSENT]] * FRAMES
     real = [[v for v in frame if v > 0] for frame in seen]
