@@ -14,7 +14,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from scene_track.models.conv_blocks import Activation, ConvNormAct, Norm
+from scene_track.models.convolution import Activation, ConvNormAct, Norm
 from scene_track.models.past_frames import NeighbourFrames
 
 

@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from scene_track.models.conv_blocks import ConvNormAct, Norm
+from scene_track.models.convolution import ConvNormAct, Norm
 
 
 class LevelFusion(nn.Module):

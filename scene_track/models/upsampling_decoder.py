@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from scene_track.models.conv_blocks import Activation, ConvNormAct, Norm, SqueezeExcitation
+from scene_track.models.convolution import Activation, ConvNormAct, Norm, SqueezeExcitation
 
 Upsample = Literal["bilinear", "deconv", "pixel_shuffle"]
 
