@@ -135,7 +135,7 @@ def draw_ball(
         ``[h, width + h, 3]`` uint8: the frame, and beside it the two enlarged parts.
     """
     picture = check_frame(image)
-    scale = picture.shape[1] / size[1]
+    scale = _scale(picture.shape[1::-1], size)
     near = np.linalg.norm(predicted[:2] - truth[:2]) <= _CLOSE_PX
     places = [(truth, TRUE), (predicted, FOUND if near or truth[2] < 0 else WRONG)]
     marks = [((place[:2] + 0.5) * scale, colour) for place, colour in places if place[2] > 0]
@@ -159,6 +159,14 @@ def draw_ball(
     stacked = np.concatenate(parts)
     column[: len(stacked)] = stacked
     return np.concatenate((np.asarray(whole), column), axis=1)
+
+
+def _scale(picture: tuple[int, ...], size: tuple[int, int]) -> NDArray[np.float64]:
+    """(x, y) pixels of a (width, height) picture per pixel of the (height, width) original.
+
+    The two differ: the model's picture need not have the shape of the footage.
+    """
+    return np.array(picture, dtype=np.float64) / np.array(size[::-1])
 
 
 def _warm(picture: Frame, heat: NDArray[np.float64]) -> Frame:
@@ -211,7 +219,7 @@ def draw_flight(
         if position % every:
             continue
         frame = Image.fromarray(check_frame(picture))
-        scale = frame.width / size[1]
+        scale = _scale(frame.size, size)
         draw = ImageDraw.Draw(frame)
         for before, after in itertools.pairwise(past):
             if before[2] > 0 and after[2] > 0:
