@@ -40,7 +40,7 @@ def test_far_off_is_red_and_heat_is_warm() -> None:
     truth, wrong = np.array([100.0, 100.0, 1.0]), np.array([130.0, 100.0, 1.0])
     black = np.zeros((180, 320, 3), np.uint8)
     heat = np.zeros((90, 160))
-    heat[25, 25] = 1.0
+    heat[22:28, 22:28] = 1.0
     panel = draw_ball(black, heat, wrong, truth, ORIGINAL, width=320)
     assert (panel == np.array(WRONG)).all(-1).any()
     assert not (panel == np.array(FOUND)).all(-1).any()
