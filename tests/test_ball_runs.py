@@ -97,7 +97,7 @@ def test_a_dry_run_shows_shapes_and_memory_and_writes_nothing(
     done = command("train", [*MINIMAL_BALL, *tiny_tennis, "debug=dry_run"], tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     text = done.stdout
-    assert re.search(r"predictions.heatmap_logits +\[2, 3, 1, 32, 48\] float32", text)
+    assert re.search(r"predictions.heatmap_logits +\[2, 5, 1, 32, 48\] float32", text)
     assert "GiB" in text and "backbone" in text and "num_targets" in text
     assert not list(tmp_path.iterdir())
 

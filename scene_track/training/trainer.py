@@ -158,7 +158,16 @@ def build_trainer(
         default_root_dir: the run's folder.
         callbacks: built callbacks.
         loggers: built loggers.
+
+    Raises:
+        ValueError: the run would end before its first validation.
     """
+    if max_epochs < check_val_every_n_epoch and limit_val_batches != 0 and not fast_dev_run:
+        raise ValueError(
+            f"trainer.check_val_every_n_epoch={check_val_every_n_epoch} is more than"
+            f" trainer.max_epochs={max_epochs}: the run would end without a validation; type"
+            f" trainer.check_val_every_n_epoch={max_epochs} or less"
+        )
     kept = [*callbacks, SharedStatistics()]
     if not enable_progress_bar:
         kept = [c for c in kept if not isinstance(c, ProgressBar)]

@@ -83,7 +83,8 @@ def test_a_marked_spot_and_its_coordinate_never_part(
     assert torch.equal(found[:2], found[2:])  # a point stays a point
     room = 9 * max(target[0] / height, target[1] / width)
     inside = [
-        room < v < limit - room for v, limit in zip(found[:2].tolist(), target[::-1], strict=True)
+        room < v < limit - room
+        for v, limit in zip(found[:2].tolist(), augment.canvas(target)[::-1], strict=True)
     ]
     assume(all(inside))
     assert bool(moved.keep[0])

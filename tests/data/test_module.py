@@ -263,5 +263,5 @@ def test_the_shipped_synthetic_tennis(repo_root: Path, tmp_path: Path) -> None:
     module.setup("fit")
     module.setup("test")
     batch = next(iter(module.train_dataloader()))
-    assert batch.frames.shape == (2, 3, 3, 48, 80)
+    assert batch.frames.shape == (2, 5, 3, 48, 80)
     assert [s.name for s in module.sequences("test")] == ["game1_Clip1"]

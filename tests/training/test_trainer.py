@@ -64,3 +64,9 @@ def test_no_advertisement(tiny: Any, tmp_path: Path, caplog: pytest.LogCaptureFi
     assert "litlogger" not in caplog.text
     assert "was configured so 100%" not in caplog.text
     assert "parameter groups" in caplog.text, "but what matters is said"
+
+
+def test_a_run_without_a_validation_is_refused(tiny: Any, tmp_path: Path) -> None:
+    """It would train to its end and then have no best checkpoint and no objective."""
+    with pytest.raises(ValueError, match="type trainer.check_val_every_n_epoch=2 or less"):
+        tiny.trainer(tmp_path, max_epochs=2, check_val_every_n_epoch=4)
