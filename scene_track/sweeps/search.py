@@ -27,6 +27,7 @@ import optuna
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from optuna.study import StudyDirection
 from optuna.trial import TrialState
 from sqlalchemy.exc import IntegrityError, OperationalError, SQLAlchemyError
 
@@ -145,14 +146,20 @@ class Search:
         patient = {"connect_args": {"timeout": 60}} if sqlite else {}  # seconds, for a locked file
         storage = optuna.storages.RDBStorage(self.storage, engine_kwargs=patient)
         try:
-            return optuna.load_study(study_name=self.study_name, storage=storage)
-        except KeyError:  # made here, unless another process is faster
-            return optuna.create_study(
-                study_name=self.study_name,
-                storage=storage,
-                direction=self.direction,
-                load_if_exists=True,
-            )
+            study = optuna.load_study(study_name=self.study_name, storage=storage)
+            # A study is made in two steps, name and direction: another process, or one that was
+            # killed, may stand between them.
+            if study.direction != StudyDirection.NOT_SET:
+                return study
+        except KeyError:
+            pass
+        # Sets the direction of a study that has none; says nothing to one that has this one.
+        return optuna.create_study(
+            study_name=self.study_name,
+            storage=storage,
+            direction=self.direction,
+            load_if_exists=True,
+        )
 
     def _search(self, study: optuna.Study, space: Space, fixed: list[str]) -> None:
         made = failed = 0

@@ -7,6 +7,7 @@ import signal
 import sqlite3
 from pathlib import Path
 
+import optuna
 import pytest
 import yaml
 
@@ -64,6 +65,14 @@ def test_a_killed_search_makes_the_trials_that_are_missing(app: App) -> None:
     again = app.run(*command)
     assert again.returncode == 0 and "3 of 3 trials are done" in again.stdout
     assert len(trials(app.sweep)) == 4
+
+
+def test_a_study_that_is_only_half_made_is_completed(app: App) -> None:
+    url = f"sqlite:///{app.folder}/study.db"
+    optuna.storages.RDBStorage(url).create_new_study("sweep")  # killed before it set the direction
+    done = app.run(*SEARCH, f"hydra.sweeper.storage={url}", "hydra.sweeper.n_trials=1", "x=1,2")
+    assert done.returncode == 0, done.stderr
+    assert study(app.folder / "study.db") == [(0, "COMPLETE")]
 
 
 @pytest.mark.parametrize("apart", [False, True], ids=["one folder", "two folders"])
