@@ -296,6 +296,9 @@ def _in_one_line(error: BaseException, config_name: str) -> str:
         key = match[1]
         if "No match in the defaults list" in text:
             return f"{key}: no option of this group is in use; type +{key}=OPTION"
+        others = _options_with(config_name, key)
+        if others:
+            return f"{key}: {_unknown_here(key, others)}"
         choices = sorted({*_keys(config_name, key), *_groups()})
         return f"{key}: unknown key{_near(key, choices)}"
     if match := re.search(r"Could not find '([^']+)'", text):
@@ -324,18 +327,53 @@ def _groups() -> list[str]:
     return [os.path.relpath(folder, root) for folder, _, _ in os.walk(root) if folder != root]
 
 
-def _keys(config_name: str, unknown: str) -> list[str]:
-    """The dotted keys that there would be without the unknown one; empty if that cannot be said."""
+def _unknown_here(key: str, others: list[str]) -> str:
+    """What to type for a key that other options of its group have, such as ``tracker=ball``."""
+    group = others[0].partition("=")[0]
+    value = next((a.partition("=")[2] for a in sys.argv[1:] if a.startswith(f"{key}=")), "VALUE")
+    return (
+        f"the {group} chosen here has no such key, {' or '.join(others)} has: type"
+        f" {others[0]} {key}={value}"
+    )
+
+
+def _options_with(config_name: str, key: str) -> list[str]:
+    """The options of a key's group that have the key, as they are typed: ``tracker=ball``."""
+    root, parts = Path(config_dir()), key.split(".")
+    depths = [n for n in range(1, len(parts)) if root.joinpath(*parts[:n]).is_dir()]
+    if not depths:
+        return []
+    group = parts[: max(depths)]
+    options = sorted(file.stem for file in root.joinpath(*group).glob("*.yaml"))
+    typed = [f"{'/'.join(group)}={option}" for option in options]
+    return [
+        word
+        for word in typed
+        if (cfg := _composed(config_name, key, word)) is not None
+        and OmegaConf.select(cfg, ".".join(parts[:-1])) is not None
+        and parts[-1] in OmegaConf.select(cfg, ".".join(parts[:-1]))
+    ]
+
+
+def _composed(config_name: str, without: str, *words: str) -> DictConfig | None:
+    """What is typed, without one key and with further words; None if it cannot be composed."""
     overrides = [
         argument
         for argument in sys.argv[1:]
-        if "=" in argument and not argument.startswith("-") and not argument.startswith(unknown)
+        if "=" in argument and not argument.startswith(("-", without)) and "," not in argument
     ]
     GlobalHydra.instance().clear()
     try:
         with hydra.initialize_config_dir(config_dir(), version_base="1.3"):
-            cfg = hydra.compose(config_name, overrides=[o for o in overrides if "," not in o])
+            return hydra.compose(config_name, overrides=[*overrides, *words])
     except (HydraException, OmegaConfBaseException):
+        return None
+
+
+def _keys(config_name: str, unknown: str) -> list[str]:
+    """The dotted keys that there would be without the unknown one; empty if that cannot be said."""
+    cfg = _composed(config_name, unknown)
+    if cfg is None:
         return []
     found: list[str] = []
 
