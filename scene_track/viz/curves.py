@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -157,8 +158,9 @@ def run(arguments: Sequence[str]) -> Path:
     """
     try:
         options = OmegaConf.to_container(OmegaConf.from_dotlist(list(arguments)))
-    except OmegaConfBaseException as error:
-        raise ValueError(f"cannot read {' '.join(arguments)!r}: {error}") from error
+    except (OmegaConfBaseException, yaml.YAMLError) as error:
+        said = " ".join(str(error).split())
+        raise ValueError(f"cannot read {' '.join(arguments)!r}: {said}") from error
     assert isinstance(options, dict)
     unknown = [str(key) for key in options if key not in _OPTIONS]
     missing = [key for key in _OPTIONS[:3] if not options.get(key)]

@@ -77,6 +77,7 @@ def test_picture_has_a_line_per_run(runs: Path) -> None:
         ({"metric": ""}, "missing: metric"),
         ({"x": "x=time"}, "no column 'time'"),
         ({"labels": "labels=[a,b]"}, "2 labels for 1 runs"),
+        ({"labels": "labels=[a"}, "cannot read"),
         ({"runs": "runs=[/nowhere/at/all]"}, "no metrics.csv at /nowhere/at/all"),
     ],
 )
