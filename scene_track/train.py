@@ -48,10 +48,12 @@ def build_module(cfg: DictConfig) -> TrackingModule:
 
 def train(cfg: DictConfig) -> float | None:
     """One run, from a checked configuration to the best value of the monitor (None: dry run)."""
+    from hydra.core.hydra_config import HydraConfig
     from hydra.utils import instantiate
     from omegaconf import OmegaConf
     from pytorch_lightning.utilities import rank_zero_only
 
+    from scene_track.config.resumed import typed_keys
     from scene_track.training.checkpointing import exit_codes, prepare_resume
     from scene_track.training.reproducibility import seed_everything
     from scene_track.training.transfer import init_from
@@ -61,7 +63,9 @@ def train(cfg: DictConfig) -> float | None:
     seed_everything(cfg.seed)
     data = instantiate(cfg.dataset)
     module = build_module(cfg)
-    if cfg.init_from is not None:
+    if cfg.resume_from is not None:
+        pass  # all weights are the checkpoint's
+    elif cfg.init_from is not None:
         init_from(module, cfg.init_from, parts=cfg.init_parts, partial=cfg.init_partial)
     elif cfg.init_parts is not None:
         raise ValueError("init_parts is of no effect without init_from=RUN_OR_CKPT: type both")
@@ -70,7 +74,10 @@ def train(cfg: DictConfig) -> float | None:
 
         dry_run(module, data, accelerator=cfg.trainer.accelerator, precision=cfg.trainer.precision)
         return None
-    resume = None if cfg.resume_from is None else prepare_resume(cfg.resume_from, module)
+    resume = None
+    if cfg.resume_from is not None:
+        words = HydraConfig.get().overrides.task if HydraConfig.initialized() else ()
+        resume = prepare_resume(cfg.resume_from, module, typed_keys(cfg, words))
 
     dry = bool(cfg.trainer.fast_dev_run)
     if not dry and rank_zero_only.rank == 0:

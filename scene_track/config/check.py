@@ -25,6 +25,7 @@ from pydantic import AllowInfNan, BaseModel, Strict, TypeAdapter
 from pydantic.fields import FieldInfo
 
 from scene_track.config import schema
+from scene_track.config.keys import lies_in
 from scene_track.config.signature import (
     NOT_LITERAL,
     UNKNOWN,
@@ -144,10 +145,21 @@ def check_objects(cfg: DictConfig, trusted: Sequence[str] = ()) -> None:
         raise ConfigError("\n".join(lines))
 
 
-def references(cfg: DictConfig) -> dict[str, str]:
-    """Every key that is an interpolation of another, with that other key."""
-    found: dict[str, str] = {}
-    _to_plain(OmegaConf.to_container(cfg, resolve=False), cfg, "", found, _Report(found))
+def derived(cfg: DictConfig, keys: Collection[str]) -> set[str]:
+    """The keys that take their values from others, directly or by way of further ones.
+
+    Args:
+        cfg: with its interpolations.
+        keys: the others; a node or group stands for all in it.
+    """
+    origins: dict[str, str] = {}
+    _to_plain(OmegaConf.to_container(cfg, resolve=False), cfg, "", origins, _Report(origins))
+    found: set[str] = set()
+    for key, origin in origins.items():
+        while not lies_in(origin, keys) and origin in origins:
+            origin = origins[origin]
+        if lies_in(origin, keys):
+            found.add(key)
     return found
 
 

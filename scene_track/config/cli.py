@@ -33,6 +33,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from scene_track.config.help import help_text
 from scene_track.config.paths import config_dir
+from scene_track.config.resumed import with_words_of_run
 
 if TYPE_CHECKING:
     from scene_track.sweeps.trial import Program
@@ -70,6 +71,8 @@ def run_main(
     if {"--help", "-h"} & set(sys.argv[1:]):
         print(help_text(config_dir(), config_name, *_called(job)))
         return
+    if trials:
+        sys.argv[1:] = with_words_of_run(sys.argv[1:])
     wanted_full = os.environ.get(_FULL) == "1"
     program = None
     if trials:

@@ -13,7 +13,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from scene_track.config.check import ConfigError, check_objects, references
+from scene_track.config.check import ConfigError, check_objects, derived
 
 
 def checked_group(cfg: DictConfig, group: str, *, source: str, trusted: Sequence[str]) -> Any:
@@ -88,12 +88,7 @@ def with_typed(
         return OmegaConf.create({group: whole})
     merged = OmegaConf.create({group: OmegaConf.select(trained, group)})
     changed = [key for key in keys if key.startswith(f"{group}.")]
-    origin = references(typed)
-    for key, other in origin.items():
-        while other in origin and other not in changed:
-            other = origin[other]
-        if other in changed and key.startswith(f"{group}.") and key not in changed:
-            changed.append(key)
-    for key in changed:
+    further = derived(typed, changed) - set(changed)
+    for key in [*changed, *sorted(key for key in further if key.startswith(f"{group}."))]:
         OmegaConf.update(merged, key, OmegaConf.select(typed, key), force_add=True)
     return merged

@@ -23,7 +23,7 @@ import sys
 import tempfile
 import threading
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
@@ -35,7 +35,9 @@ from pydantic import Field
 from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from pytorch_lightning.utilities.exceptions import SIGTERMException
-from torch import Tensor, nn
+from torch import Tensor
+
+from scene_track.config.resumed import refuse_another_run
 
 log = logging.getLogger(__name__)
 
@@ -164,20 +166,23 @@ def resolve_checkpoint(where: str | os.PathLike[str], *, prefer: Literal["best",
     raise FileNotFoundError(f"{path} does not exist: give a run folder or a .ckpt file")
 
 
-def prepare_resume(where: str | os.PathLike[str], module: nn.Module) -> Path:
+def prepare_resume(
+    where: str | os.PathLike[str], module: pl.LightningModule, typed: Collection[str] = ()
+) -> Path:
     """Find the checkpoint that ``resume_from=`` names and check that it continues ``module``.
 
     Args:
         where: a run folder (its last checkpoint) or a file.
-        module: the LightningModule, as configured now.
+        module: as configured now, the configuration among its hyperparameters.
+        typed: keys that were typed, the only ones in which the run's settings may differ.
 
     Returns:
         The file, to be given to ``Trainer.fit(ckpt_path=...)``.
 
     Raises:
         FileNotFoundError: there is none.
-        ValueError: the file is torn, has weights only, or belongs to another model (names the
-            keys).
+        ValueError: the file is torn, has weights only, or belongs to another model or to a run
+            with other settings (names the keys).
     """
     path = resolve_checkpoint(where, prefer="last")
     checkpoint = load_checkpoint(path)
@@ -187,6 +192,8 @@ def prepare_resume(where: str | os.PathLike[str], module: nn.Module) -> Path:
             f"resume_from={path} has no {', '.join(missing_parts)}: it holds weights only;"
             " use init_from="
         )
+    if (settings := checkpoint.get("hyper_parameters")) and module.hparams:
+        refuse_another_run(settings, module.hparams, typed)
     saved, here = checkpoint["state_dict"], module.state_dict()
     shapes = [
         f"{key} {tuple(saved[key].shape)} instead of {tuple(here[key].shape)}"

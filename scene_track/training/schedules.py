@@ -1,8 +1,8 @@
 """Learning-rate schedules, stepped once per optimiser step.
 
-Special here: the rate is a function of the step alone, written as a plain function, so that torch
-saves only the step counter. A resumed run follows the configuration it was started with, also a
-longer one.
+Special here: the rate is a function of the step alone, written as a plain function, which torch
+does not save. So the curve of a resumed run is that of its own configuration, also a longer one;
+the peaks are the checkpoint's, like the rest of the optimiser.
 """
 
 from __future__ import annotations
