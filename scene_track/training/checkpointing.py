@@ -8,7 +8,8 @@ Special here:
   Lightning's counters: those are in the middle of something when a run is interrupted (a batch
   fetched but not trained, an accumulation half done, a validation half run). The state is always
   the one after the last optimiser step; a validation that was due and not finished is due again.
-- A signal is answered between two optimiser steps, where the weights are whole.
+- A signal is answered between two optimiser steps, where the weights are whole, and by all
+  processes after the same one, whichever was told to stop.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ log = logging.getLogger(__name__)
 FOLDER = "checkpoints"
 BEST = "best.ckpt"
 LAST = "last.ckpt"
+_AGREE_EVERY = 10  # optimiser steps between two looks of several processes at each other's signals
 
 
 class NonFiniteError(RuntimeError):
@@ -289,7 +291,8 @@ class RunCheckpoint(Checkpoint):
     """Keeps ``checkpoints/last.ckpt`` and ``checkpoints/best.ckpt`` of a run.
 
     *Last* is written every ``every_n_steps`` optimiser steps, before every validation, at every
-    epoch end, and when the run is stopped by SIGTERM, Ctrl-C or an error. *Best* is written after a
+    epoch end, and when the run is stopped by SIGTERM or Ctrl-C, or, if it is of one process, by an
+    error. *Best* is written after a
     validation whose monitored value is better than all before, also before a resume.
 
     EMA or other weights that follow the optimiser must be updated inside ``optimizer_step``: this
@@ -397,8 +400,8 @@ class RunCheckpoint(Checkpoint):
         self._buffers = list(pl_module.buffers())
         self._versions = [buffer._version for buffer in self._buffers]
         self.received = None
-        if trainer.world_size == 1 and threading.current_thread() is threading.main_thread():
-            # several processes must stop together: there Lightning's own handling stays
+        # Lightning's handler calls the other processes from inside the signal, wherever they are.
+        if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._handlers[number] = signal.signal(number, self._on_signal)
 
@@ -453,7 +456,7 @@ class RunCheckpoint(Checkpoint):
             validation="pending" if due else "done",
         )
         self._versions = [buffer._version for buffer in self._buffers]
-        stop = self.received is not None
+        stop = self._told_to_stop(trainer, last_batch)
         # without a validation the epoch's end, which saves, is only an instant away
         if due or stop or (trainer.global_step % self.every_n_steps == 0 and not last_batch):
             self._save_last(trainer)
@@ -470,8 +473,18 @@ class RunCheckpoint(Checkpoint):
         dataloader_idx: int = 0,
     ) -> None:
         """Answer signals; *last* was saved before the validation."""
-        if self.received is not None:
+        if self.received is not None and trainer.world_size == 1:  # several ask after a step
             raise self._stop_request()
+
+    def _told_to_stop(self, trainer: pl.Trainer, last_batch: bool) -> bool:
+        """Whether this process or, now and then asked, another one was told to stop."""
+        if trainer.world_size > 1:
+            if trainer.global_step % _AGREE_EVERY and not last_batch:
+                return False
+            number = torch.tensor(int(self.received or 0), device=trainer.strategy.root_device)
+            told = int(trainer.strategy.reduce(number, reduce_op="max"))  # one wait in ten steps
+            self.received = signal.Signals(told) if told else None
+        return self.received is not None
 
     def _stop_request(self) -> BaseException:
         return SIGTERMException() if self.received is signal.SIGTERM else KeyboardInterrupt()

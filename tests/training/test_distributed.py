@@ -6,9 +6,11 @@ import csv
 import json
 import math
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -118,27 +120,49 @@ def test_batches_without_anybody_and_parts_without_gradient_do_not_hang(
     assert any("backbone" in name for name in first["moved"]), "it thawed in the second epoch"
 
 
-def test_two_machines_are_one_run(data: list[str], tmp_path: Path) -> None:
+def two_machines(words: list[str], run: Path) -> list[subprocess.Popen[str]]:
     """As docs/scaling.md tells it: the same command on each, the place in the environment."""
     command = [
-        *(sys.executable, "-m", "scene_track.train", *MINIMAL, *data),
+        *(sys.executable, "-m", "scene_track.train", *MINIMAL, *words),
         *("trainer.num_nodes=2", "trainer.devices=1", "trainer.strategy=ddp"),
-        *("trainer.limit_val_batches=1.0", f"hydra.run.dir={tmp_path / 'run'}"),
+        f"hydra.run.dir={run}",
     ]
     environment = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    finish(
-        [
-            subprocess.Popen(
-                command,
-                cwd=tmp_path,
-                env={**environment, "NODE_RANK": str(rank)},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
-            for rank in (0, 1)
-        ]
-    )
+    return [
+        subprocess.Popen(
+            command,
+            cwd=run.parent,
+            env={**environment, "NODE_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in (0, 1)
+    ]
+
+
+def test_one_machine_is_told_to_stop_and_both_save(data: list[str], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    long = ["trainer.max_epochs=1000", "trainer.check_val_every_n_epoch=1000"]
+    both = two_machines([*data, *long, "callbacks.checkpoint.every_n_steps=100000"], run)
+    try:
+        deadline = time.monotonic() + TIMEOUT_S
+        while not (run / "checkpoints" / "last.ckpt").is_file():  # of the first epoch
+            assert time.monotonic() < deadline and both[0].poll() is None
+            time.sleep(0.1)
+        both[1].send_signal(signal.SIGTERM)
+        printed = [process.communicate(timeout=TIMEOUT_S)[0] for process in both]
+    finally:
+        for process in both:
+            process.kill()
+    assert [process.returncode for process in both] == [143, 143], printed
+    last = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["status"].startswith("stopped") and last["global_step"] == summary["step"] >= 2
+
+
+def test_two_machines_are_one_run(data: list[str], tmp_path: Path) -> None:
+    finish(two_machines([*data, "trainer.limit_val_batches=1.0"], tmp_path / "run"))
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert (summary["status"], summary["processes"]) == ("finished", 2)
     assert summary["effective_batch"] == 4 and summary["metrics"]["val/hota"]["last"] is not None
