@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["BALL_COLUMNS", "format_table", "main", "score_folders"]
+__all__ = ["main", "score_folders"]
 
 HELP = """\
 Score tracking results. Which kind they are is seen by the layout of the ground truth: boxes get
@@ -49,20 +49,6 @@ percent. Exit code 2 and one line on stderr if the arguments or a file are wrong
 """
 
 _KEYS = ("ground_truth", "predictions", "output", "overwrite")
-_FRACTIONS = ("HOTA", "DetA", "AssA", "LocA", "IDF1", "IDP", "IDR", "MOTA", "MOTP")
-_COUNTS = ("IDSW", "FP", "FN", "TP", "Frag", "MT", "ML")
-_SPEED = "frames_per_second"
-_BALL_FRACTIONS = (
-    "pck_2",
-    "pck_4",
-    "pck_5",
-    "pck_10",
-    "f1_wasb",
-    "f1_tracknetv3",
-    "visibility_accuracy",
-)
-BALL_COLUMNS = (*_BALL_FRACTIONS, "l2_median", "l2_mean")
-"""Columns of the table of a ball."""
 
 
 def score_folders(ground_truth: Path, predictions: Path) -> dict[str, Any]:
@@ -89,6 +75,7 @@ def score_folders(ground_truth: Path, predictions: Path) -> dict[str, Any]:
 
 def _score_boxes(ground_truth: Path, predictions: Path) -> dict[str, Any]:
     from scene_track.data.mot_files import find_results, read_boxes, read_length
+    from scene_track.metrics.table import plain_metrics
     from scene_track.metrics.tracking import TrackingCounts, TrackingSequence, count_tracking
 
     names = _sequence_names(ground_truth)
@@ -141,41 +128,6 @@ def _score_balls(clips: list[Path], predictions: Path) -> dict[str, Any]:
     }
 
 
-def format_table(scores: dict[str, Any], columns: Sequence[str] | None = None) -> str:
-    """Lay out the result of :func:`score_folders` as plain text.
-
-    Args:
-        scores: of all sequences; each may have ``frames_per_second`` besides its metrics.
-        columns: names of metrics, and ``frames_per_second``; fractions are shown in percent. None:
-            the most important ones of boxes, or of a ball.
-    """
-    if columns is None:
-        columns = BALL_COLUMNS if "pck_5" in scores["combined"] else (*_FRACTIONS, *_COUNTS)
-    rows = [("sequence", *("frames/s" if key == _SPEED else key for key in columns))]
-    for name, metrics in [*scores["sequences"].items(), ("COMBINED", scores["combined"])]:
-        rows.append((name, *(_cell(key, metrics[key]) for key in columns)))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "  ".join(
-            cell.rjust(width) if place else cell.ljust(width)
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in rows
-    ]
-    rule = "-" * len(lines[0])
-    return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
-
-
-def _cell(key: str, value: float | None) -> str:
-    if value is None or not math.isfinite(value):
-        return "-"
-    if key in _FRACTIONS or key in _BALL_FRACTIONS:
-        return f"{100 * value:.2f}"
-    if key.startswith("l2_"):
-        return f"{value:.2f}"
-    return f"{value:.1f}" if key == _SPEED else str(value)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
 
@@ -192,6 +144,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options = _parse(words)
         output = _output_file(options)
+        from scene_track.metrics.table import format_table
+
         scores = score_folders(Path(options["ground_truth"]), Path(options["predictions"]))
         print(format_table(scores))
         if output is not None:
@@ -286,14 +240,6 @@ def _sequence_names(ground_truth: Path) -> list[str]:
             " or score against a folder without these sequences"
         )
     return [folder.name for folder in sequences]
-
-
-def plain_metrics(counts: Any) -> dict[str, Any]:
-    """Metrics with lists in place of arrays, ready for JSON."""
-    from scene_track.metrics.tracking import tracking_metrics
-
-    metrics = tracking_metrics(counts)
-    return {k: v.tolist() if hasattr(v, "tolist") else v for k, v in metrics.items()}
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ class FeaturePyramid(nn.Module):
         *,
         dims: Sequence[int],
         strides: Sequence[int],
-        dim: Annotated[int, Field(ge=16, multiple_of=4)],
+        dim: Annotated[int, Field(ge=16, multiple_of=16)],
         stride: Annotated[int, Field(ge=1)] | None = None,
         sample_stride: Annotated[int, Field(ge=1)] | None = None,
         side_channels: Annotated[list[Annotated[int, Field(ge=2)]], Field(min_length=1)]

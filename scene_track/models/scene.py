@@ -67,7 +67,7 @@ class SceneModel(ClipModel):
     def __init__(
         self,
         *,
-        dim: Annotated[int, Field(ge=16, multiple_of=4)],
+        dim: Annotated[int, Field(ge=16, multiple_of=16)],
         backbone: Backbone,
         proposals: DenseProposals,
         decoder: SceneDecoder,

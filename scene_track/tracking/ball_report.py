@@ -15,7 +15,7 @@ from scene_track.data.point_files import PointTable, write_points
 from scene_track.data.sequences import Sequence
 from scene_track.data.targets import PIXEL_CENTRE
 from scene_track.metrics.ball import BallCounts, ball_metrics, count_ball
-from scene_track.score import BALL_COLUMNS, format_table
+from scene_track.metrics.table import BALL_COLUMNS, format_table
 from scene_track.tracking.inference import SequenceTracks
 from scene_track.viz.ball import BallVisualiser, draw_flight
 from scene_track.viz.clips import GIF_MAX_FPS, write_clip, write_png

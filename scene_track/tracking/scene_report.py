@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from scene_track.data.frame_store import read_frame
 from scene_track.data.mot_files import write_results
 from scene_track.data.sequences import Sequence
+from scene_track.metrics.table import format_table, plain_metrics
 from scene_track.metrics.tracking import TrackingCounts, TrackingSequence, count_tracking
-from scene_track.score import format_table, plain_metrics
 from scene_track.tracking.inference import SequenceTracks
 from scene_track.viz.clips import GIF_MAX_FPS, write_clip
 from scene_track.viz.tracks import draw_tracks
