@@ -75,6 +75,12 @@ def test_every_option_passes_but_for_what_a_person_brings(group: str, option: st
     assert lines == []
 
 
+@pytest.mark.parametrize("option", [option for group, option in _OPTIONS if group == "debug"])
+def test_every_debug_option_goes_with_a_ball(option: str) -> None:
+    faults = _faults("dataset=tracknet", f"debug={option}")
+    assert [line for line in faults if not line.startswith(_BRING)] == []
+
+
 @pytest.mark.parametrize("file", _FILES, ids=lambda file: f"{file.parent.name}/{file.stem}")
 def test_every_file_opens_with_what_it_is(file: Path) -> None:
     assert len(_comment(file)) > 5  # --help shows it
@@ -92,6 +98,7 @@ def test_every_file_opens_with_what_it_is(file: Path) -> None:
         ("denoiser.lambda_dn", -0.5, "=-0.5: must be a number >= 0"),
         ("dataset.size", [100, 224], "=[100,224]: height and width must be multiples of 16"),
         ("dataset.batch_size", 0, "=0: must be an integer >= 1"),
+        ("model.dim", 56, "=56: must be an integer"),  # what its group norm cannot divide
         ("monitor.metric", "val/hotta", "=val/hotta: SceneEvaluator does not log it; did you mean"),
         ("monitor.mode", "best", "=best: must be one of min, max"),
         ("resume_from", "/no/such/run", "=/no/such/run: must be a file that exists or a folder"),
