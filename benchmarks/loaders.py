@@ -1,11 +1,13 @@
 """The three loaders of DINOv3 against numbers of the official code: largest absolute error.
 
     python -m benchmarks.loaders
-    python -m benchmarks.loaders --golden ../shared/golden    # every patch of whole pictures too
+    python -m benchmarks.loaders --golden FOLDER    # every patch of whole pictures too
 
 Weights and pictures are deterministic (`tests/models/official_weights.py`), the numbers of the
-official code are in `tests/golden/`. `hub` needs `make third-party`, or a checkout named by the
-variable DINOV3_REPOSITORY; without it its column says so.
+official code for some cells are in `tests/golden/`. Those for every patch of ViT-S/16 are not in
+the repository: FOLDER holds `dinov3_vits16_224.npz` and `dinov3_vits16_256x448.npz` with
+`image_u8 [N, H, W, 3]`, `feat [N, 384, h, w]` and `cls [N, 384]`. `hub` needs `make third-party`,
+or a checkout named by the variable DINOV3_REPOSITORY; without it its column says so.
 """
 
 from __future__ import annotations
