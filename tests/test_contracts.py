@@ -207,7 +207,7 @@ def test_every_ablation_passes_the_check_and_changes_the_recipe(name: str) -> No
     assert (changed == recipe) == (name == "none")
 
 
-def test_dancetrack_brings_the_missions_defaults_and_the_command_line_wins() -> None:
+def test_dancetrack_brings_its_own_defaults_and_the_command_line_wins() -> None:
     cfg = compose_run(["dataset=dancetrack", "model.backbone.freeze=true"])
     assert cfg.model.backbone._target_.endswith("DinoV3")
     assert cfg.model.backbone.freeze is True and cfg.model.backbone.unfreeze_after is None

@@ -127,12 +127,12 @@ def test_choosing_a_dataset_brings_its_defaults_and_each_can_be_overridden() -> 
     def composed(*overrides: str) -> DictConfig:
         return compose("config", overrides=["dataset=dancetrack", *overrides])
 
-    mission = composed("model.backbone.freeze=true")
-    assert mission.model.backbone._target_.endswith("dinov3.DinoV3")
-    assert mission.model.backbone.freeze is True
-    assert list(mission.dataset.size) == [448, 800]
+    chosen = composed("model.backbone.freeze=true")
+    assert chosen.model.backbone._target_.endswith("dinov3.DinoV3")
+    assert chosen.model.backbone.freeze is True
+    assert list(chosen.dataset.size) == [448, 800]
     quick = compose("config")
-    assert mission.optimizer.lr != quick.optimizer.lr
+    assert chosen.optimizer.lr != quick.optimizer.lr
     assert composed("recipe=quick").optimizer.lr == quick.optimizer.lr
     assert composed("optimizer.lr=0.5").optimizer.lr == 0.5
     assert composed("model/backbone=hybrid_tiny").model.backbone == quick.model.backbone
