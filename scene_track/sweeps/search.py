@@ -2,7 +2,7 @@
 
 The one file that imports Optuna: a study can only be asked, told, and rid of trials that died by
 its own library. Of that, only what versions 2.10 to 4 have in common is used (``create_study``,
-``ask``, ``suggest_*``, ``tell``, ``enqueue_trial``, attributes), so that another version is a
+``ask``, ``suggest_*``, ``tell``, ``create_trial``, attributes), so that another version is a
 change of a pin. Hydra's plugin gives the options and the samplers; its loop is not used, because it
 stops at a trial that fails, dies of an objective that is no number, and, started again, repeats
 points, writes into folders that exist and makes ``n_trials`` more.
@@ -197,10 +197,15 @@ class Search:
             known = [t for t in study.trials if _counts(t)]
             if len(known) >= self.n_trials:
                 return None
-            params = self._propose(known, space)
-            if params is None:
+            proposal = self._propose(known, space)
+            if proposal is None:
                 return None
-            study.enqueue_trial(params)
+            params, memory = proposal
+            study.add_trial(  # enqueue_trial takes no more than the parameters
+                optuna.trial.create_trial(
+                    state=TrialState.WAITING, system_attrs={**memory, "fixed_params": params}
+                )
+            )
             trial = study.ask()
             trial.set_user_attr(_OWNER, asdict(Process.this()))
             for key, axis in space.items():
@@ -216,11 +221,15 @@ class Search:
 
     def _propose(
         self, known: Sequence[optuna.trial.FrozenTrial], space: Space
-    ) -> dict[str, Any] | None:
+    ) -> tuple[dict[str, Any], dict[str, Any]] | None:
         """A point without a trial, from the sampler; None if there is none left.
 
         The sampler is asked about a copy of the study, so that proposals that are no good leave no
         trace in it. One that keeps to a few points of a small space is overruled by chance.
+
+        Returns:
+            The point, and what the sampler wrote down about it. CMA-ES and NSGA-II keep all that
+            they have learned in their trials' system attributes: without them they stay random.
         """
         taken = [trial.params for trial in known]
         scratch = optuna.create_study(sampler=self.sampler, direction=self.direction)
@@ -230,13 +239,13 @@ class Search:
             for key, axis in space.items():
                 _suggest(trial, key, axis)
             if trial.params not in taken:
-                return trial.params
+                return trial.params, scratch.trials[trial.number].system_attrs
             scratch.tell(trial, state=TrialState.FAIL)
         free = [point for point in map(dict, points(space)) if point not in taken]
         if not free:
             log.info("the search is over: no point without a trial was found")
             return None
-        return random.choice(free)
+        return random.choice(free), {}
 
     def _settle(self, study: optuna.Study) -> None:
         """Tell the study of trials that ended without its hearing of it."""
@@ -298,7 +307,7 @@ def _reseeded(config: DictConfig, sampler: Any, existing: int) -> Any:
     if not isinstance(sampler, optuna.samplers.BaseSampler):
         raise ValueError(
             "hydra/sweeper/sampler=grid: for a grid leave hydra/sweeper=optuna out; others are tpe,"
-            " random, cmaes"
+            " random, cmaes, nsgaii"
         )
     node = config.hydra.sweeper.sampler
     if not existing or OmegaConf.select(node, "seed") is None:

@@ -6,11 +6,17 @@ import os
 import signal
 import sqlite3
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import optuna
 import pytest
 import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
 
+from scene_track.sweeps.search import Search
+from scene_track.sweeps.space import Space, split
 from tests.sweeps.conftest import App, trials, wait_for
 
 SEARCH = ("--multirun", "hydra/sweeper=optuna", "hydra.sweeper.sampler.seed=1")
@@ -19,6 +25,50 @@ SEARCH = ("--multirun", "hydra/sweeper=optuna", "hydra.sweeper.sampler.seed=1")
 def study(file: Path) -> list[tuple[int, str]]:
     with sqlite3.connect(file) as base:
         return list(base.execute("select number, state from trials order by number"))
+
+
+def searching(*, sampler: str = "TPESampler", n_trials: int = 100, **options: Any) -> Search:
+    """A search that launches nothing, its study in a data base in memory."""
+    config = {
+        "monitor": {"metric": "val/hota", "mode": "max"},
+        "hydra": {"overrides": {"hydra": []}, "sweeper": {"sampler": options}},
+    }
+    run: Any = SimpleNamespace(config=OmegaConf.create(config), folder=Path(), one_by_one=True)
+    of_hydra = {
+        "n_trials": n_trials, "n_jobs": 1, "params": None, "storage": "sqlite://",
+        "study_name": None, "max_failure_rate": 0, "search_space": None,
+        "custom_search_space": None,
+    }  # fmt: skip
+    return Search(run, getattr(optuna.samplers, sampler)(**options), of_hydra)
+
+
+def space_of(*overrides: str) -> Space:
+    return split(OverridesParser.create().parse_overrides(list(overrides)))[0]
+
+
+def test_a_sampler_that_learns_from_its_own_notes_learns() -> None:
+    search = searching(sampler="CmaEsSampler", seed=1)
+    study, space = search._open(), space_of("x=interval(-1.0,1.0)", "y=interval(-1.0,1.0)")
+    heights = []
+    for _ in range(50):
+        trial = search._ask(study, space)
+        assert trial is not None
+        x, y = trial.params["x"], trial.params["y"]
+        heights.append((x - 0.6) ** 2 + (y + 0.5) ** 2)
+        study.tell(trial, -heights[-1])
+    by_chance = 2 / 3 + 0.6**2 + 0.5**2  # expected of a point drawn from the square
+    assert sum(heights[30:]) / 20 < by_chance / 5
+
+
+def test_the_genetic_sampler_breeds() -> None:
+    search = searching(sampler="NSGAIISampler", seed=1, population_size=4)
+    study, space = search._open(), space_of("x=interval(-1.0,1.0)", "y=interval(-1.0,1.0)")
+    for _ in range(12):
+        trial = search._ask(study, space)
+        assert trial is not None
+        study.tell(trial, trial.params["x"])
+    inherited = [len({t.params[key] for t in study.trials}) for key in "xy"]
+    assert min(inherited) < 12, "a child has a coordinate of a parent"
 
 
 def test_a_search_survives_failures_and_finds_the_best(app: App) -> None:
