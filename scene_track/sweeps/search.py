@@ -20,6 +20,7 @@ import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -201,13 +202,17 @@ class Search:
             if proposal is None:
                 return None
             params, memory = proposal
-            study.add_trial(  # enqueue_trial takes no more than the parameters
+            owner = asdict(Process.this())
+            study.add_trial(  # all at once, so that no kill leaves a trial that is nobody's
                 optuna.trial.create_trial(
-                    state=TrialState.WAITING, system_attrs={**memory, "fixed_params": params}
+                    state=TrialState.WAITING,
+                    user_attrs={_OWNER: owner},
+                    system_attrs={**memory, "fixed_params": params},
                 )
             )
             trial = study.ask()
-            trial.set_user_attr(_OWNER, asdict(Process.this()))
+            if trial.user_attrs.get(_OWNER) != owner:  # put there by another process, or a person
+                trial.set_user_attr(_OWNER, owner)
             for key, axis in space.items():
                 _suggest(trial, key, axis)
             # Another process may have been faster.
@@ -261,7 +266,8 @@ class Search:
                 continue
             # It never got a folder, or that is on a machine of which nothing is known here.
             process = None if owner is None else Process(**owner)
-            if process == Process.this() or (process is not None and process.alive() is False):
+            gone = _is_nobodys(trial) if process is None else process.alive() is False
+            if gone or process == Process.this():
                 _give_up(study, handle, records.GONE)
             else:
                 log.info("trial %d of the study is another machine's: left alone", trial.number)
@@ -355,6 +361,16 @@ def _point(trial: optuna.trial.Trial, fixed: Sequence[str]) -> Point:
 def _counts(trial: optuna.trial.FrozenTrial) -> bool:
     """Whether a trial is one of the study's ``n_trials``: it ended, or somebody runs it."""
     return trial.state != TrialState.WAITING and _VOID not in trial.user_attrs
+
+
+def _is_nobodys(trial: optuna.trial.FrozenTrial) -> bool:
+    """Whether a running trial without an owner was left so by a kill just after it was asked for.
+
+    One that has parameters is another program's, which shares the study.
+    """
+    if trial.params or trial.datetime_start is None:
+        return False
+    return (datetime.now() - trial.datetime_start).total_seconds() > records.SILENT_S
 
 
 def _counted(study: optuna.Study) -> int:

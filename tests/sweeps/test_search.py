@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sqlite3
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,8 +15,11 @@ import pytest
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
+from optuna.trial import TrialState
 
-from scene_track.sweeps.search import Search
+from scene_track.sweeps import records
+from scene_track.sweeps.records import Process
+from scene_track.sweeps.search import Search, _counted
 from scene_track.sweeps.space import Space, split
 from tests.sweeps.conftest import App, trials, wait_for
 
@@ -69,6 +73,35 @@ def test_the_genetic_sampler_breeds() -> None:
         study.tell(trial, trial.params["x"])
     inherited = [len({t.params[key] for t in study.trials}) for key in "xy"]
     assert min(inherited) < 12, "a child has a coordinate of a parent"
+
+
+def test_a_trial_has_its_owner_from_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    search, space = searching(), space_of("x=interval(-1.0,1.0)", "y=interval(-1.0,1.0)")
+    study = search._open()
+    ask = study.ask
+
+    def killed() -> None:
+        ask()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(study, "ask", killed)
+    with pytest.raises(KeyboardInterrupt):
+        search._ask(study, space)
+    assert study.trials[0].user_attrs["process"] == asdict(Process.this())
+    search._settle(study)
+    assert study.trials[0].state == TrialState.FAIL and not _counted(study)
+
+
+def test_a_trial_without_owner_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    search = searching()
+    study = search._open()
+    study.ask()
+    study.ask().suggest_float("x", -1, 1)  # another program's
+    search._settle(study)
+    assert _counted(study) == 2, "they may be new"
+    monkeypatch.setattr(records, "SILENT_S", -1.0)
+    search._settle(study)
+    assert [t.state.name for t in study.trials] == ["FAIL", "RUNNING"] and _counted(study) == 1
 
 
 def test_a_search_survives_failures_and_finds_the_best(app: App) -> None:
