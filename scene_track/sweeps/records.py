@@ -159,12 +159,22 @@ def is_dead(folder: Path, trial: Trial) -> bool:
     """Whether a trial that is recorded as waiting or running has nobody any more who runs it."""
     if trial.state not in ("waiting", "running"):
         return False
+    if trial.state == "waiting" and _silent(folder / _STARTED):
+        return True  # killed between its start and its first record: that names who had it waiting
     alive = None if trial.process is None else trial.process.alive()
     if alive is not None:
         return not alive
     if trial.state == "waiting":  # in the queue of a cluster it gives no sign of life
         return False
-    return time.time() - (folder / RECORD).stat().st_mtime > SILENT_S
+    return _silent(folder / RECORD)
+
+
+def _silent(file: Path) -> bool:
+    """Whether a file is so old that its writer counts as dead; no if there is none."""
+    try:
+        return time.time() - file.stat().st_mtime > SILENT_S
+    except FileNotFoundError:
+        return False
 
 
 def bury(sweep: Path) -> dict[Path, Trial]:
@@ -177,16 +187,21 @@ def bury(sweep: Path) -> dict[Path, Trial]:
     for folder, trial in list(trials.items()):
         if not is_dead(folder, trial):
             continue
-        if trial.state == "waiting":
+        if trial.state == "waiting" and withdraw(folder):
             del trials[folder]
-            withdraw(folder)
-        else:
-            beat = (folder / RECORD).stat().st_mtime
-            started = trial.started or beat
-            dead = replace(trial.failed(GONE, "died"), wall_s=round(beat - started, 1))
+        elif (dead := _buried(folder, trial)) is not None:
             write(folder, dead)
             trials[folder] = dead
     return trials
+
+
+def _buried(folder: Path, trial: Trial) -> Trial | None:
+    """The record of a dead trial that had been started; None if that was at this moment."""
+    if trial.state == "waiting" and not _silent(folder / _STARTED):
+        return None
+    beat = (folder / RECORD).stat().st_mtime
+    started = trial.started or beat
+    return replace(trial.failed(GONE, "died"), wall_s=round(beat - started, 1))
 
 
 @contextlib.contextmanager

@@ -18,6 +18,27 @@ from scene_track.sweeps import records
 from scene_track.sweeps.records import Process, Trial
 from tests.sweeps.conftest import App, trials, wait_for
 
+_KILLED_ONCE = """
+import os
+import signal
+from pathlib import Path
+
+from scene_track.sweeps import records
+
+records.SILENT_S = 2.0
+write = records.write
+
+
+def killed_once(folder, trial):
+    if trial.state == "running" and trial.params["x"] == "2" and not Path("killed").exists():
+        Path("killed").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    write(folder, trial)
+
+
+records.write = killed_once
+"""
+
 
 @pytest.fixture(scope="module")
 def hard_times(new_app: Callable[[], App]) -> tuple[App, subprocess.CompletedProcess[str]]:
@@ -152,6 +173,20 @@ def test_a_lost_worker_of_joblib_loses_no_trial(app: App) -> None:
     assert {t.fault for t in found if t.state == "failed"} == {"died"}
 
 
+def test_a_worker_lost_between_start_and_first_record_is_not_waited_for(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    (app.folder / "sitecustomize.py").write_text(_KILLED_ONCE)  # in the workers too
+    monkeypatch.setenv("PYTHONPATH", str(app.folder), prepend=os.pathsep)
+    done = app.run("--multirun", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "x=1,2")
+    assert done.returncode == 0, done.stderr
+    assert "started once more" in done.stdout
+    found = trials(app.sweep)
+    assert sorted(t.params["x"] for t in found if t.state == "complete") == ["1", "2"]
+    assert "died" in {t.fault for t in found if t.state == "failed"}
+
+
 def test_the_launcher_for_clusters_on_this_machine(app: App) -> None:
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
     launcher = ("hydra/launcher=submitit_local", "hydra.launcher.timeout_min=5")
@@ -180,6 +215,19 @@ def test_who_is_dead(tmp_path: Path) -> None:
     assert not records.is_dead(tmp_path, far)
     os.utime(tmp_path / records.RECORD, (0, 0))
     assert records.is_dead(tmp_path, far), "silent for too long"
+
+
+def test_a_trial_killed_before_its_first_record_is_dead(tmp_path: Path) -> None:
+    folder = records.claim(tmp_path, ("x=1",), {"x": "1"})
+    waiting = records.read(folder)
+    assert waiting is not None and records.start(folder)
+    assert not records.is_dead(folder, waiting), "its record may come yet"
+    os.utime(folder / ".started", (0, 0))
+    assert records.is_dead(folder, waiting), "though who had it waiting lives"
+    (buried,) = records.bury(tmp_path).values()
+    assert (buried.state, buried.fault) == ("failed", "died") == (
+        trials(tmp_path)[0].state, trials(tmp_path)[0].fault
+    )  # fmt: skip
 
 
 def test_a_record_that_cannot_be_read_is_named(tmp_path: Path) -> None:
