@@ -3,6 +3,7 @@
 Special here: a combination that is complete in the sweep's folder is not trained again, one that
 another process trains is left to it, and one that failed or died is trained anew, in a new folder.
 So the same command goes on after a kill, and several machines share a grid by sharing its folder.
+What others had and lost is trained before the end; what they still train then is said.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ from omegaconf import DictConfig
 
 from scene_track.sweeps import records
 from scene_track.sweeps.ending import end_sweep
-from scene_track.sweeps.launching import Point, SweepRun
+from scene_track.sweeps.launching import Point, SweepRun, listed
+from scene_track.sweeps.records import Trial
 
 log = logging.getLogger(__name__)
 
@@ -68,23 +70,43 @@ class GridSweeper(Sweeper):
             done = sum(_is_done(self._run.folder, point) for point in points)
             if done:
                 log.info("%d of %d combinations are complete: skipped", done, len(points))
-            waiting = list(points)
-            while waiting:
-                taken, waiting = self._take(waiting, size)
-                if taken:
-                    self._run.run(*zip(*taken, strict=True))
+            others = self._train(points, size)
+            while others:
+                self._run.look_again()
+                lost = [folder for folder in others if _is_lost(folder)]
+                if not lost:
+                    break
+                log.info("%d combinations were lost by other processes: they are taken", len(lost))
+                again = self._train([others.pop(folder) for folder in lost], size)
+                others |= again
+            _say_whose(others, len(points))
         return None
 
-    def _take(self, points: list[Point], size: int) -> tuple[list[tuple[Point, Path]], list[Point]]:
+    def _train(self, points: Sequence[Point], size: int) -> dict[Path, Point]:
+        """Train the points that nobody has; the others, by the folder of who trains them."""
+        waiting = list(points)
+        others: dict[Path, Point] = {}
+        while waiting:
+            taken, waiting = self._take(waiting, size, others)
+            if taken:
+                self._run.run(*zip(*taken, strict=True))
+        return others
+
+    def _take(
+        self, points: list[Point], size: int, others: dict[Path, Point]
+    ) -> tuple[list[tuple[Point, Path]], list[Point]]:
         """Claim the next points that nobody has; those and the points after them."""
         taken: list[tuple[Point, Path]] = []
         with records.locked(self._run.folder):
             for n, point in enumerate(points):
                 if len(taken) == size:
                     return taken, points[n:]
-                if not _is_done(self._run.folder, point, or_running=True):
+                holder = _holder(self._run.folder, point)
+                if holder is None:
                     folder = records.claim(self._run.folder, point.overrides, point.params)
                     taken.append((point, folder))
+                elif not _is_done(self._run.folder, point):
+                    others[holder] = point
         return taken, []
 
 
@@ -121,13 +143,43 @@ def grid(overrides: Sequence[Override]) -> list[Point]:
     ]
 
 
-def _is_done(sweep: Path, point: Point, *, or_running: bool = False) -> bool:
-    """Whether a point is complete, or somebody has it."""
+def _is_done(sweep: Path, point: Point) -> bool:
+    return _holder(sweep, point, records.DONE) is not None
+
+
+def _holder(
+    sweep: Path, point: Point, states: Sequence[str] = (*records.DONE, *records.UNFINISHED)
+) -> Path | None:
+    """The folder of the trial of a point that is in one of some states and not dead."""
     wanted = sorted(point.overrides)
-    states = (*records.DONE, "waiting", "running") if or_running else records.DONE
-    return any(
-        trial.state in states
-        and sorted(trial.overrides) == wanted
-        and not records.is_dead(folder, trial)
-        for folder, trial in records.read_all(sweep).items()
-    )
+    for folder, trial in records.read_all(sweep).items():
+        alike = trial.state in states and sorted(trial.overrides) == wanted
+        if alike and not records.is_dead(folder, trial):
+            return folder
+    return None
+
+
+def _is_lost(folder: Path) -> bool:
+    """Whether a trial ended without having been tried."""
+    trial = records.read(folder)
+    return trial is None or trial.fault == "died"
+
+
+def _unfinished(others: dict[Path, Point]) -> dict[Path, Trial]:
+    trials = {folder: records.read(folder) for folder in others}
+    return {f: t for f, t in trials.items() if t is not None and t.state in records.UNFINISHED}
+
+
+def _say_whose(others: dict[Path, Point], total: int) -> None:
+    """Name what is left to other processes: nothing here knows what will come of it."""
+    left = _unfinished(others)
+    if left:
+        names = [
+            f"trial {folder.name}" + (f" on {trial.process.host}" if trial.process else "")
+            for folder, trial in left.items()
+        ]
+        log.warning(
+            "%d of %d combinations are made by other processes: %s; run the same command again"
+            " later, it trains those that come to nothing",
+            *(len(left), total, listed(names)),
+        )

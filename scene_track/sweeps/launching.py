@@ -26,6 +26,7 @@ from scene_track.sweeps.records import Trial
 log = logging.getLogger(__name__)
 
 _LOOK_S = 1.0
+_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,12 @@ class Point:
     overrides: tuple[str, ...]
     params: Mapping[str, str]
     study: int | None = None
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names for one line of a log."""
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
 
 
 class SweepRun:
@@ -61,6 +68,7 @@ class SweepRun:
         """
         self.config = config
         self.folder = Path(config.hydra.sweep.dir).absolute()
+        self._told: set[Path] = set()  # dead trials that were named
         named = [o for o in config.hydra.overrides.hydra if o.startswith("hydra.sweep.subdir=")]
         if named:
             raise ValueError(
@@ -80,9 +88,35 @@ class SweepRun:
         """Make the folder, keep the configuration in it, and record what has died."""
         with records.locked(self.folder):
             OmegaConf.save(self.config, self.folder / "multirun.yaml")
+        self._bury()
+
+    def _bury(self) -> None:
+        with records.locked(self.folder):
             for folder, trial in records.bury(self.folder).items():
-                if trial.fault == "died":
+                if trial.fault == "died" and folder not in self._told:
                     log.info("trial %s: %s", folder.name, trial.reason)
+                    self._told.add(folder)
+
+    def look_again(self) -> None:
+        """Find out which of the trials that others have died meanwhile, and record it.
+
+        Of those on other machines each is waited for until it gives a sign of life or has given
+        none for so long that it is dead: a sweep that is started again at once, on a new machine,
+        would else leave all trials to the one that was killed.
+        """
+        first = records.unsure(self.folder)
+        if first:
+            log.info(
+                "waiting for a sign of life of %s, at most %.0f s",
+                listed([f"trial {folder.name}" for folder in first]),
+                records.SILENT_S,
+            )
+        end = time.monotonic() + records.SILENT_S + _LOOK_S  # clocks of machines may differ
+        while time.monotonic() < end and any(
+            first.get(folder) == beat for folder, beat in records.unsure(self.folder).items()
+        ):
+            time.sleep(_LOOK_S)
+        self._bury()
 
     def run(self, points: Sequence[Point], folders: Sequence[Path]) -> list[Trial]:
         """Launch claimed trials and wait for all of them.
@@ -114,6 +148,12 @@ class SweepRun:
             [*point.overrides, f"hydra.sweep.subdir={folder.name}"]
             for point, folder in zip(points, folders, strict=True)
         ]
+        with records.kept_waiting(folders):
+            self._give(jobs, folders)
+            return [self._ended(f, point) for f, point in zip(folders, points, strict=True)]
+
+    def _give(self, jobs: Sequence[Sequence[str]], folders: Sequence[Path]) -> None:
+        """Hand jobs to the launcher; what became of them is in their records."""
         try:
             self._launcher.launch(jobs, initial_job_idx=int(folders[0].name))
         except (HydraException, OmegaConfBaseException):  # the sweep itself is wrong
@@ -123,7 +163,6 @@ class SweepRun:
         except Exception as error:  # whatever a launcher's library raises when it loses a worker
             reason = " ".join(str(error).split())
             log.warning("the launcher gave up: %s: %s", type(error).__name__, reason)
-        return [self._ended(folder, point) for folder, point in zip(folders, points, strict=True)]
 
     def _ended(self, folder: Path, point: Point) -> Trial:
         """A trial's record when it has ended; a launcher that gave up may have left it running."""
@@ -133,7 +172,7 @@ class SweepRun:
             if trial is None:
                 trial = Trial(int(folder.name), "failed", point.overrides, point.params)
                 return trial.failed("its record is gone", "died")
-            if trial.state not in ("waiting", "running"):
+            if trial.state not in records.UNFINISHED:
                 return trial
             late = trial.state == "waiting" and time.monotonic() - since > self._patience_s
             if late and records.start(folder):

@@ -1,9 +1,9 @@
 """What a sweep knows of its trials: one ``trial.json`` in each trial's folder, nothing else.
 
 Special here: the files are all there is. A sweep that was killed, one on another machine and the
-report read the same records, so nothing depends on a process that still lives. Whoever runs a trial
-touches its record as long as he lives; who has gone is known by his process where it can be seen
-from here, else by the age of the record.
+report read the same records, so nothing depends on a process that still lives. Whoever runs a
+trial, or has it waiting, touches its record as long as he lives; who has gone is known by his
+process where it can be seen from here, else by the age of the record.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import fcntl
 import json
 import os
 import socket
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -24,11 +25,12 @@ from scene_track.data.mot_files import write_atomic
 RECORD = "trial.json"
 _LOCK = ".lock"
 _STARTED = ".started"
-BEAT_S = 10.0  # seconds between two signs of life of a running trial
+BEAT_S = 10.0  # seconds between two signs of life of a trial that is running or waiting
 SILENT_S = 120.0  # seconds without one after which a trial on another machine counts as dead
 
 State = Literal["waiting", "running", "complete", "stopped", "failed"]
 DONE = ("complete", "stopped")
+UNFINISHED = ("waiting", "running")
 GONE = "its process is gone (killed, out of memory, or the machine went down)"
 
 
@@ -151,21 +153,40 @@ def read_all(sweep: Path) -> dict[Path, Trial]:
 
 
 def touch(folder: Path) -> None:
-    """A sign of life of a running trial."""
+    """A sign of life of a trial."""
     os.utime(folder / RECORD)
+
+
+@contextlib.contextmanager
+def kept_waiting(folders: Sequence[Path]) -> Iterator[None]:
+    """Give signs of life of trials that wait to be started, such as in a cluster's queue."""
+    ended = threading.Event()
+
+    def beat() -> None:
+        while not ended.wait(BEAT_S):
+            for folder in folders:
+                with contextlib.suppress(OSError):  # withdrawn, or a file server that hesitates
+                    if not (folder / _STARTED).exists():  # from then on it speaks for itself
+                        touch(folder)
+
+    thread = threading.Thread(target=beat, name="waiting trials", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def is_dead(folder: Path, trial: Trial) -> bool:
     """Whether a trial that is recorded as waiting or running has nobody any more who runs it."""
-    if trial.state not in ("waiting", "running"):
+    if trial.state not in UNFINISHED:
         return False
     if trial.state == "waiting" and _silent(folder / _STARTED):
         return True  # killed between its start and its first record: that names who had it waiting
     alive = None if trial.process is None else trial.process.alive()
     if alive is not None:
         return not alive
-    if trial.state == "waiting":  # in the queue of a cluster it gives no sign of life
-        return False
     return _silent(folder / RECORD)
 
 
@@ -177,8 +198,25 @@ def _silent(file: Path) -> bool:
         return False
 
 
+def unsure(sweep: Path) -> dict[Path, float]:
+    """Trials of machines that cannot be asked, not silent for long enough to count as dead.
+
+    Returns:
+        By folder, when each gave its last sign of life, in seconds since 1970.
+    """
+    found: dict[Path, float] = {}
+    for folder, trial in read_all(sweep).items():
+        if trial.state in UNFINISHED and (trial.process is None or trial.process.alive() is None):
+            with contextlib.suppress(FileNotFoundError):
+                if not is_dead(folder, trial):
+                    found[folder] = (folder / RECORD).stat().st_mtime
+    return found
+
+
 def bury(sweep: Path) -> dict[Path, Trial]:
     """Record as failed what died; what was never started loses its folder.
+
+    A study's trial keeps it: the study must hear what became of the trial.
 
     Returns:
         All trials, as they are recorded now.
@@ -187,7 +225,7 @@ def bury(sweep: Path) -> dict[Path, Trial]:
     for folder, trial in list(trials.items()):
         if not is_dead(folder, trial):
             continue
-        if trial.state == "waiting" and withdraw(folder):
+        if trial.state == "waiting" and trial.study is None and withdraw(folder):
             del trials[folder]
         elif (dead := _buried(folder, trial)) is not None:
             write(folder, dead)
@@ -196,8 +234,8 @@ def bury(sweep: Path) -> dict[Path, Trial]:
 
 
 def _buried(folder: Path, trial: Trial) -> Trial | None:
-    """The record of a dead trial that had been started; None if that was at this moment."""
-    if trial.state == "waiting" and not _silent(folder / _STARTED):
+    """The record of a dead trial, which cannot start any more; None if it did at this moment."""
+    if trial.state == "waiting" and not start(folder) and not _silent(folder / _STARTED):
         return None
     beat = (folder / RECORD).stat().st_mtime
     started = trial.started or beat

@@ -9,7 +9,9 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -37,6 +39,13 @@ def killed_once(folder, trial):
 
 
 records.write = killed_once
+"""
+
+
+_IMPATIENT = """
+from scene_track.sweeps import records
+
+records.SILENT_S = 2.0
 """
 
 
@@ -142,6 +151,45 @@ def test_two_processes_share_a_grid(app: App) -> None:
     assert all(t.state == "complete" for t in found)
 
 
+def test_what_another_machine_loses_is_trained_before_the_end(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (app.folder / "sitecustomize.py").write_text(_IMPATIENT)
+    monkeypatch.setenv("PYTHONPATH", str(app.folder), prepend=os.pathsep)
+    far = Process("elsewhere", 1, 1)
+    for number, state in enumerate(("waiting", "running", "waiting", "running")):
+        folder = app.sweep / str(number)
+        folder.mkdir(parents=True)
+        records.write(folder, Trial(number, state, (f"x={number}",), process=far))
+    process = app.start("--multirun", "x=0,1,2,3,4")
+    while process.poll() is None:  # two that live; the others were killed a moment ago
+        records.touch(app.sweep / "2")
+        records.touch(app.sweep / "3")
+        time.sleep(0.1)
+    out, err = process.communicate()
+    assert process.returncode == 0, err
+    assert "2 combinations were lost by other processes: they are taken" in out
+    assert (
+        "2 of 5 combinations are made by other processes: trial 2 on elsewhere, trial 3 on"
+        " elsewhere; run the same command again later" in out
+    )
+    done = [t.overrides for t in trials(app.sweep) if t.state == "complete"]
+    assert sorted(done) == [("x=0",), ("x=1",), ("x=4",)]
+
+
+def test_a_trial_that_waits_for_its_launcher_gives_signs_of_life(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(records, "BEAT_S", 0.01)
+    waiting, started = (records.claim(tmp_path, (f"x={x}",), {}) for x in "12")
+    records.start(started)
+    for folder in (waiting, started):
+        os.utime(folder / records.RECORD, (0, 0))
+    with records.kept_waiting([waiting, started]):
+        wait_for(lambda: (waiting / records.RECORD).stat().st_mtime > 0, 10)
+    assert (started / records.RECORD).stat().st_mtime == 0, "who runs it speaks for it"
+
+
 def test_ctrl_c_ends_a_sweep_and_says_how_to_go_on(app: App) -> None:
     process = app.start("--multirun", "x=1,2", "sleep=20")
     wait_for((app.sweep / "0" / "metrics.csv").is_file)
@@ -215,6 +263,7 @@ def test_who_is_dead(tmp_path: Path) -> None:
     assert not records.is_dead(tmp_path, far)
     os.utime(tmp_path / records.RECORD, (0, 0))
     assert records.is_dead(tmp_path, far), "silent for too long"
+    assert records.is_dead(tmp_path, replace(far, state="waiting")), "its sweeper would beat"
 
 
 def test_a_trial_killed_before_its_first_record_is_dead(tmp_path: Path) -> None:
