@@ -13,12 +13,13 @@ to an end counts, also a failed one; one that died with its process does not.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import random
 import re
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -34,7 +35,7 @@ from sqlalchemy.exc import IntegrityError, OperationalError, SQLAlchemyError
 
 from scene_track.sweeps import records
 from scene_track.sweeps.ending import end_sweep
-from scene_track.sweeps.launching import Point, SweepRun
+from scene_track.sweeps.launching import Point, SweepRun, listed
 from scene_track.sweeps.records import Process, Trial
 from scene_track.sweeps.space import Choice, Space, points, split
 
@@ -108,6 +109,7 @@ class Search:
         )
         with end_sweep(self.run.config, self.run.folder, None):
             self._search(study, space, fixed)
+            _say_whose(study, self.n_trials)
         self._keep_best(study)
 
     def _open(self) -> optuna.Study:
@@ -175,6 +177,8 @@ class Search:
                 trial.set_user_attr(_FOLDER, str(folder))
                 batch.append((trial, point, folder))
             if not batch:
+                if self._finds_lost(study):
+                    continue
                 return
             asked, todo, folders = zip(*batch, strict=True)
             try:
@@ -252,25 +256,34 @@ class Search:
             return None
         return random.choice(free), {}
 
+    def _finds_lost(self, study: optuna.Study) -> bool:
+        """Whether, looking once more, there are trials that others began and lost."""
+        before = {trial.number for trial in study.trials if _counts(trial)}
+        if not _of_others(study):
+            return False
+        self.run.look_again()
+        self._settle(study)
+        return not before <= {trial.number for trial in study.trials if _counts(trial)}
+
     def _settle(self, study: optuna.Study) -> None:
         """Tell the study of trials that ended without its hearing of it."""
         for trial in study.trials:
             if trial.state != TrialState.RUNNING:
                 continue
             owner, folder = trial.user_attrs.get(_OWNER), trial.user_attrs.get(_FOLDER)
+            process = None if owner is None else Process(**owner)
+            mine = process == Process.this()
+            alive = None if process is None else process.alive()
+            if alive and not mine:  # tells of it itself
+                continue
             record = None if folder is None else records.read(Path(folder))
             handle = optuna.trial.Trial(study, trial._trial_id)
             if record is not None and record.study == trial.number:
-                if record.state not in ("waiting", "running"):
+                if record.state not in records.UNFINISHED:
                     _tell(study, handle, record)
-                continue
             # It never got a folder, or that is on a machine of which nothing is known here.
-            process = None if owner is None else Process(**owner)
-            gone = _is_nobodys(trial) if process is None else process.alive() is False
-            if gone or process == Process.this():
+            elif mine or alive is False or (process is None and _is_nobodys(trial)):
                 _give_up(study, handle, records.GONE)
-            else:
-                log.info("trial %d of the study is another machine's: left alone", trial.number)
 
     def _keep_best(self, study: optuna.Study) -> None:
         """What Hydra's plugin leaves: ``optimization_results.yaml``."""
@@ -363,6 +376,26 @@ def _counts(trial: optuna.trial.FrozenTrial) -> bool:
     return trial.state != TrialState.WAITING and _VOID not in trial.user_attrs
 
 
+def _of_others(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
+    """The trials that are being made by other processes, when this one makes none."""
+    return [trial for trial in study.trials if trial.state == TrialState.RUNNING]
+
+
+def _say_whose(study: optuna.Study, n_trials: int) -> None:
+    """Name what is left to other processes: nothing here knows what will come of it."""
+    if left := _of_others(study):
+        hosts = [(trial.user_attrs.get(_OWNER) or {}).get("host") for trial in left]
+        names = [
+            f"trial {trial.number} of the study" + (f" on {host}" if host else "")
+            for trial, host in zip(left, hosts, strict=True)
+        ]
+        log.warning(
+            "%d of %d trials are made by other processes: %s; run the same command again later, it"
+            " makes others for those that died",
+            *(len(left), n_trials, listed(names)),
+        )
+
+
 def _is_nobodys(trial: optuna.trial.FrozenTrial) -> bool:
     """Whether a running trial without an owner was left so by a kill just after it was asked for.
 
@@ -379,12 +412,29 @@ def _counted(study: optuna.Study) -> int:
 
 def _give_up(study: optuna.Study, trial: optuna.trial.Trial, reason: str) -> None:
     """End a trial that has no outcome, so that it is not one of the study's ``n_trials``."""
-    trial.set_user_attr(_VOID, reason)
-    study.tell(trial, state=TrialState.FAIL)
+    with _once(study, trial):
+        trial.set_user_attr(_VOID, reason)
+        study.tell(trial, state=TrialState.FAIL)
+
+
+@contextlib.contextmanager
+def _once(study: optuna.Study, trial: optuna.trial.Trial) -> Iterator[None]:
+    """Around telling of a trial, which two processes may do that find the same record."""
+    try:
+        yield
+    except (RuntimeError, ValueError):  # by the version of Optuna
+        if not study.trials[trial.number].state.is_finished():
+            raise
+        log.info("trial %d of the study was told of by another process", trial.number)
 
 
 def _tell(study: optuna.Study, trial: optuna.trial.Trial, record: Trial) -> None:
     """What became of a trial."""
+    with _once(study, trial):
+        _tell_first(study, trial, record)
+
+
+def _tell_first(study: optuna.Study, trial: optuna.trial.Trial, record: Trial) -> None:
     if record.reason is not None:
         trial.set_user_attr(_REASON, record.reason)
     if record.state == "complete":

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import sqlite3
+import subprocess
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,8 +20,8 @@ from omegaconf import OmegaConf
 from optuna.trial import TrialState
 
 from scene_track.sweeps import records
-from scene_track.sweeps.records import Process
-from scene_track.sweeps.search import Search, _counted
+from scene_track.sweeps.records import Process, Trial
+from scene_track.sweeps.search import Search, _counted, _tell
 from scene_track.sweeps.space import Space, split
 from tests.sweeps.conftest import App, trials, wait_for
 
@@ -156,6 +158,51 @@ def test_a_study_that_is_only_half_made_is_completed(app: App) -> None:
     done = app.run(*SEARCH, f"hydra.sweeper.storage={url}", "hydra.sweeper.n_trials=1", "x=1,2")
     assert done.returncode == 0, done.stderr
     assert study(app.folder / "study.db") == [(0, "COMPLETE")]
+
+
+def test_a_search_replaces_what_a_vanished_machine_had_waiting(app: App) -> None:
+    far = Process("elsewhere", 1, 1)
+    url = f"sqlite:///{app.folder}/study.db"
+    begun = optuna.create_study(study_name="sweep", storage=url, direction="maximize")
+    (app.sweep / "0").mkdir(parents=True)
+    for folder in (app.sweep / "0", Path("/on/its/own/disk")):
+        trial = begun.ask()
+        trial.set_user_attr("process", asdict(far))
+        trial.set_user_attr("folder", str(folder))
+    records.write(app.sweep / "0", Trial(0, "waiting", ("x=1",), process=far, study=0))
+    os.utime(app.sweep / "0" / records.RECORD, (0, 0))
+    done = app.run(*SEARCH, f"hydra.sweeper.storage={url}", "hydra.sweeper.n_trials=2", "x=1,2")
+    assert done.returncode == 0, done.stderr
+    assert [s for _, s in study(app.folder / "study.db")] == ["FAIL", "RUNNING", "COMPLETE"]
+    assert (
+        "1 of 2 trials are made by other processes: trial 1 of the study on elsewhere; run the"
+        " same command again later" in done.stdout
+    )
+
+
+def test_a_search_looks_once_more_for_what_others_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    search, space = searching(n_trials=2), space_of("x=interval(-1.0,1.0)")
+    study = search._open()
+    mine, other = search._ask(study, space), search._ask(study, space)
+    assert mine is not None and other is not None
+    study.tell(mine, 1.0)
+    with subprocess.Popen([sys.executable, "-c", ""]) as gone:
+        pass
+    far = Process(Process.this().host, gone.pid, 1)
+    other.set_user_attr("process", asdict(far))
+    looked: list[bool] = []
+    monkeypatch.setattr(search.run, "look_again", lambda: looked.append(True), raising=False)
+    assert search._ask(study, space) is None
+    assert search._finds_lost(study) and looked == [True]
+    assert search._ask(study, space) is not None, "one in place of it"
+
+
+def test_two_processes_may_tell_of_the_same_trial() -> None:
+    study = searching()._open()
+    trial = study.ask()
+    for _ in range(2):
+        _tell(study, trial, Trial(0, "complete", (), objective=0.5, reason="as the record says"))
+    assert study.trials[0].value == 0.5
 
 
 @pytest.mark.parametrize("apart", [False, True], ids=["one folder", "two folders"])
