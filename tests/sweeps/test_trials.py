@@ -45,7 +45,7 @@ records.write = killed_once
 _IMPATIENT = """
 from scene_track.sweeps import records
 
-records.SILENT_S = 2.0
+records.SILENT_S = 4.0
 """
 
 
@@ -162,9 +162,12 @@ def test_what_another_machine_loses_is_trained_before_the_end(
         folder.mkdir(parents=True)
         records.write(folder, Trial(number, state, (f"x={number}",), process=far))
     process = app.start("--multirun", "x=0,1,2,3,4")
-    while process.poll() is None:  # two that live; the others were killed a moment ago
-        records.touch(app.sweep / "2")
-        records.touch(app.sweep / "3")
+    own = app.sweep / "4"
+    while process.poll() is None:
+        trial = records.read(own)
+        waits = trial is not None and trial.state == "complete"
+        for number in "23" if waits else "0123":  # then two die, the others live on
+            records.touch(app.sweep / number)
         time.sleep(0.1)
     out, err = process.communicate()
     assert process.returncode == 0, err
