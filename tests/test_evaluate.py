@@ -132,6 +132,10 @@ def _older_layout(content: dict[str, Any]) -> None:
     content["state_dict"] = {k.replace("decoder", "transformer"): v for k, v in weights.items()}
 
 
+def _of_another_type(content: dict[str, Any]) -> None:
+    content["state_dict"] = {k: v.bfloat16() for k, v in content["state_dict"].items()}
+
+
 def _older_configuration(content: dict[str, Any]) -> None:
     content["hyper_parameters"]["model"]["backbone"]["freez"] = True
 
@@ -147,6 +151,7 @@ def _runs_code(content: dict[str, Any]) -> None:
         (_of_something_else, "has no configuration of model, .*: take another checkpoint"),
         (_of_another_model, r"is of another model or an older layout: \d+ of \d+ .* expected \["),
         (_older_layout, "is of another model or an older layout: .* is missing; take another"),
+        (_of_another_type, "do not fit, the first: .* is torch.bfloat16, expected torch.float32"),
         (_older_configuration, "freez: unknown key; did you mean model.backbone.freeze"),
         (_runs_code, "os.system: must start with scene_track"),
     ],

@@ -98,6 +98,12 @@ def load_model(checkpoint: Path, trusted: Sequence[str] = ()) -> tuple[ClipModel
             for name in sorted(wanted.keys() & weights.keys())
             if wanted[name].shape != weights[name].shape
         ),
+        *(  # which load_state_dict would round in silence
+            f"{name} is {weights[name].dtype}, expected {wanted[name].dtype}"
+            for name in sorted(wanted.keys() & weights.keys())
+            if wanted[name].dtype != weights[name].dtype
+            and (wanted[name].is_floating_point() or weights[name].is_floating_point())
+        ),
     ]
     if problems:
         raise ValueError(
