@@ -139,9 +139,14 @@ def test_a_run_resumed_where_the_backbone_thaws(runs: Runs) -> None:
 
 
 def test_evaluation_reads_what_training_kept(
-    runs: Runs, composed: Compose, caplog: pytest.LogCaptureFixture
+    runs: Runs,
+    composed: Compose,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    runs("trained", CACHE, "trainer.precision=auto", "trainer.max_epochs=1")
+    """In the precision of the run, whatever the machine would choose."""
+    monkeypatch.setattr("scene_track.training.precision.cpu_has_bf16", lambda: True)
+    runs("trained", CACHE, "trainer.max_epochs=1")
     caplog.clear()
     with caplog.at_level("INFO"):
         evaluate(composed("evaluate", f"checkpoint={runs.folder / 'trained'}"))
@@ -151,6 +156,7 @@ def test_evaluation_reads_what_training_kept(
     history = json.loads((runs.folder / "trained/summary.json").read_text())
     best = history["metrics"]["val/hota"]["best"]
     assert scores["combined"]["HOTA"] == pytest.approx(best, abs=1e-6)
+    assert scores["precision"] == "32-true"
 
 
 @pytest.mark.parametrize(
