@@ -70,7 +70,7 @@ def compare(cfg: DictConfig) -> float:
     from scene_track.tracking.noisy_truth import EXACT, Noise, truth_as_detections
     from scene_track.tracking.tuning import light, tune_bytetrack
     from scene_track.training.checkpointing import load_checkpoint, resolve_checkpoint
-    from scene_track.training.trained_run import load_run, refuse_a_ball, run_folder, to_device
+    from scene_track.training.trained_run import load_run, refuse_a_ball, run_folder
 
     # All that can be wrong with the command is said before the minutes of tracking.
     path = resolve_checkpoint(cfg.checkpoint, prefer="best")
@@ -85,11 +85,11 @@ def compare(cfg: DictConfig) -> float:
     training = training[: cfg.tuning_sequences]
     trackers = _own_trackers(run.tracker)
     oracle, duplicate_iou = _same_gates(run.tracker)
-    device, half = to_device(run.model)
+    run.to_device()
 
     def detect(split: str) -> Iterator[tuple[Video, Detections]]:
         windows = run.data.stream_dataloader(split)
-        return detect_videos(run.model, windows, device=device, half=half)
+        return detect_videos(run.model, windows, device=run.device, precision=run.autocast)
 
     seed, noise = int(cfg.seed), Noise()
 
@@ -137,6 +137,7 @@ def compare(cfg: DictConfig) -> float:
     result |= {
         "checkpoint": str(path),
         "epochs": _epochs(load_checkpoint(path)),
+        "precision": run.precision,
         "split": cfg.split,
         "sequences": len(scored),
         "seed": seed,

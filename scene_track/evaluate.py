@@ -108,6 +108,7 @@ def evaluate(cfg: DictConfig) -> float | None:
         },
         "checkpoint": str(path),
         "split": cfg.split,
+        "precision": run.precision,
     }
     report.pictures(folder, combined)
     write_atomic(folder / "metrics.json", json.dumps(scores, indent=1, allow_nan=False) + "\n")

@@ -55,6 +55,7 @@ def train(cfg: DictConfig) -> float | None:
 
     from scene_track.config.resumed import typed_keys
     from scene_track.training.checkpointing import exit_codes, prepare_resume
+    from scene_track.training.freezing import warn_of_a_random_backbone
     from scene_track.training.reproducibility import seed_everything
     from scene_track.training.transfer import init_from
 
@@ -63,12 +64,16 @@ def train(cfg: DictConfig) -> float | None:
     seed_everything(cfg.seed)
     data = instantiate(cfg.dataset)
     module = build_module(cfg)
+    taken: list[str] = []
     if cfg.resume_from is not None:
         pass  # all weights are the checkpoint's
     elif cfg.init_from is not None:
-        init_from(module, cfg.init_from, parts=cfg.init_parts, partial=cfg.init_partial)
+        report = init_from(module, cfg.init_from, parts=cfg.init_parts, partial=cfg.init_partial)
+        taken = report.matched
     elif cfg.init_parts is not None:
         raise ValueError("init_parts is of no effect without init_from=RUN_OR_CKPT: type both")
+    if cfg.resume_from is None:
+        warn_of_a_random_backbone(module, taken)
     if cfg.dry_run:
         from scene_track.training.dry_run import dry_run
 

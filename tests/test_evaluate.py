@@ -28,7 +28,7 @@ def test_the_best_checkpoint_evaluates_to_what_training_said(
     scores = json.loads((folder / "metrics.json").read_text())
     said = json.loads((run_folder / "summary.json").read_text())["metrics"]["val/hota"]["best"]
     assert scores["combined"]["HOTA"] == pytest.approx(said, abs=1e-9)
-    assert (folder / "hota.png").is_file()
+    assert (folder / "hota.png").is_file() and scores["precision"] in ("32-true", "bf16-mixed")
 
     (name,) = scores["sequences"]
     assert [path.name for path in (folder / "tracks").iterdir()] == [f"{name}.txt"]
@@ -132,6 +132,10 @@ def _older_layout(content: dict[str, Any]) -> None:
     content["state_dict"] = {k.replace("decoder", "transformer"): v for k, v in weights.items()}
 
 
+def _of_another_type(content: dict[str, Any]) -> None:
+    content["state_dict"] = {k: v.bfloat16() for k, v in content["state_dict"].items()}
+
+
 def _older_configuration(content: dict[str, Any]) -> None:
     content["hyper_parameters"]["model"]["backbone"]["freez"] = True
 
@@ -147,6 +151,7 @@ def _runs_code(content: dict[str, Any]) -> None:
         (_of_something_else, "has no configuration of model, .*: take another checkpoint"),
         (_of_another_model, r"is of another model or an older layout: \d+ of \d+ .* expected \["),
         (_older_layout, "is of another model or an older layout: .* is missing; take another"),
+        (_of_another_type, "do not fit, the first: .* is torch.bfloat16, expected torch.float32"),
         (_older_configuration, "freez: unknown key; did you mean model.backbone.freeze"),
         (_runs_code, "os.system: must start with scene_track"),
     ],

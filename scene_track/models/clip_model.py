@@ -30,8 +30,6 @@ class ClipModel(nn.Module):
         identity: pointer head that tells objects apart; None where nobody is to be told apart.
         detector_frames: frames of a training clip that train the model; the others are looked at
             without gradient, for losses over the whole clip. None = all.
-        looks_at_pictures: whether anything besides the backbone does; then stored features do not
-            stand for pictures.
         memory_after: share of a run before those others are looked at, 0-1.
         looks_at_pictures: whether anything besides the backbone does; then stored features do not
             stand for pictures.

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,7 +91,7 @@ def detect_videos(
     batches: Iterable[SceneBatch],
     *,
     device: torch.device,
-    half: bool,
+    precision: torch.dtype,
     read: ReadDetections = window_detections,
     features: Callable[[SceneBatch], BackboneFeatures | None] | None = None,
 ) -> Iterator[tuple[Video, Detections]]:
@@ -102,7 +101,7 @@ def detect_videos(
         model: in evaluation mode on ``device``.
         batches: windows; a new sequence id starts a new video.
         device: where the model is.
-        half: run the model in bfloat16.
+        precision: of the autocast that the model runs in; float32 = none.
         read: turns its predictions into detections.
         features: gives the features of a window where they need not be computed.
 
@@ -122,7 +121,7 @@ def detect_videos(
         started = time.perf_counter()
         batch = batch.to(device)
         seconds = batch.frame_indices.float() / batch.frame_rate.unsqueeze(1)
-        with torch.autocast(device.type, torch.bfloat16) if half else nullcontext():
+        with torch.autocast(device.type, precision, enabled=precision != torch.float32):
             known = None if features is None else features(batch)
             predictions, state = model(
                 batch.frames, seconds, batch.padding_mask, None, state, known

@@ -20,7 +20,7 @@ from torch import Tensor
 from scene_track.data.batch import SceneBatch
 from scene_track.data.module import TrackingDataModule
 from scene_track.training.module import TrackingModule
-from scene_track.training.precision import resolve_precision
+from scene_track.training.precision import autocast_type, resolve_precision
 
 log = logging.getLogger(__name__)
 
@@ -40,8 +40,7 @@ def dry_run(
         accelerator == "auto" and torch.cuda.is_available()
     )
     device = torch.device("cuda" if wants_gpu else "cpu")
-    number = resolve_precision(precision, accelerator)
-    kinds = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+    kind = autocast_type(resolve_precision(precision, accelerator))
     data.prepare_data()
     data.setup("fit")
     module.to(device)
@@ -54,7 +53,7 @@ def dry_run(
         started = time.perf_counter()
         with (
             torch.set_grad_enabled(mode == "train"),
-            torch.autocast(device.type, kinds.get(number), enabled=number in kinds),
+            torch.autocast(device.type, kind, enabled=kind != torch.float32),
         ):
             predictions, losses, _ = module.losses(batch, denoise=mode == "train")
         if mode == "train":

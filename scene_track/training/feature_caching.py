@@ -33,10 +33,9 @@ from scene_track.data.module import TrackingDataModule
 from scene_track.models.backbones.base import Backbone, BackboneFeatures
 from scene_track.models.backbones.packing import FeatureLayout, fingerprint, name_of
 from scene_track.training.freezing import backbone_of
+from scene_track.training.precision import autocast_type
 
 log = logging.getLogger(__name__)
-
-_PRECISIONS = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
 @dataclass
@@ -210,7 +209,7 @@ class FeatureCaching(pl.Callback):
         self._cache = cache_for(
             backbone,
             data,
-            precision=_PRECISIONS.get(str(trainer.precision), torch.float32),
+            precision=autocast_type(str(trainer.precision)),
             pictures=pl_module.model.looks_at_pictures,  # pyright: ignore
             writable=not trainer.fast_dev_run,  # pyright: ignore[reportAttributeAccessIssue]
         )

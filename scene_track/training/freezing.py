@@ -8,6 +8,7 @@ state cannot get lost.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from typing import Any
 
 import pytorch_lightning as pl
@@ -68,6 +69,23 @@ class BackboneFreezing(pl.Callback):
             backbone.train(pl_module.training)
         if changed or announce:
             log.info("epoch %d: backbone %s", epoch, _state(backbone))
+
+
+def warn_of_a_random_backbone(module: Any, taken: Iterable[str] = ()) -> None:
+    """Say so where a run would keep random weights frozen for good.
+
+    Args:
+        module: the LightningModule, as it would be trained.
+        taken: keys of the weights that another run gave it.
+    """
+    backbone = backbone_of(module)
+    if backbone is None or backbone.ever_trains or backbone.settings.get("weights", "") is not None:
+        return
+    if not any(key.startswith("model.backbone.") for key in taken):
+        log.warning(
+            "model.backbone.weights=null with freeze=true is a random network that never learns:"
+            " type model.backbone.weights=..., or model.backbone.freeze=false"
+        )
 
 
 def _state(backbone: Backbone) -> str:

@@ -22,7 +22,14 @@ def adamw(
     betas: Annotated[list[Annotated[float, Field(ge=0, lt=1)]], Field(min_length=2, max_length=2)],
     weight_decay: Annotated[float, Field(ge=0, lt=1)],
     eps: Annotated[float, Field(gt=0, le=1e-3)],
-    backbone_lr_scale: Annotated[float, Field(ge=0)],
+    backbone_lr_scale: Annotated[
+        float,
+        Field(
+            gt=0,
+            description="a rate of 0 would leave batch norms moving; to keep the backbone still"
+            " type model.backbone.freeze=true",
+        ),
+    ],
     lr_scales: dict[str, Annotated[float, Field(ge=0)]],
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0,
 ) -> torch.optim.AdamW:
@@ -34,7 +41,9 @@ def adamw(
         betas: decay of the running mean and of the running square of the gradient.
         weight_decay: decoupled decay, on matrices only.
         eps: added to the root of the running square.
-        backbone_lr_scale: factor on the rate of ``model.backbone``; 0 = never moves.
+        backbone_lr_scale: factor on the rate of ``model.backbone``, above 0: at 0 the running
+            statistics of batch norms would move on. What is to stand still is frozen
+            (``model.backbone.freeze=true``).
         lr_scales: factor per dotted parameter prefix.
         layer_decay: factor on the rate from each stage of the backbone to the one before it.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +14,11 @@ from scene_track.viz.clips import write_png
 
 
 class EpochPictures(pl.Callback):
-    """Writes ``viz/epoch_001.png`` and so on into the run's folder, epochs counted from 1."""
+    """Writes ``viz/epoch_001_step_000120.png`` and so on into the run's folder.
+
+    Epochs are counted from 1; steps are those of the optimiser before the validation, so that
+    several validations of an epoch have a picture each.
+    """
 
     def __init__(self, *, run_dir: str, keep: Annotated[int, Field(ge=1)] | None = None) -> None:
         """Store where to.
@@ -30,7 +35,13 @@ class EpochPictures(pl.Callback):
         picture = getattr(pl_module, "picture", None)
         if picture is None or trainer.sanity_checking or trainer.fast_dev_run:  # pyright: ignore[reportAttributeAccessIssue]
             return
-        write_png(self.folder / f"epoch_{trainer.current_epoch + 1:03d}.png", picture)
+        epoch, step = trainer.current_epoch + 1, trainer.global_step
+        write_png(self.folder / f"epoch_{epoch:03d}_step_{step:06d}.png", picture)
         if self.keep is not None:
-            for old in sorted(self.folder.glob("epoch_*.png"))[: -self.keep]:
+            for old in sorted(self.folder.glob("epoch_*.png"), key=_numbers)[: -self.keep]:
                 old.unlink()
+
+
+def _numbers(file: Path) -> list[int]:
+    """Epoch and step of a picture: as text, epoch 1000 would come before epoch 999."""
+    return [int(number) for number in re.findall(r"\d+", file.name)]

@@ -1,4 +1,4 @@
-"""Chooses the number format of training from what the machine can do natively.
+"""Chooses the number format of training and scoring from what the machine can do natively.
 
 Special here: bf16 is not taken because PyTorch accepts it (it does everywhere) but because the
 processor has instructions for it; emulated bf16 is slower than fp32.
@@ -13,6 +13,8 @@ import torch
 log = logging.getLogger(__name__)
 
 PRECISIONS = ("auto", "32-true", "bf16-mixed", "16-mixed")
+
+_AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
 def cpu_has_bf16() -> bool:
@@ -39,12 +41,7 @@ def resolve_precision(precision: str, accelerator: str) -> str:
     if precision not in PRECISIONS:
         raise ValueError(f"trainer.precision={precision}; allowed: {', '.join(PRECISIONS)}")
     on_gpu = accelerator in ("gpu", "cuda") or (accelerator == "auto" and torch.cuda.is_available())
-    if on_gpu:
-        native = torch.cuda.is_available() and torch.cuda.is_bf16_supported(
-            including_emulation=False
-        )
-    else:
-        native = cpu_has_bf16()
+    native = _has_bf16(on_gpu)
     best = "bf16-mixed" if native else "32-true"
     if precision == "auto":
         log.info(
@@ -59,6 +56,43 @@ def resolve_precision(precision: str, accelerator: str) -> str:
         return best
     log.info("precision %s, as asked for", precision)
     return precision
+
+
+def scoring_precision(trained: str, device: torch.device) -> str:
+    """The precision to score a run in: that of its validations, so that the figures are the same.
+
+    Args:
+        trained: the run's ``trainer.precision``; of ``auto`` becomes what training would take here.
+        device: where the model will be.
+
+    Returns:
+        ``32-true``, ``bf16-mixed`` or ``16-mixed``; ``32-true``, with a warning, where the device
+        has no such arithmetic.
+
+    Raises:
+        ValueError: ``trained`` is none of the four.
+    """
+    on_gpu = device.type == "cuda"
+    native = {"bf16-mixed": _has_bf16(on_gpu), "16-mixed": on_gpu}
+    if native.get(trained, True):
+        return resolve_precision(trained, "gpu" if on_gpu else "cpu")
+    log.warning(
+        "the run's trainer.precision=%s is not native to this %s: 32-true instead, so figures may"
+        " differ a little from the run's own",
+        *(trained, _device(on_gpu)),
+    )
+    return "32-true"
+
+
+def autocast_type(precision: str) -> torch.dtype:
+    """The autocast's type under a resolved precision; float32 = none."""
+    return _AUTOCAST.get(precision, torch.float32)
+
+
+def _has_bf16(on_gpu: bool) -> bool:
+    if on_gpu:
+        return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    return cpu_has_bf16()
 
 
 def _device(on_gpu: bool) -> str:

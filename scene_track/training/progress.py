@@ -12,7 +12,6 @@ import time
 from typing import Annotated, Any
 
 import pytorch_lightning as pl
-import torch
 from pydantic import Field
 from pytorch_lightning.callbacks import ProgressBar
 
@@ -93,14 +92,13 @@ class RunProgress(ProgressBar):
         self._next = now + (self.refresh_s if self._terminal else self.log_every_s)
         started, first = self._epoch_start
         rate = (batch_idx + 1 - first) / max(now - started, 1e-9)
-        self._show(self.line(trainer, outputs, batch_idx + 1, rate), live=self._terminal)
+        self._show(self.line(trainer, batch_idx + 1, rate), live=self._terminal)
 
-    def line(self, trainer: pl.Trainer, outputs: Any, batches: int, rate: float) -> str:
+    def line(self, trainer: pl.Trainer, batches: int, rate: float) -> str:
         """The text of the line.
 
         Args:
-            trainer: gives epoch, batches, learning rate and monitored value.
-            outputs: what the training step returned; its ``loss`` is shown.
+            trainer: gives epoch, batches, loss, learning rate and monitored value.
             batches: batches of the epoch done.
             rate: batches per second; 0 = unknown.
         """
@@ -111,9 +109,9 @@ class RunProgress(ProgressBar):
                 filled = BAR * batches // total
                 parts.append("━" * filled + "╌" * (BAR - filled))
             parts.append(f"{batches}/{total}")
-        loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
-        if isinstance(loss, torch.Tensor):
-            parts.append(f"loss {loss.item():.4g}")
+        # Not what the step returned: under accumulation that is a share of the window's loss.
+        if "train/loss" in trainer.callback_metrics:
+            parts.append(f"loss {float(trainer.callback_metrics['train/loss']):.4g}")
         rates = [
             group["lr"] for optimizer in trainer.optimizers for group in optimizer.param_groups
         ]

@@ -27,7 +27,7 @@ from scene_track.tracking.scene_report import SceneReport
 from scene_track.tracking.tracker import Tracker
 from scene_track.training.checkpointing import load_checkpoint, resolve_checkpoint
 from scene_track.training.feature_caching import FeatureCache, cache_for
-from scene_track.training.precision import resolve_precision
+from scene_track.training.precision import autocast_type, scoring_precision
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +42,9 @@ class TrainedRun:
         data: of the checkpoint's run, or as typed.
         tracker: of the checkpoint's run, or as typed.
         evaluator: of the checkpoint's run: it knows how predictions are read and reported.
+        device: the fastest one here.
+        precision: ``32-true``, ``bf16-mixed`` or ``16-mixed``: that of the run's validations, as
+            far as the device has it.
     """
 
     checkpoint: Path
@@ -49,6 +52,17 @@ class TrainedRun:
     data: TrackingDataModule
     tracker: Tracker
     evaluator: Evaluator
+    device: torch.device
+    precision: str
+
+    @property
+    def autocast(self) -> torch.dtype:
+        """Type of the autocast that the model runs in; float32 = none."""
+        return autocast_type(self.precision)
+
+    def to_device(self) -> None:
+        """Move the model to the device."""
+        self.model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def run_folder(checkpoint: Path) -> Path:
@@ -98,6 +112,12 @@ def load_model(checkpoint: Path, trusted: Sequence[str] = ()) -> tuple[ClipModel
             for name in sorted(wanted.keys() & weights.keys())
             if wanted[name].shape != weights[name].shape
         ),
+        *(  # which load_state_dict would round in silence
+            f"{name} is {weights[name].dtype}, expected {wanted[name].dtype}"
+            for name in sorted(wanted.keys() & weights.keys())
+            if wanted[name].dtype != weights[name].dtype
+            and (wanted[name].is_floating_point() or weights[name].is_floating_point())
+        ),
     ]
     if problems:
         raise ValueError(
@@ -128,7 +148,17 @@ def load_run(cfg: DictConfig) -> TrainedRun:
 
     evaluator = OmegaConf.create({"evaluator": OmegaConf.select(trained, "head.evaluator")})
     node = checked_group(evaluator, "evaluator", source=str(path), trusted=cfg.trusted_targets)
-    return TrainedRun(path, model, chosen("dataset"), chosen("tracker"), instantiate(node))
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    precision = OmegaConf.select(trained, "trainer.precision", default="auto")
+    return TrainedRun(
+        checkpoint=path,
+        model=model,
+        data=chosen("dataset"),
+        tracker=chosen("tracker"),
+        evaluator=instantiate(node),
+        device=device,
+        precision=scoring_precision(str(precision), device),
+    )
 
 
 def refuse_a_ball(run: TrainedRun, command: str) -> None:
@@ -142,18 +172,6 @@ def refuse_a_ball(run: TrainedRun, command: str) -> None:
             f"{run.checkpoint} is of a ball, and {command} is about people with boxes: type"
             f" python -m scene_track.evaluate checkpoint={run.checkpoint}"
         )
-
-
-def to_device(model: ClipModel) -> tuple[torch.device, bool]:
-    """Move a model to the fastest device here.
-
-    Returns:
-        The device, and whether to run in bfloat16 on it.
-    """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    half = resolve_precision("auto", "gpu" if device.type == "cuda" else "cpu") != "32-true"
-    model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return device, half
 
 
 def track_split(
@@ -180,14 +198,14 @@ def track_split(
             f" {len(bare)} of {len(sequences)} sequences of the {split} split have none, the first:"
             f" {bare[0]}; type split=val, or another tracker"
         )
-    device, half = to_device(run.model)
+    run.to_device()
     folder.mkdir(parents=True, exist_ok=True)
-    cache = _feature_cache(run, half=half)
+    cache = _feature_cache(run)
     detections = detect_videos(
         run.model,
         run.data.stream_dataloader(split),
-        device=device,
-        half=half,
+        device=run.device,
+        precision=run.autocast,
         features=None if cache is None else cache.of,
         read=run.evaluator.read,
     )
@@ -206,7 +224,7 @@ def track_split(
             log.warning("frames/s leaves the backbone out where its features were read")
 
 
-def _feature_cache(run: TrainedRun, *, half: bool) -> FeatureCache | None:
+def _feature_cache(run: TrainedRun) -> FeatureCache | None:
     """The cache that the run was trained with, if its backbone is still what it was then."""
     backbone = run.model.backbone
     if not backbone.cache or backbone.ever_trains:
@@ -215,6 +233,6 @@ def _feature_cache(run: TrainedRun, *, half: bool) -> FeatureCache | None:
     return cache_for(
         backbone,
         run.data,
-        precision=torch.bfloat16 if half else torch.float32,
+        precision=run.autocast,
         pictures=run.model.looks_at_pictures,
     )

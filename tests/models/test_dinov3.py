@@ -161,11 +161,6 @@ def test_random_weights_are_ready_to_train(family: type[DinoV3 | DinoV3ConvNeXt]
     assert norms[1] > 1e-2 * norms[-1]
 
 
-def test_random_but_frozen_is_called_out() -> None:
-    with pytest.warns(UserWarning, match="never learns"):
-        DinoV3(weights=None, freeze=True)
-
-
 def test_frozen_has_no_graph(loaded: Loaded) -> None:
     model = loaded("vits16", "timm")
     model.set_frozen(True)

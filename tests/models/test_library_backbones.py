@@ -124,6 +124,26 @@ def test_a_folder_of_hugging_face(hf_folder: Path) -> None:
         torch.testing.assert_close(whole.classifier(features.cls), logits)
 
 
+def test_a_model_published_in_bfloat16_is_a_float32_network(
+    hf_folder: Path, tmp_path: Path
+) -> None:
+    """With its weights, and without them, as a checkpoint's model is rebuilt."""
+    from transformers import ViTForImageClassification
+
+    folder = shutil.copytree(hf_folder, tmp_path / "published")
+    ViTForImageClassification.from_pretrained(hf_folder).bfloat16().save_pretrained(folder)
+    assert '"dtype": "bfloat16"' in (folder / "config.json").read_text()
+    trained = HfAuto(name=str(folder), weights="pretrained")
+    rebuilt = HfAuto(name=str(folder), weights=None)
+    assert {value.dtype for value in rebuilt.state_dict().values()} == {torch.float32}
+    with torch.no_grad():
+        weight = next(trained.net.parameters())
+        weight.add_(1e-4 * torch.randn(weight.shape))  # training leaves what bfloat16 cannot hold
+    rebuilt.load_state_dict(trained.state_dict())
+    for name, value in rebuilt.state_dict().items():
+        assert torch.equal(value, trained.state_dict()[name]), name
+
+
 def test_the_size_of_the_processor(hf_folder: Path) -> None:
     backbone = HfAuto(name=str(hf_folder), weights="pretrained", input_size="processor").eval()
     with torch.no_grad():

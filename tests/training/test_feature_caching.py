@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -137,9 +139,14 @@ def test_a_run_resumed_where_the_backbone_thaws(runs: Runs) -> None:
 
 
 def test_evaluation_reads_what_training_kept(
-    runs: Runs, composed: Compose, caplog: pytest.LogCaptureFixture
+    runs: Runs,
+    composed: Compose,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    runs("trained", CACHE, "trainer.precision=auto", "trainer.max_epochs=1")
+    """In the precision of the run, whatever the machine would choose."""
+    monkeypatch.setattr("scene_track.training.precision.cpu_has_bf16", lambda: True)
+    runs("trained", CACHE, "trainer.max_epochs=1")
     caplog.clear()
     with caplog.at_level("INFO"):
         evaluate(composed("evaluate", f"checkpoint={runs.folder / 'trained'}"))
@@ -149,6 +156,7 @@ def test_evaluation_reads_what_training_kept(
     history = json.loads((runs.folder / "trained/summary.json").read_text())
     best = history["metrics"]["val/hota"]["best"]
     assert scores["combined"]["HOTA"] == pytest.approx(best, abs=1e-6)
+    assert scores["precision"] == "32-true"
 
 
 @pytest.mark.parametrize(
@@ -228,6 +236,52 @@ def test_the_name_changes_with_whatever_defines_the_features() -> None:
     assert weights_digest(backbone()) == weights_digest(
         backbone().to(memory_format=torch.channels_last)
     )  # type: ignore[call-overload]
+
+
+MINE = """
+import helping
+from scene_track.models.backbones.hybrid import HybridBackbone
+
+class Mine(HybridBackbone):
+    def normalise(self, frames):
+        return helping.brighter(super().normalise(frames))
+"""
+HELPING = "def brighter(images):\n    return images + 0.1\n"
+
+
+def test_the_name_changes_with_the_code_of_a_checkout(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A person's own backbone has no version; where its files lie does not matter."""
+
+    def content(folder: str, mine: str = MINE, helping: str = HELPING) -> dict[str, Any]:
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "mine_of_a_test.py").write_text(mine)
+        (tmp_path / folder / "helping.py").write_text(helping)
+        with monkeypatch.context() as patch:
+            patch.syspath_prepend(tmp_path / folder)
+            for name in ("mine_of_a_test", "helping"):
+                patch.delitem(sys.modules, name, raising=False)
+            kind = importlib.import_module("mine_of_a_test").Mine
+            torch.manual_seed(0)
+            net = kind(dim=32, depth=1, freeze=True).eval()
+            found = fingerprint(net, size=(32, 48), precision="float32")
+            for name in ("mine_of_a_test", "helping"):
+                del sys.modules[name]
+        return found
+
+    first = content("a")
+    assert first == content("b")
+    names = {
+        name_of(first),
+        name_of(content("c", mine=MINE.replace("super()", "-super()"))),
+        name_of(content("d", helping=HELPING.replace("0.1", "0.2"))),
+    }
+    assert len(names) == 3
+    packages = {name.partition(".")[0] for name in first["sources"]}
+    assert packages == {"scene_track", "mine_of_a_test", "helping"}, "the others have versions"
+    ours = {"backbones.base", "backbones.hybrid", "attention", "convolution"}
+    assert {f"scene_track.models.{name}" for name in ours} <= first["sources"].keys()
 
 
 def test_pictures_stay_where_a_model_looks_at_them(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,9 +12,12 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.strategies import DDPStrategy
 
+from scene_track.train import build_module, train
 from scene_track.training.checkpointing import FOLDER, LAST
 from scene_track.training.freezing import BackboneFreezing
 from scene_track.training.parameter_groups import build_parameter_groups
+from scene_track.training.trained_run import load_model
+from tests.compose import TINY, compose_run
 
 
 class Watch(pl.Callback):
@@ -137,3 +141,36 @@ def test_thaw_under_plain_ddp_is_refused(tiny: Any) -> None:
     trainer.strategy = DDPStrategy(find_unused_parameters=True)
     callback.setup(trainer, thawing := tiny.TinyModule(unfreeze_after=1), "fit")
     assert not thawing.model.backbone.frozen, "DDP must see these parameters"
+
+
+@pytest.mark.parametrize("name", ["dinov3_vits16", "timm"])
+def test_random_weights_that_never_learn_are_called_out_once_and_in_training_alone(
+    name: str,
+    tiny_backbone: Callable[[str], list[str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    recwarn: pytest.WarningsRecorder,
+) -> None:
+    monkeypatch.setattr("scene_track.training.dry_run.dry_run", lambda *_, **__: None)
+    shared = [*TINY, *tiny_backbone(name), f"dataset.root={tmp_path}", "debug=dry_run"]
+
+    def said(*overrides: str) -> int:
+        """How often, in a run with these overrides."""
+        caplog.clear()
+        train(compose_run([*shared, *overrides]))
+        return caplog.text.count("a random network that never learns")
+
+    frozen = "model.backbone.freeze=true"
+    assert said(frozen) == 1
+    assert said() == said(frozen, "model.backbone.unfreeze_after=2") == 0
+    module = build_module(compose_run([*shared, frozen]))
+    saved = {"hyper_parameters": dict(module.hparams), "state_dict": module.state_dict()}
+    torch.save(saved, tmp_path / "trained.ckpt")
+    brought = f"init_from={tmp_path / 'trained.ckpt'}"
+    assert said(frozen, brought) == 0
+    assert said(frozen, brought, "init_parts=[model.head]") == 1
+    caplog.clear()
+    load_model(tmp_path / "trained.ckpt")  # as evaluate, compare and submit do
+    texts = [caplog.text, *(str(warning.message) for warning in recwarn)]
+    assert not any("never learns" in text for text in texts)

@@ -6,9 +6,12 @@ import copy
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from torch import nn
 
+from scene_track.config.check import ConfigError, check_objects
 from scene_track.training.optimizers import adamw
+from tests.compose import compose_run
 
 SETTINGS = {
     "lr": 0.1,
@@ -27,6 +30,13 @@ def step(module: nn.Module, optimizer: torch.optim.Optimizer, times: int = 3) ->
         x = torch.randn(2, 3, 6, 6, generator=generator)
         module(x).square().mean().backward()
         optimizer.step()
+
+
+def test_a_rate_of_zero_is_no_way_to_freeze() -> None:
+    """Running statistics of batch norms would move."""
+    cfg = compose_run(["optimizer.backbone_lr_scale=0"])
+    with pytest.raises(ConfigError, match="backbone_lr_scale=0: must be .*> 0.*type.*freeze=true"):
+        check_objects(OmegaConf.create({"optimizer": cfg.optimizer}), ())
 
 
 def test_equals_the_plain_implementation() -> None:

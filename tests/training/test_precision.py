@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from scene_track.training import precision
-from scene_track.training.precision import resolve_precision
+from scene_track.training.precision import autocast_type, resolve_precision, scoring_precision
 
 
 @pytest.mark.parametrize(("native", "best"), [(True, "bf16-mixed"), (False, "32-true")])
@@ -33,3 +33,29 @@ def test_gpu(monkeypatch: pytest.MonkeyPatch, accelerator: str, native: bool, be
 def test_unknown_is_refused() -> None:
     with pytest.raises(ValueError, match=r"trainer.precision=fp8; allowed: auto, 32-true"):
         resolve_precision("fp8", "cpu")
+
+
+@pytest.mark.parametrize(
+    ("trained", "native", "taken", "warned"),
+    [
+        ("32-true", True, "32-true", False),
+        ("auto", True, "bf16-mixed", False),
+        ("auto", False, "32-true", False),
+        ("bf16-mixed", True, "bf16-mixed", False),
+        ("bf16-mixed", False, "32-true", True),
+        ("16-mixed", True, "32-true", True),
+    ],
+)
+def test_a_run_is_scored_as_it_was_validated(
+    monkeypatch: pytest.MonkeyPatch, caplog, trained: str, native: bool, taken: str, warned: bool
+) -> None:
+    monkeypatch.setattr(precision, "cpu_has_bf16", lambda: native)
+    assert scoring_precision(trained, torch.device("cpu")) == taken
+    warnings = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+    assert len(warnings) == warned
+    assert not warned or f"trainer.precision={trained} is not native to this CPU" in warnings[0]
+
+
+def test_scoring_on_a_gpu_takes_float16() -> None:
+    taken = scoring_precision("16-mixed", torch.device("cuda"))
+    assert taken == "16-mixed" and autocast_type(taken) == torch.float16

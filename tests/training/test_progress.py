@@ -36,6 +36,23 @@ def test_log_lines_without_a_terminal(tiny: Any, tmp_path: Path, caplog) -> None
     assert "epoch 3/3  step 21  val/hota 0.7500" in lines
 
 
+def test_the_loss_is_the_logged_one(tiny: Any, tmp_path: Path, caplog) -> None:
+    """Under accumulation a step returns its share of the window's loss, which means nothing."""
+
+    class Weighed(tiny.TinyModule):
+        def training_step(self, batch: dict[str, Any], batch_idx: int) -> Any:
+            loss = super().training_step(batch, batch_idx)
+            means.append(float(loss.detach()))
+            return 100 * loss
+
+    means: list[float] = []
+    with caplog.at_level("INFO", "scene_track.training.progress"):
+        settings = {"enable_progress_bar": True, "accumulate_grad_batches": 2, "max_epochs": 1}
+        tiny.fit(tmp_path, module=Weighed(), extra=[bar()], **settings)
+    shown = re.findall(r"loss (\S+)", caplog.text)
+    assert len(shown) == 7 and shown == [f"{mean:.4g}" for mean in means]
+
+
 def test_few_lines_in_a_log_file(tiny: Any, tmp_path: Path, caplog) -> None:
     with caplog.at_level("INFO"):
         run(tiny, tmp_path, bar(log_every_s=3600.0))
@@ -72,7 +89,7 @@ def test_speed_after_a_resume_inside_an_epoch(tiny: Any, tmp_path: Path, caplog)
     progress = bar()
     lines: list[float] = []
     line = progress.line
-    progress.line = lambda t, o, b, rate: (lines.append(rate), line(t, o, b, rate))[1]  # type: ignore
+    progress.line = lambda t, b, rate: (lines.append(rate), line(t, b, rate))[1]  # type: ignore
     run(tiny, tmp_path, progress, resume=tmp_path / "checkpoints" / "last.ckpt")
     assert lines[0] == 0.0, "unknown yet"
     assert lines[1] > 0.0

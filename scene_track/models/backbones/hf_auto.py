@@ -232,8 +232,8 @@ def _load(name: str, config: Any, weights: str | None, download: bool) -> tuple[
     from transformers import AutoModel
     from transformers.utils import logging as logging_of_hf
 
-    if weights is None:
-        return AutoModel.from_config(config), []
+    if weights is None:  # not in the file's type: many are published in bfloat16
+        return AutoModel.from_config(config, dtype=torch.float32), []
     verbosity = logging_of_hf.get_verbosity()
     logging_of_hf.set_verbosity_error()  # its report of keys is below, in one line
     try:

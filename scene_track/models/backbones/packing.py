@@ -1,8 +1,9 @@
 """A frozen backbone's output as one row of half-precision numbers per picture, and its name.
 
 Special here: what stands in a name must change whenever the features could: weights, arguments of
-the constructor, the code of the libraries that the network is made of, size and precision. A name
-that changes too often costs one computation; one that changes too rarely, a wrong result.
+the constructor, the code that the network is made of (by its version where it is an installed
+package, else by the files themselves), size and precision. A name that changes too often costs one
+computation; one that changes too rarely, a wrong result.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from scene_track.models.backbones.base import Backbone, BackboneFeatures, TrainingOptions
+from scene_track.models.backbones.sources import source_digests
 
 FORMAT = 1
 """Of the rows; another one is another name."""
@@ -110,6 +112,7 @@ def fingerprint(backbone: Backbone, *, size: tuple[int, int], precision: str) ->
         "mean": backbone.mean.flatten().tolist(),
         "std": backbone.std.flatten().tolist(),
         "precision": precision,
+        "sources": source_digests(backbone),
         "packages": {
             name: str(getattr(sys.modules.get(name), "__version__", None))
             for name in sorted(packages)

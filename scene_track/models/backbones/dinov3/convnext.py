@@ -79,7 +79,7 @@ class DinoV3ConvNeXt(Backbone):
         self.convnext = self.loader.build(size)
         self.strides, self.dims = (4, 8, 16, 32), size.dims
         self.cls_dim = size.dims[-1]
-        fill(self, self.convnext, self.loader, weights, size)
+        fill(self.convnext, self.loader, weights, size)
 
     def extract(self, images: Tensor) -> BackboneFeatures:
         """Features of normalised ``[N, 3, H, W]`` pictures."""

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 
 from torch import nn
 
-from scene_track.models.backbones.base import Backbone
 from scene_track.models.backbones.dinov3.loader import Loader
 from scene_track.models.backbones.dinov3.state import read_official_state
 from scene_track.models.backbones.dinov3.variants import Variant
@@ -15,7 +13,6 @@ from scene_track.models.weights import load_strictly
 
 
 def fill(
-    backbone: Backbone,
     net: nn.Module,
     loader: Loader,
     weights: str | Path | None,
@@ -24,7 +21,6 @@ def fill(
     """Load weights into a network; on an error it stays as it is.
 
     Args:
-        backbone: the network's owner, asked whether it will ever train.
         net: the network.
         loader: what built it.
         weights: file or folder; None keeps the random weights.
@@ -35,11 +31,6 @@ def fill(
         ValueError: the file is damaged or of another model.
     """
     if weights is None:
-        if backbone.freeze and backbone.unfreeze_after is None:
-            warnings.warn(
-                "model.backbone: weights=null with freeze=true is a random net that never learns",
-                stacklevel=3,
-            )
         return
     state = read_official_state(weights, variant)
     load_strictly(net, loader.convert(state, net), weights)

@@ -81,7 +81,7 @@ class DinoV3(Backbone):
         self.vit = self.loader.build(size)
         self.cls_dim = size.dim
         self.strides, self.dims = (PATCH,), (size.dim,)
-        fill(self, self.vit, self.loader, weights, size)
+        fill(self.vit, self.loader, weights, size)
 
     def extract(self, images: Tensor) -> BackboneFeatures:
         """Features of normalised ``[N, 3, H, W]`` pictures."""
