@@ -113,11 +113,12 @@ class BallEvaluator:
             self._close()
             self._open = _OpenClip(video)
             self.tracker.start(video, None)
-        wanted = self.visualiser.max_frames > 0
+        # Stored features may stand for the pictures; then there is none to show.
+        pictures = self.visualiser.max_frames > 0 and batch.frames.numel() > 0
         for t, detections in self.read(model, predictions, batch):
             truth = batch.points[0, t]
             image = heat = None
-            if wanted:
+            if pictures and self.visualiser.wanted():
                 image = batch.frames[0, t].permute(1, 2, 0).cpu().numpy()
                 heat = predictions.heatmap_logits[0, t, 0].float().sigmoid().cpu().numpy()
             self._open.truth.append(truth)

@@ -59,6 +59,13 @@ class BallVisualiser:
         """Forget all frames (a new epoch)."""
         self._shots.reset()
 
+    def wanted(self) -> bool:
+        """Whether the next frame is one to add; ask once per frame, before its picture is copied.
+
+        Most are not wanted: the sheet has few frames, spread over all.
+        """
+        return self._shots.wanted()
+
     def add_frame(
         self,
         image: ArrayLike,
@@ -68,7 +75,7 @@ class BallVisualiser:
         size: tuple[int, int],
         caption: str,
     ) -> None:
-        """Offer the next frame; most are dropped at once, at no cost.
+        """Keep a frame that is ``wanted``.
 
         Args:
             image: ``[H, W, 3]`` uint8 RGB.
@@ -78,13 +85,12 @@ class BallVisualiser:
             size: (height, width) of the original.
             caption: one line, such as ``"game3_Clip1 frame 4"``.
         """
-        if self._shots.wanted():
-            panel = draw_ball(
-                image, heat, predicted, truth, size, width=self.panel_width, around=self.around
-            )
-            error = np.linalg.norm(predicted[:2] - truth[:2])
-            far = f"{error:.1f} px" if np.isfinite(error) else _absence(predicted, truth)
-            self._shots.add(panel, f"{caption}   |   {far}")
+        panel = draw_ball(
+            image, heat, predicted, truth, size, width=self.panel_width, around=self.around
+        )
+        error = np.linalg.norm(predicted[:2] - truth[:2])
+        far = f"{error:.1f} px" if np.isfinite(error) else _absence(predicted, truth)
+        self._shots.add(panel, f"{caption}   |   {far}")
 
     def picture(self, header: str = "") -> Frame:
         """The contact sheet of the frames so far.

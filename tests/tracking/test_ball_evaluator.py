@@ -92,6 +92,26 @@ def test_windows_of_clips_with_a_tracker_that_lags_are_one_story() -> None:
     assert whole.picture() is None
 
 
+def test_features_in_place_of_pictures_are_evaluated_without_a_sheet() -> None:
+    batch = make_ball_batch(clips=1, frames=3)
+    heat = heat_at(batch)
+    batch.frames = batch.frames[..., :0, :0]
+    one = evaluator()
+    one.update(None, heat, batch)
+    assert one.compute()["pck_2"] == 1.0
+    assert one.picture() is None
+
+
+def test_pictures_are_copied_for_the_frames_that_are_wanted_alone(monkeypatch) -> None:
+    one = evaluator("viz.max_frames=1")
+    added = []
+    monkeypatch.setattr(one.visualiser, "add_frame", lambda *frame: added.append(frame[-1]))
+    monkeypatch.setattr(one.visualiser, "wanted", iter([False, True, False, False]).__next__)
+    batch = make_ball_batch(clips=1, frames=4)
+    one.update(None, heat_at(batch), batch)
+    assert added == ["s0 frame 2"]
+
+
 def test_boxes_are_refused_with_what_to_type() -> None:
     batch = make_ball_batch(clips=1)
     batch.points = None

@@ -53,5 +53,6 @@ def test_the_sheet_says_how_far_off() -> None:
     with pytest.raises(ValueError, match="no frames"):
         sheet.picture()
     ball = np.array([10.0, 10.0, 1.0])
+    assert sheet.wanted()
     sheet.add_frame(np.zeros((36, 64, 3), np.uint8), None, ball, ball, (36, 64), "clip frame 0")
     assert len(sheet) == 1 and sheet.picture().shape[2] == 3
