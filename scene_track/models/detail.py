@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from scene_track.models.convolution import Activation, ConvNormAct, Norm
-from scene_track.models.past_frames import NeighbourFrames
+from scene_track.models.past_frames import NeighbourFrames, PastFrames
 
 
 class DetailStem(nn.Module):
@@ -73,8 +73,8 @@ class DetailStem(nn.Module):
         self.levels = nn.ModuleList(levels)
 
     def forward(
-        self, frames: Tensor, padding_mask: Tensor, past: Tensor | None
-    ) -> tuple[dict[int, Tensor], Tensor | None]:
+        self, frames: Tensor, padding_mask: Tensor, past: PastFrames | None
+    ) -> tuple[dict[int, Tensor], PastFrames | None]:
         """Fine features of a clip.
 
         Args:

@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from scene_track.models.past_frames import NeighbourFrames
+from scene_track.models.past_frames import NeighbourFrames, PastFrames
 
 
 class FeatureStack(nn.Module):
@@ -35,8 +35,8 @@ class FeatureStack(nn.Module):
         self.mix = nn.Sequential(nn.Conv2d(frames * dim, dim, 1), nn.ReLU(), last)
 
     def forward(
-        self, x: Tensor, padding_mask: Tensor, past: Tensor | None
-    ) -> tuple[Tensor, Tensor | None]:
+        self, x: Tensor, padding_mask: Tensor, past: PastFrames | None
+    ) -> tuple[Tensor, PastFrames | None]:
         """Fuse a clip.
 
         Args:

@@ -21,6 +21,7 @@ from scene_track.models.detail import DetailStem
 from scene_track.models.feature_stack import FeatureStack
 from scene_track.models.heads.heatmap import HeatmapHead
 from scene_track.models.level_fusion import LevelFusion
+from scene_track.models.past_frames import PastFrames
 from scene_track.models.predictions import DenoisingQueries, HeatmapPredictions
 from scene_track.models.temporal import TemporalEncoder, TemporalState
 from scene_track.models.upsampling_decoder import UpsamplingDecoder
@@ -32,13 +33,13 @@ class HeatmapState:
 
     Attributes:
         temporal: past keys and values of the temporal encoder.
-        maps: ``[B, S, D, h, w]`` feature maps of the last frames.
-        frames: ``[B, S, 3, H, W]`` uint8, the last frames.
+        maps: ``[B, S, D, h, w]`` feature maps of the last frames, padding left out.
+        frames: ``[B, S, 3, H, W]`` uint8, the last frames, padding left out.
     """
 
     temporal: TemporalState | None
-    maps: Tensor | None
-    frames: Tensor | None
+    maps: PastFrames | None
+    frames: PastFrames | None
 
     def detach(self) -> HeatmapState:
         """The same state without its graph."""

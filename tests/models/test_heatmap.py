@@ -25,7 +25,25 @@ def test_neighbours_stop_at_the_ends_of_a_clip() -> None:
     padding = torch.tensor([[False, False, False, False, True]])
     around, past = NeighbourFrames([-2, -1, 0, 1])(values, padding, None)
     assert around[0, :4, :, 0].tolist() == [[0, 0, 0, 1], [0, 0, 1, 2], [0, 1, 2, 3], [1, 2, 3, 3]]
-    assert past is not None and past[0, :, 0].tolist() == [3, 4]
+    assert past is not None and past.values[0, :, 0].tolist() == [2, 3]
+
+
+def test_padding_in_the_middle_of_a_video_is_nobodys_past() -> None:
+    """Two clips; a window that begins with padding alone, one with padding alone in between."""
+    look = NeighbourFrames([-2, -1])
+    seen, past = [], None
+    for values, padding in (
+        ([[9, 9], [0, 1]], [[1, 1], [0, 0]]),
+        ([[0, 9], [9, 9]], [[0, 1], [1, 1]]),
+        ([[9, 9], [2, 9]], [[1, 1], [0, 1]]),
+        ([[1, 2], [3, 4]], [[0, 0], [0, 0]]),
+    ):
+        mask = torch.tensor(padding, dtype=torch.bool)
+        around, past = look(torch.tensor(values), mask, past)
+        seen.append([around[clip, ~mask[clip]].tolist() for clip in (0, 1)])
+    assert [row for window in seen for row in window[0]] == [[0, 0], [0, 0], [0, 1]]
+    assert [row for window in seen for row in window[1]] == [[0, 0], [0, 0], [0, 1], [1, 2], [2, 3]]
+    assert past is not None and past.count.tolist() == [2, 2]
 
 
 @torch.no_grad()
@@ -41,7 +59,7 @@ def test_a_video_in_windows_gives_what_one_pass_gives() -> None:
         state = state.detach()
         parts.append(answer.heatmap_logits)
     torch.testing.assert_close(torch.cat(parts, 1), whole.heatmap_logits, atol=1e-4, rtol=1e-4)
-    assert state.frames.shape[1] == 3 and state.maps.shape[1] == 2  # does not grow
+    assert state.frames.values.shape[1] == 3 and state.maps.values.shape[1] == 2  # does not grow
 
 
 @torch.no_grad()
