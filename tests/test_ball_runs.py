@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from scene_track.evaluate import evaluate
 from tests.compose import TINY_BALL, command
 
 MINIMAL_BALL = (
@@ -89,6 +91,14 @@ def test_evaluate_and_score_agree(ball_run: Path, tiny_tennis: list[str], tmp_pa
     assert done.returncode == 0, done.stderr
     mine, theirs = metrics["combined"], json.loads(scored.read_text())["combined"]
     assert {name: mine[name] for name in theirs} == theirs
+
+
+def test_a_tracker_of_people_is_refused_beside_a_ball(
+    ball_run: Path, tmp_path: Path, composed: Callable
+) -> None:
+    typed = ("evaluate", f"checkpoint={ball_run}", f"output={tmp_path}/o", "tracker=identity")
+    with pytest.raises(ValueError, match="IdentityTracker reads boxes.*type tracker=peak or"):
+        evaluate(composed(*typed))
 
 
 def test_a_dry_run_shows_shapes_and_memory_and_writes_nothing(

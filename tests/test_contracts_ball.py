@@ -130,6 +130,18 @@ def test_a_head_that_does_not_go_with_the_model_is_named(tmp_path: Path) -> None
             check(compose_run(words))
 
 
+@pytest.mark.parametrize("name", options("tracker"))
+def test_a_tracker_that_does_not_go_with_the_head_is_named(name: str, tmp_path: Path) -> None:
+    people = [f"tracker={name}"]
+    ball = ["dataset=tracknet", f"dataset.root={tmp_path}", f"tracker={name}"]
+    of_a_ball = name in OF_A_BALL["tracker"]
+    check(compose_run(ball if of_a_ball else people))
+    named = "type tracker=identity, tracker=byte" if of_a_ball else "type tracker=peak or tracker=b"
+    with pytest.raises(ConfigError, match=rf"^tracker._target_=.*{named}") as caught:
+        check(compose_run(people if of_a_ball else ball))
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("name", OF_A_BALL["tracker"])
 def test_every_tracker_of_a_ball_follows_it(name: str) -> None:
     tracker = instantiate(compose_run([*TINY_BALL, f"tracker={name}"]).tracker)

@@ -122,6 +122,7 @@ def check(cfg: DictConfig, root: str | None = None) -> None:
         _check_size(plain, report)
         _check_monitor(plain, report)
         _check_head(plain, report)
+        _check_tracker(plain, report)
         _check_trial(plain, report)
     if lines := report.lines():
         raise ConfigError("\n".join(lines))
@@ -403,6 +404,43 @@ def _check_head(plain: Mapping[str, Plain], report: _Report) -> None:
             f"={head}: {names[0]} reads {reads}, and {names[1]} gives {gives}; choose model= and"
             " head= that go together, such as model=scene head=bbox or model=heatmap head=heatmap",
         )
+
+
+# The trackers that we ship, by what they read.
+_TRACKERS = {
+    "boxes": "tracker=identity, tracker=bytetrack or tracker=oracle",
+    "points": "tracker=peak or tracker=ball",
+}
+
+
+def tracker_fault(tracker: Plain, evaluator: Plain) -> str | None:
+    """What is wrong with a tracker for the detections of a head's evaluator; None if nothing is.
+
+    What the tracker reads (``READS``) must be what the evaluator gives (``GIVES``), if both say so.
+
+    Args:
+        tracker: dotted name of the tracker's class; what is no text is the check of the node's.
+        evaluator: dotted name of the evaluator's class.
+    """
+    if not isinstance(tracker, str) or not isinstance(evaluator, str):
+        return None
+    try:
+        reads, gives = class_constant(tracker, "READS"), class_constant(evaluator, "GIVES")
+    except TargetNotFoundError:
+        return None  # said by the check of the node itself
+    if reads == gives or NOT_LITERAL in (reads, gives):
+        return None
+    names = (tracker.rpartition(".")[2], evaluator.rpartition(".")[2])
+    typed = _TRACKERS.get(gives, "a tracker= that reads them")
+    return f"{names[0]} reads {reads}, and {names[1]} gives {gives}; type {typed}"
+
+
+def _check_tracker(plain: Mapping[str, Plain], report: _Report) -> None:
+    """The tracker must read what the head's evaluator gives."""
+    tracker = _select(plain, "tracker", "_target_")
+    evaluator = _select(plain, "head", "evaluator", "_target_")
+    if (fault := tracker_fault(tracker, evaluator)) is not None:
+        report.add("tracker._target_", f"={tracker}: {fault}")
 
 
 def _check_trial(plain: Mapping[str, Plain], report: _Report) -> None:

@@ -55,6 +55,8 @@ class _OpenClip:
 class BallEvaluator:
     """Streams heatmaps through a tracker and counts."""
 
+    GIVES: ClassVar[str] = "points"
+
     LOGS: ClassVar[tuple[str, ...]] = (
         "val/pck_2",
         "val/pck_4",

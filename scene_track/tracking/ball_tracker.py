@@ -23,6 +23,8 @@ from scene_track.tracking.tracker import Detections, TrackedFrame, Tracker, Vide
 class PeakTracker(Tracker):
     """The hottest peak of each frame, if it is hot enough."""
 
+    READS = "points"
+
     def __init__(self, *, threshold: Annotated[float, Field(ge=0, le=1)] = 0.3) -> None:
         """Store the threshold.
 
@@ -59,6 +61,8 @@ class _Track:
 
 class BallTracker(Tracker):
     """Links peaks through gaps at constant velocity."""
+
+    READS = "points"
 
     def __init__(
         self,

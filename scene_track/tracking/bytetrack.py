@@ -34,6 +34,8 @@ class ByteTrack(Tracker):
     judged on the same boxes.
     """
 
+    READS = "boxes"
+
     def __init__(
         self,
         *,

@@ -22,6 +22,9 @@ class Evaluator(Protocol):
     """Names of the metrics that it logs, and ``val/loss``: the pre-flight check reads them from the
     source."""
 
+    GIVES: ClassVar[str]
+    """What its detections are, ``boxes`` or ``points``; compared with the tracker's ``READS``."""
+
     report: type[SplitReport]
     """Counts and shows the tracks of a split in ``evaluate``."""
 

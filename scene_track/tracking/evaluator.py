@@ -90,6 +90,8 @@ class _OpenSequence:
 class SceneEvaluator:
     """Streams predictions through the tracker and counts."""
 
+    GIVES: ClassVar[str] = "boxes"
+
     LOGS: ClassVar[tuple[str, ...]] = (
         "val/hota",
         "val/deta",

@@ -27,6 +27,7 @@ class OracleTracker(Tracker):
     another detector. Below that it is left out, as a tracker leaves out what continues nothing.
     """
 
+    READS = "boxes"
     needs_truth = True
 
     def __init__(

@@ -30,6 +30,8 @@ from scene_track.tracking.tracker import Detections, TrackedFrame, Tracker, Vide
 class IdentityTracker(Tracker):
     """Assigns identities with the model's pointer head."""
 
+    READS = "boxes"
+
     def __init__(
         self,
         *,
@@ -93,8 +95,8 @@ class IdentityTracker(Tracker):
         """See ``Tracker.start``."""
         if head is None:
             raise ValueError(
-                "the model has no pointer head (model.identity=null): type tracker=bytetrack,"
-                " or use a model with one"
+                "the model has no pointer head (model.identity=null, or a model of a ball): type"
+                " tracker=bytetrack, of a ball tracker=ball, or use a model with one"
             )
         self._head = head
         self._clear()

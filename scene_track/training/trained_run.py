@@ -17,6 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from scene_track.config.check import tracker_fault
 from scene_track.config.trained import checked_group, refuse_without_effect, with_typed
 from scene_track.data.module import TrackingDataModule
 from scene_track.data.sequences import Sequence as Footage
@@ -143,18 +144,20 @@ def load_run(cfg: DictConfig) -> TrainedRun:
 
     def chosen(group: str) -> Any:
         merged = with_typed(trained, cfg, typed, group)
-        node = checked_group(merged, group, source=str(path), trusted=cfg.trusted_targets)
-        return instantiate(node)
+        return checked_group(merged, group, source=str(path), trusted=cfg.trusted_targets)
 
     evaluator = OmegaConf.create({"evaluator": OmegaConf.select(trained, "head.evaluator")})
     node = checked_group(evaluator, "evaluator", source=str(path), trusted=cfg.trusted_targets)
+    data, tracker = chosen("dataset"), chosen("tracker")
+    if (fault := tracker_fault(tracker.get("_target_"), node.get("_target_"))) is not None:
+        raise ValueError(f"{path}: {fault}")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     precision = OmegaConf.select(trained, "trainer.precision", default="auto")
     return TrainedRun(
         checkpoint=path,
         model=model,
-        data=chosen("dataset"),
-        tracker=chosen("tracker"),
+        data=instantiate(data),
+        tracker=instantiate(tracker),
         evaluator=instantiate(node),
         device=device,
         precision=scoring_precision(str(precision), device),
