@@ -205,9 +205,19 @@ def write_clip(spec: _Spec, folder: Path, split: str, number: int) -> None:
         if seen.visibility is Visibility.ABSENT:
             rows.append(f"{name},0,,,{_FLYING}\n")
         else:
-            x, y = seen.position
-            rows.append(f"{name},{int(seen.visibility)},{x:.1f},{y:.1f},{status[frame]}\n")
+            x, y = tenths(seen.position[0], spec.width), tenths(seen.position[1], spec.height)
+            rows.append(f"{name},{int(seen.visibility)},{x},{y},{status[frame]}\n")
     (target / "Label.csv").write_text("".join(rows))
+
+
+def tenths(value: float, length: int) -> str:
+    """A coordinate as it is written: rounded to tenths of a pixel, but not out of the picture.
+
+    Args:
+        value: pixels, -0.5 to ``length`` - 0.5 (excluded).
+        length: of the picture along this axis, pixels.
+    """
+    return f"{min(float(f'{value:.1f}'), length - 0.6):.1f}"
 
 
 def shake(

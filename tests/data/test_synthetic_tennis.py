@@ -7,9 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 from PIL import Image
 
-from scene_track.data.synthetic_tennis import SyntheticTennis, shake
+from scene_track.data.synthetic_tennis import SyntheticTennis, shake, tenths
 from scene_track.data.tennis_court import BALL_RADIUS, Camera, Movement, paint_court
 from scene_track.data.tennis_drawing import Outfit, Stage, draw_grain
 from scene_track.data.tennis_rally import NET_HEIGHT, Rally, play, run
@@ -71,6 +73,15 @@ def test_the_same_again_and_other_parameters_elsewhere(tiny: Path, tmp_path: Pat
     assert fewer.name != again.name
     for name in ("train/game1/Clip2/0003.jpg", "val/game1/Clip1/Label.csv"):
         assert content(fewer)[name] == content(tiny)[name]
+
+
+@given(st.floats(-0.5, 359.5, exclude_max=True))
+@example(359.47)  # rounds to the first coordinate outside
+def test_a_ball_at_the_border_is_written_inside_the_picture(value: float) -> None:
+    written = tenths(value, 360)
+    assert -0.5 <= float(written) < 359.5 and abs(float(written) - value) < 0.11
+    if float(f"{value:.1f}") < 359.5:
+        assert written == f"{value:.1f}"
 
 
 def rallies(count: int, seconds: float = 4.0) -> list[Rally]:
