@@ -14,6 +14,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from scene_track.models.backbones.base import cover
 from scene_track.models.convolution import Activation, ConvNormAct, Norm
 from scene_track.models.past_frames import NeighbourFrames, PastFrames
 
@@ -83,7 +84,7 @@ class DetailStem(nn.Module):
             past: frames that the window before left; None at the start of a video.
 
         Returns:
-            ``[B x T, C, H / stride, W / stride]`` by stride, and the frames for the next window.
+            ``[B x T, C, H / stride, W / stride]``, rounded up, by stride, and the frames for the next window.
         """
         now = frames.flatten(0, 1)
         pictures = [now.to(torch.float32).div_(128).sub_(1)] if self.picture else []
@@ -96,5 +97,5 @@ class DetailStem(nn.Module):
         features: dict[int, Tensor] = {}
         for stride, level in zip(self.dims, self.levels, strict=True):
             x = level(x)
-            features[stride] = x
+            features[stride] = cover(x, stride, *frames.shape[-2:])
         return features, kept

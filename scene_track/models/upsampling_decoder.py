@@ -148,9 +148,15 @@ class UpsamplingStage(nn.Module):
         )
 
     def forward(self, x: Tensor, skip: Tensor | None) -> Tensor:
-        """``[N, inputs, h, w]`` to ``[N, outputs, 2h, 2w]``."""
+        """``[N, inputs, h, w]`` to ``[N, outputs, 2h, 2w]``, or to the size of the skip.
+
+        The two differ where a picture is no whole number of coarse cells (``size_policy=pad``):
+        both cover the picture exactly, the map with cells a little smaller than its stride.
+        """
         x = self.up(x)
         if skip is not None:
+            if x.shape[-2:] != skip.shape[-2:]:
+                x = F.interpolate(x, skip.shape[-2:], mode="bilinear")
             x = torch.cat((x, skip.to(x.dtype)), dim=1)
         return self.excite(self.blocks(x))
 
