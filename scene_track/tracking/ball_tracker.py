@@ -119,6 +119,8 @@ class BallTracker(Tracker):
         """See ``Tracker.update``."""
         boxes, scores = _arrays(detections)
         frame = detections.frame
+        # Where numbers of frames jump: a gate that grows by frames would span the picture.
+        self._tracks = [t for t in self._tracks if frame - t.last <= self.max_misses + 1]
         used = self._link(boxes[:, :2] * self._unit, scores, frame)
         self._tracks = [t for t in self._tracks if frame - t.last <= self.max_misses]
         best = max(self._tracks, key=lambda track: track.evidence, default=None)

@@ -63,6 +63,20 @@ def test_a_ball_is_taken_up_again_behind_a_gap_and_the_gap_is_filled_on_demand()
     assert play(BallTracker(lookahead=4, fill=1), frames)[4] is None
 
 
+def test_a_ball_behind_a_jump_in_the_numbers_of_frames_is_another_one() -> None:
+    tracker = BallTracker(max_misses=6)
+    label = torch.zeros(1, dtype=torch.long)
+
+    def links(frame: int) -> bool:
+        tracker.start(VIDEO, None)
+        for number, x in ((0, 0.2), (frame, 0.3)):
+            place, heat = torch.tensor([[x, 0.5, 0, 0]]), torch.tensor([0.8])
+            tracker.update(Detections(number, 0.0, place, heat, label))
+        return len(tracker._tracks) == 1 and tracker._tracks[0].key == 1
+
+    assert links(7) and not links(8) and not links(100)
+
+
 def test_a_hit_that_turns_the_ball_around() -> None:
     frames = [[(0.5 - 0.02 * abs(n - 4), 0.5, 0.8)] for n in range(9)]
     assert None not in play(BallTracker(), frames)
