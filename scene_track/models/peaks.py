@@ -24,7 +24,8 @@ def find_peaks(
         logits: ``[N, Hh, Wh]``.
         count: K peaks; a map with fewer maxima repeats none: their scores are 0.
         refine: ``argmax`` = the cell's centre; ``parabola`` = the vertex of a parabola through the
-            logarithms of the hottest cell and its neighbours, exact for a sampled Gaussian;
+            logarithms of the hottest cell and its neighbours, exact for a sampled Gaussian (along
+            an axis on which a border cell has but one neighbour, the cell's centre);
             ``softargmax`` = the mean position of the cells within ``radius``, weighted by their
             values.
         radius: cells; also no two peaks of a map are this close or closer.
@@ -71,7 +72,9 @@ def expected_position(logits: Tensor, temperature: float = 1.0) -> Tensor:
 
 def _parabola(logits: Tensor, x: Tensor, y: Tensor, radius: int) -> Tensor:
     """``[N, K, 2]`` cells from the hottest cell to the vertex, each within half a cell."""
-    # Beyond the border the outermost cell is repeated, so that a peak there stays on the canvas.
+    # A parabola needs both neighbours: on an axis that lacks one, the cell's centre is the answer.
+    height, width = logits.shape[-2:]
+    inside = torch.stack(((x > 0) & (x < width - 1), (y > 0) & (y < height - 1)), dim=-1)
     heat = F.pad(F.logsigmoid(logits)[:, None], (1, 1, 1, 1), mode="replicate")[:, 0]
     rows = torch.arange(len(logits), device=logits.device)[:, None]
     middle = heat[rows, y + 1, x + 1]
@@ -80,13 +83,14 @@ def _parabola(logits: Tensor, x: Tensor, y: Tensor, radius: int) -> Tensor:
         bend = (2 * middle - before - after).clamp(min=1e-6)
         return ((after - before) / (2 * bend)).clamp(-0.5, 0.5)
 
-    return torch.stack(
+    offset = torch.stack(
         (
             vertex(heat[rows, y + 1, x], heat[rows, y + 1, x + 2]),
             vertex(heat[rows, y, x + 1], heat[rows, y + 2, x + 1]),
         ),
         dim=-1,
     )
+    return offset * inside
 
 
 def _mean(logits: Tensor, x: Tensor, y: Tensor, radius: int) -> Tensor:

@@ -42,6 +42,14 @@ def test_a_peak_at_the_border_stays_on_the_canvas(corner: tuple[float, float], r
     assert away.abs().max() <= 1.5  # where half of the bump is missing
 
 
+def test_a_parabola_does_not_push_a_peak_out_of_a_border_cell() -> None:
+    """Along the border it is refined, across it there is no neighbour to refine with."""
+    point = torch.tensor((0.5 / 40, 10.8 / 24))
+    places, _ = find_peaks(logits_of((point[0].item(), point[1].item())), 1, refine="parabola")
+    away = (places[0, 0] - point) * torch.tensor((40.0, 24.0))
+    assert away.abs().max() < 0.05
+
+
 def test_argmax_is_the_centre_of_the_hottest_cell() -> None:
     logits = torch.full((1, 4, 8), -5.0)
     logits[0, 2, 5] = 3.0
