@@ -130,6 +130,14 @@ def test_a_head_that_does_not_go_with_the_model_is_named(tmp_path: Path) -> None
             check(compose_run(words))
 
 
+def test_a_training_clip_has_a_frame_with_all_neighbours(tmp_path: Path) -> None:
+    words = ["dataset=tracknet", f"dataset.root={tmp_path}"]
+    check(compose_run([*words, "dataset.window.length=4"]))
+    check(compose_run([*words, "dataset.window.length=1", "model.detail=null"]))
+    with pytest.raises(ConfigError, match=r"^dataset.window.length=3: .* type dataset.*length=4,"):
+        check(compose_run([*words, "dataset.window.length=3"]))
+
+
 @pytest.mark.parametrize("name", options("tracker"))
 def test_a_tracker_that_does_not_go_with_the_head_is_named(name: str, tmp_path: Path) -> None:
     people = [f"tracker={name}"]

@@ -123,6 +123,7 @@ def check(cfg: DictConfig, root: str | None = None) -> None:
         _check_monitor(plain, report)
         _check_head(plain, report)
         _check_tracker(plain, report)
+        _check_neighbours(plain, report)
         _check_trial(plain, report)
     if lines := report.lines():
         raise ConfigError("\n".join(lines))
@@ -441,6 +442,24 @@ def _check_tracker(plain: Mapping[str, Plain], report: _Report) -> None:
     evaluator = _select(plain, "head", "evaluator", "_target_")
     if (fault := tracker_fault(tracker, evaluator)) is not None:
         report.add("tracker._target_", f"={tracker}: {fault}")
+
+
+def _check_neighbours(plain: Mapping[str, Plain], report: _Report) -> None:
+    """Some frame of a training clip must have all the neighbours that the model looks at."""
+    length = _select(plain, "dataset", "window", "length")
+    offsets = _select(plain, "model", "detail", "offsets")
+    if type(length) is not int or not isinstance(offsets, list):
+        return
+    if not all(type(offset) is int for offset in offsets):
+        return  # said by the check of the node itself
+    least = max([0, *offsets]) - min([0, *offsets]) + 1
+    if length < least:
+        report.add(
+            "dataset.window.length",
+            f"={length}: model.detail.offsets={_shown(offsets)} reach over {least} frames, so no"
+            " frame of a training clip has all of its neighbours; type"
+            f" dataset.window.length={least}, or nearer model.detail.offsets",
+        )
 
 
 def _check_trial(plain: Mapping[str, Plain], report: _Report) -> None:
