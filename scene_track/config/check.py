@@ -344,27 +344,33 @@ def _check_groups(plain: Mapping[str, Plain], report: _Report) -> None:
 
 
 def _check_size(plain: Mapping[str, Plain], report: _Report) -> None:
-    """``dataset.size`` must be divisible by what the backbone asks for, unless it pads."""
+    """``dataset.size``, and ``dataset.augment.crop`` of training clips, must fit the backbone.
+
+    They must be divisible by what it asks for, unless it pads.
+    """
     if _select(plain, "model", "backbone", "size_policy") == "pad":
-        return
-    size = _select(plain, "dataset", "size")
-    if not (isinstance(size, list) and len(size) == 2 and all(type(x) is int for x in size)):
         return
     multiple = _select(plain, "model", "backbone", "size_multiple")
     if multiple is None:
         multiple = _default_of(_select(plain, "model", "backbone", "_target_"), "size_multiple")
-    if type(multiple) is not int or multiple < 1 or all(x % multiple == 0 for x in size):
+    if type(multiple) is not int or multiple < 1:
         return
-    lower = [max(x // multiple, 1) * multiple for x in size]
-    upper = [-(-x // multiple) * multiple for x in size]
-    nearest = " or ".join(dict.fromkeys((_shown(lower), _shown(upper))))
     knows = _select(plain, "model", "backbone", "size_policy") is not None
     pads = "; or type model.backbone.size_policy=pad" if knows else ""
-    report.add(
-        "dataset.size",
-        f"={_shown(size)}: height and width must be multiples of {multiple} for model.backbone;"
-        f" the nearest are {nearest}{pads}",
-    )
+    for keys in (("dataset", "size"), ("dataset", "augment", "crop")):
+        size = _select(plain, *keys)
+        if not (isinstance(size, list) and len(size) == 2 and all(type(x) is int for x in size)):
+            continue
+        if all(x % multiple == 0 for x in size):
+            continue
+        lower = [max(x // multiple, 1) * multiple for x in size]
+        upper = [-(-x // multiple) * multiple for x in size]
+        nearest = " or ".join(dict.fromkeys((_shown(lower), _shown(upper))))
+        report.add(
+            ".".join(keys),
+            f"={_shown(size)}: height and width must be multiples of {multiple} for"
+            f" model.backbone; the nearest are {nearest}{pads}",
+        )
 
 
 def _check_monitor(plain: Mapping[str, Plain], report: _Report) -> None:

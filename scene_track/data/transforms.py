@@ -92,7 +92,8 @@ class ClipAugment:
             flip: probability of a horizontal flip.
             reverse: probability that a clip runs backwards in time.
             scale: the picture is scaled by e^u, u uniform in ±scale.
-            shift: the picture is shifted by u of its width and of its height, u uniform in ±shift.
+            shift: the picture is shifted by u of its width and of its height, u uniform in ±shift;
+                with ``crop``, whose place is drawn, it does nothing.
             channel_permutation: probability that red, green, blue are permuted (uniformly of all
                 six).
             gain: each channel is multiplied by e^u, u uniform in ±gain.
@@ -103,7 +104,7 @@ class ClipAugment:
             mix_alpha: the weight of the blend is drawn from Beta(alpha, alpha), the greater part
                 for the clip itself; smaller = one of the two nearly alone.
             crop: [height, width] of training clips in pixels, cut out of the canvas at its scale; a
-                step costs in proportion. None = the whole canvas.
+                step costs in proportion; multiples of the backbone's patch size. None = the whole canvas.
             crop_near: probability that the crop is laid over an object of the clip, not anywhere.
             drawn_balls: up to so many further balls are drawn into a clip of a ball.
         """

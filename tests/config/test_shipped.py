@@ -97,6 +97,7 @@ def test_every_file_opens_with_what_it_is(file: Path) -> None:
         ("model.backbone.freeze", "maybe", "=maybe: must be true or false"),
         ("denoiser.lambda_dn", -0.5, "=-0.5: must be a number >= 0"),
         ("dataset.size", [100, 224], "=[100,224]: height and width must be multiples of 16"),
+        ("dataset.augment.crop", [180, 320], "=[180,320]: height and width must be multiples of"),
         ("dataset.batch_size", 0, "=0: must be an integer >= 1"),
         ("model.dim", 56, "=56: must be an integer"),  # what its group norm cannot divide
         ("monitor.metric", "val/hotta", "=val/hotta: SceneEvaluator does not log it; did you mean"),

@@ -292,8 +292,8 @@ class Backbone(nn.Module):
         if (below or right) and self.size_policy == "error":
             raise ValueError(
                 f"frames are {height}x{width}; height and width must be multiples of"
-                f" {self.size_multiple} for {type(self).__name__}: set dataset.size, or"
-                " model.backbone.size_policy=pad"
+                f" {self.size_multiple} for {type(self).__name__}: set dataset.size (of training"
+                " clips dataset.augment.crop, if it is used), or model.backbone.size_policy=pad"
             )
         if self.checkpointing and not self._checkpointed:
             # Not in the constructor: a subclass builds its modules after it.
