@@ -9,15 +9,26 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
+from hydra.utils import instantiate
 
 from scene_track.training.checkpointing import FOLDER, LAST, NonFiniteError, load_checkpoint
 from scene_track.training.guards import NonFiniteGuard
+from tests.compose import compose_run
 
 BATCH: Any = SimpleNamespace(
     sequence_ids=["dance0001", "dance0007"], frame_indices=torch.tensor([[3, 5], [10, 12]])
 )
 TRAINER: Any = SimpleNamespace(current_epoch=2, global_step=41)
 MODULE: Any = torch.nn.Linear(1, 1)
+
+
+def test_patience_waits_while_no_ball_is_found_and_its_distance_is_infinite() -> None:
+    words = ["callbacks=patience", "monitor.metric=val/l2_mean", "monitor.mode=min"]
+    patience = instantiate(compose_run(["dataset=tracknet", *words]).callbacks.patience)
+    for error in (float("inf"), float("inf"), 3.0):
+        stop, _ = patience._evaluate_stopping_criteria(torch.tensor(error))
+        assert not stop
+    assert patience.best_score == 3.0
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
