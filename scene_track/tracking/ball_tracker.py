@@ -84,7 +84,8 @@ class BallTracker(Tracker):
                 seen.
             max_misses: frames that a track is followed unseen.
             memory: share of a track's evidence, the heat of its peaks, that is left a frame later.
-            lookahead: frames by which the answer lags, so that gaps can be filled; 0 = causal.
+            lookahead: frames by which the answer lags, so that gaps can be filled; 0 = the tracker
+                itself is causal.
             fill: longest gap in frames that is filled by interpolation, at most the lookahead.
 
         Raises:
