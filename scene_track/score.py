@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import difflib
 import json
-import math
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -70,6 +70,8 @@ def score_folders(ground_truth: Path, predictions: Path) -> dict[str, Any]:
         ValueError: if a file holds rows that cannot be meant.
     """
     clips = _clips_of_a_ball(ground_truth)
+    # A clip is called after the folder above it, which "." does not name.
+    clips = [Path(os.path.abspath(clip)) for clip in clips]
     return _score_balls(clips, predictions) if clips else _score_boxes(ground_truth, predictions)
 
 
@@ -96,7 +98,8 @@ def _score_balls(clips: list[Path], predictions: Path) -> dict[str, Any]:
     from scene_track.data.mot_files import find_results
     from scene_track.data.point_files import PointRules, read_points
     from scene_track.data.tracknet import TrackNetFolder, clip_name, find_labels
-    from scene_track.metrics.ball import BallCounts, ball_metrics, count_ball
+    from scene_track.metrics.ball import BallCounts, count_ball
+    from scene_track.metrics.table import plain_ball_metrics
 
     folders = {clip_name(clip): clip for clip in clips}
     if len(folders) < len(clips):
@@ -119,12 +122,9 @@ def _score_balls(clips: list[Path], predictions: Path) -> dict[str, Any]:
         size = (clip.info.height, clip.info.width)
         counts[name] = count_ball(clip.points, found.points, size)
 
-    def plain(count: BallCounts) -> dict[str, Any]:
-        return {k: v if math.isfinite(v) else None for k, v in ball_metrics(count).items()}
-
     return {
-        "combined": plain(sum(counts.values(), start=BallCounts.zero())),
-        "sequences": {name: plain(count) for name, count in counts.items()},
+        "combined": plain_ball_metrics(sum(counts.values(), start=BallCounts.zero())),
+        "sequences": {name: plain_ball_metrics(count) for name, count in counts.items()},
     }
 
 

@@ -66,6 +66,22 @@ def test_one_game_or_one_clip_may_be_scored(folders) -> None:
     assert list(json.loads(output.read_text())["sequences"]) == ["game1_Clip1"]
 
 
+def test_the_folder_one_is_in_may_be_scored(folders, monkeypatch) -> None:
+    truth, found, output = folders
+    monkeypatch.chdir(truth / "game1")
+    assert main(arguments((Path("."), found, output))) == 0
+    assert list(json.loads(output.read_text())["sequences"]) == ["game1_Clip1", "game1_Clip2"]
+    monkeypatch.chdir(truth / "game1" / "Clip1")
+    assert main(arguments((Path(".."), found, output), "overwrite=true")) == 0
+
+
+def test_a_bad_row_is_told_without_options_that_score_has_not(folders, capsys) -> None:
+    label = folders[0] / "game1" / "Clip1" / "Label.csv"
+    label.write_text(label.read_text().replace("0002.jpg,1,12.5", "0002.jpg,1,99"))
+    line = fails(arguments(folders), capsys)
+    assert "line 4: x is 99, outside" in line and "on_error" not in line
+
+
 def test_nothing_found_at_all_is_written_as_null(folders, capsys) -> None:
     for file in folders[1].iterdir():
         file.write_text("Frame,Visibility,X,Y\n" + "".join(f"{n},0,0,0\n" for n in range(4)))

@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 _LABELS = "Label.csv"
 _FRAME_FOLDER = "frame"  # of the badminton layout
 _SHOWN = 3
+_SKIP_HINT = "; or type dataset.on_error=skip to go on without"
 
 
 class TrackNetFolder:
@@ -127,17 +128,19 @@ class TrackNetFolder:
                 "Type dataset.root=FOLDER, or name other games or clips"
             )
         if match["first"] is None:
-            return [self.read_clip(clip, on_error) for clip in clips]
+            return [self.read_clip(clip, on_error, _SKIP_HINT) for clip in clips]
         if clips != [folder]:
             raise ValueError(f"{entry}: frames can be named of a clip, not of {len(clips)} clips")
-        return [self.read_clip(folder, on_error).between(int(match["first"]), int(match["last"]))]
+        clip = self.read_clip(folder, on_error, _SKIP_HINT)
+        return [clip.between(int(match["first"]), int(match["last"]))]
 
-    def read_clip(self, folder: Path, on_error: OnError = "raise") -> Sequence:
+    def read_clip(self, folder: Path, on_error: OnError = "raise", hint: str = "") -> Sequence:
         """Reads one clip.
 
         Args:
             folder: holds the images.
             on_error: ``raise``, or ``skip`` what is wrong, counted and logged.
+            hint: ends the message about what could be skipped: how to ask for it, where one can.
 
         Raises:
             FileNotFoundError: if the images have gaps, or there are none.
@@ -155,8 +158,7 @@ class TrackNetFolder:
         if problems and on_error == "raise":
             raise FileNotFoundError(
                 f"{folder}: {len(problems)} frames between {frames[0]} and {frames[-1]} have no "
-                f"image file, the first: {problems[0]}; restore them, or type "
-                "dataset.on_error=skip to go on without"
+                f"image file, the first: {problems[0]}; restore them{hint}"
             )
         points = np.full((len(frames), 3), np.nan)
         points[:, 2] = Visibility.UNKNOWN
@@ -169,9 +171,7 @@ class TrackNetFolder:
                     on_error=on_error,
                 )
             except ValueError as error:
-                raise ValueError(
-                    f"{error}; or type dataset.on_error=skip to go on without"
-                ) from None
+                raise ValueError(f"{error}{hint}") from None
             problems += report
             points[np.searchsorted(frames, table.frames)] = table.points
         if problems:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from scene_track.metrics.ball import BallCounts, ball_metrics
 from scene_track.metrics.tracking import TrackingCounts, tracking_metrics
 
 _FRACTIONS = ("HOTA", "DetA", "AssA", "LocA", "IDF1", "IDP", "IDR", "MOTA", "MOTP")
@@ -28,6 +29,11 @@ def plain_metrics(counts: TrackingCounts) -> dict[str, Any]:
     """Metrics with lists in place of arrays, ready for JSON."""
     metrics = tracking_metrics(counts)
     return {k: v.tolist() if hasattr(v, "tolist") else v for k, v in metrics.items()}
+
+
+def plain_ball_metrics(counts: BallCounts) -> dict[str, Any]:
+    """Figures of a ball for JSON, which knows no infinity: nothing found, no distance (None)."""
+    return {k: v if math.isfinite(v) else None for k, v in ball_metrics(counts).items()}
 
 
 def format_table(scores: dict[str, Any], columns: Sequence[str] | None = None) -> str:

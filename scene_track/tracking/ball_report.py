@@ -14,8 +14,8 @@ from scene_track.data.frame_store import read_frame
 from scene_track.data.point_files import PointTable, write_points
 from scene_track.data.sequences import Sequence
 from scene_track.data.targets import PIXEL_CENTRE
-from scene_track.metrics.ball import BallCounts, ball_metrics, count_ball
-from scene_track.metrics.table import BALL_COLUMNS, format_table
+from scene_track.metrics.ball import BallCounts, count_ball
+from scene_track.metrics.table import BALL_COLUMNS, format_table, plain_ball_metrics
 from scene_track.tracking.inference import SequenceTracks
 from scene_track.viz.ball import BallVisualiser, draw_flight
 from scene_track.viz.clips import GIF_MAX_FPS, write_clip, write_png
@@ -56,7 +56,9 @@ class BallReport:
         if not self._counts:
             return None
         combined = sum(self._counts.values(), start=BallCounts.zero())
-        return _plain(combined), {name: _plain(count) for name, count in self._counts.items()}
+        return plain_ball_metrics(combined), {
+            name: plain_ball_metrics(count) for name, count in self._counts.items()
+        }
 
     def pictures(self, folder: Path, combined: dict[str, Any]) -> None:
         """See ``SplitReport.pictures``: one sheet of frames spread over each clip."""
@@ -96,11 +98,6 @@ def ball_table(tracks: SequenceTracks) -> PointTable:
     confidence[at] = rows.confidence
     visible = np.asarray(np.isfinite(xy).all(axis=1), dtype=np.int64)
     return PointTable(frames=tracks.frames, xy=xy, visibility=visible, confidence=confidence)
-
-
-def _plain(counts: BallCounts) -> dict[str, Any]:
-    """Figures for JSON, which knows no infinity: without a ball found there is no distance."""
-    return {k: v if math.isfinite(v) else None for k, v in ball_metrics(counts).items()}
 
 
 def _points_of(sequence: Sequence) -> NDArray[np.float64]:
