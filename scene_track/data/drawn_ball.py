@@ -68,11 +68,13 @@ def _draw_ball(sample: Sample, identity: int, generator: torch.Generator) -> Sam
     frames = sample.frames.clone()
     for t in torch.nonzero(seen).flatten().tolist():
         half = (velocity + time[t] * fall) * shutter / 2
-        cover = _streak(places[t], half, radius, (height, width))
+        rows, columns = _around(places[t], half, radius, (height, width))
+        cover = _streak(places[t], half, radius, rows, columns)
         streak = 2 * float(half.norm())
         alpha = cover * min(1.0, solid * 2 * radius / (2 * radius + streak))
-        frame = frames[t].float()
-        frames[t] = (frame + (colour - frame) * alpha + 0.5).clamp(0, 255).to(torch.uint8)
+        patch = frames[t, :, rows, columns]
+        level = patch.float()
+        patch[:] = (level + (colour - level) * alpha + 0.5).clamp(0, 255).to(torch.uint8)
 
     told = (seen & known & (not resting)).tolist()
 
@@ -104,11 +106,32 @@ def _draw_ball(sample: Sample, identity: int, generator: torch.Generator) -> Sam
     )
 
 
-def _streak(place: Tensor, half: Tensor, radius: float, size: tuple[int, int]) -> Tensor:
-    """``[H, W]`` 0-1, how much of each pixel a disc covers that moves by ``half`` to both sides."""
-    rows = torch.arange(size[0]).float()[:, None] + 0.5 - place[1]
-    columns = torch.arange(size[1]).float()[None] + 0.5 - place[0]
-    along = (columns * half[0] + rows * half[1]) / half.square().sum().clamp(min=1e-6)
+def _around(
+    place: Tensor, half: Tensor, radius: float, size: tuple[int, int]
+) -> tuple[slice, slice]:
+    """Rows and columns that a streak can reach: all others it leaves exactly as they are."""
+    reach = half.abs() + radius + _EDGE / 2 + 1
+    low, high = (place - reach).floor().tolist(), (place + reach).ceil().tolist()
+    columns, rows = (
+        slice(max(int(low[axis]), 0), max(min(int(high[axis]), size[1 - axis]), 0))
+        for axis in (0, 1)
+    )
+    return rows, columns
+
+
+def _streak(place: Tensor, half: Tensor, radius: float, rows: slice, columns: slice) -> Tensor:
+    """0-1, how much of each pixel a disc covers that moves by ``half`` to both sides.
+
+    Args:
+        place: ``[2]`` x, y of its middle, pixels.
+        half: ``[2]`` pixels.
+        radius: pixels.
+        rows: of the picture that are asked about.
+        columns: the same.
+    """
+    down = torch.arange(rows.start, rows.stop).float()[:, None] + 0.5 - place[1]
+    across = torch.arange(columns.start, columns.stop).float()[None] + 0.5 - place[0]
+    along = (across * half[0] + down * half[1]) / half.square().sum().clamp(min=1e-6)
     along = along.clamp(-1, 1)
-    away = torch.hypot(columns - along * half[0], rows - along * half[1])
+    away = torch.hypot(across - along * half[0], down - along * half[1])
     return ((radius - away) / _EDGE + 0.5).clamp(0, 1)

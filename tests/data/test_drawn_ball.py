@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from scene_track.data import drawn_ball
 from scene_track.data.drawn_ball import draw_balls
 from scene_track.data.samples import Sample
 from scene_track.data.visibility import Visibility
@@ -97,6 +98,19 @@ def test_a_frame_nobody_looked_at_stays_without_annotation() -> None:
     result = paste(sample, 1)
     assert [len(v) > 0 for v in result.visibility] == [False, True, False, True, False]
     assert [len(b) > 0 for b in result.boxes][0::2] == [False, False, False]
+
+
+def test_a_patch_around_the_ball_gives_what_the_whole_frame_gives(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sample = clip()
+    noise = torch.Generator().manual_seed(3)
+    sample.frames.random_(0, 256, generator=noise)
+    seeds = range(6)
+    near = [paste(sample, seed).frames for seed in seeds]
+    monkeypatch.setattr(drawn_ball, "_around", lambda *_: (slice(0, HEIGHT), slice(0, WIDTH)))
+    for seed, frames in zip(seeds, near, strict=True):
+        assert torch.equal(paste(sample, seed).frames, frames)
 
 
 def test_the_same_generator_draws_the_same() -> None:
