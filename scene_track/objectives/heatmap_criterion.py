@@ -154,12 +154,10 @@ class HeatmapCriterion(nn.Module):
         index = index.clamp(min=0).minimum(index.new_tensor((width - 1, height - 1)))
         cell = (index[..., 1] * width + index[..., 0]).flatten(0, 1)
         held = torch.zeros_like(target).flatten(0, 1).flatten(1)
-        held = held.scatter_reduce_(1, cell, (peaks > 0).flatten(0, 1).float(), "amax").view_as(
-            target
+        held = held.scatter_reduce_(1, cell, peaks.flatten(0, 1).float(), "amax").view_as(target)
+        # So much of a positive as there is of a ball (`augment.mix`), and a negative for the rest.
+        negative, positive = (
+            heatmap_focal_loss(logits, wanted, alpha=self.alpha, beta=self.beta)
+            for wanted in (target.clamp(max=1 - 1e-4), torch.ones_like(target))
         )
-        return heatmap_focal_loss(
-            logits,
-            torch.maximum(target.clamp(max=1 - 1e-4), held),
-            alpha=self.alpha,
-            beta=self.beta,
-        )
+        return torch.lerp(negative, positive, held)

@@ -86,6 +86,19 @@ def test_the_penalty_reduced_focal_loss_has_one_positive_the_cell_that_holds_the
     assert heatmap_focal_loss(logits[0, 0, 0], target).argmin() >= 0
 
 
+def test_a_ball_that_is_mixed_in_is_a_positive_by_its_share() -> None:
+    batch = make_ball_batch(clips=1, frames=1)
+    batch.boxes[0, 0, 0, :2] = torch.tensor((0.37, 0.52))  # column 8 of 24, row 8 of 16
+    pulls = []
+    for share in (1.0, 0.5, 0.05):
+        batch.confidence[...] = share
+        given = predictions(batch)
+        HeatmapCriterion(loss="focal")(given, batch)["total"].backward()
+        assert given.heatmap_logits.grad is not None
+        pulls.append(-given.heatmap_logits.grad[0, 0, 0, 8, 8].item())
+    assert pulls[0] > pulls[1] > 0 > pulls[2]  # nearly no ball is nearly an empty map
+
+
 @pytest.mark.parametrize("loss", LOSSES)
 def test_what_nobody_has_looked_at_teaches_nothing(loss) -> None:
     batch = make_ball_batch(clips=2, frames=3)
