@@ -104,7 +104,8 @@ class ClipAugment:
             mix_alpha: the weight of the blend is drawn from Beta(alpha, alpha), the greater part
                 for the clip itself; smaller = one of the two nearly alone.
             crop: [height, width] of training clips in pixels, cut out of the canvas at its scale; a
-                step costs in proportion; multiples of the backbone's patch size. None = the whole canvas.
+                step costs in proportion; multiples of the backbone's patch size. None = the whole
+                canvas.
             crop_near: probability that the crop is laid over an object of the clip, not anywhere.
             drawn_balls: up to so many further balls are drawn into a clip of a ball.
         """

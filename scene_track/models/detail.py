@@ -84,7 +84,8 @@ class DetailStem(nn.Module):
             past: frames that the window before left; None at the start of a video.
 
         Returns:
-            ``[B x T, C, H / stride, W / stride]``, rounded up, by stride, and the frames for the next window.
+            ``[B x T, C, H / stride, W / stride]``, rounded up, by stride, and the frames
+            for the next window.
         """
         now = frames.flatten(0, 1)
         pictures = [now.to(torch.float32).div_(128).sub_(1)] if self.picture else []

@@ -86,13 +86,18 @@ class HeatmapModel(ClipModel):
             compile: run the backbone, the level fusion and the decoder through ``torch.compile``.
 
         Raises:
-            ValueError: the decoder does not fit the backbone.
+            ValueError: the decoder does not fit the backbone, or the fusion has another width.
         """
         super().__init__()
         self.dim, self.fps = dim, fps
         self.backbone = backbone
         self.identity = None  # there is one ball
         self.fusion = fusion(dims=backbone.dims, strides=backbone.strides)
+        if self.fusion.dim != dim:
+            raise ValueError(
+                f"model.fusion.lateral_dim={self.fusion.dim} is not model.dim={dim}, the width of"
+                f" the map for what comes after: type model.dim={self.fusion.dim} alone"
+            )
         self.temporal_encoder = (
             None if temporal_encoder is None else temporal_encoder(input_dim=backbone.cls_dim)
         )

@@ -47,14 +47,16 @@ class PeakFinder:
         places, heat = find_peaks(
             predictions.heatmap_logits[0, :, 0], self.count, refine=self.refine, radius=self.radius
         )
-        # One copy to the host per window: what follows is a handful of numbers per frame.
+        # Copied to the host once per window: what follows is a handful of numbers per frame.
         places, heat = places.cpu(), heat.cpu()
+        valid, true_boxes, true_ids = (
+            field[0].cpu() for field in (batch.valid, batch.boxes, batch.track_ids)
+        )
         boxes = torch.cat((places, torch.zeros_like(places)), dim=-1)
         labels = torch.zeros(heat.shape[-1], dtype=torch.long)
         clock = (batch.frame_indices[0].float() / batch.frame_rate[0]).tolist()
         numbers = batch.frame_indices[0].tolist()
         for t in torch.nonzero(~batch.padding_mask[0]).flatten().tolist():
-            valid = batch.valid[0, t]
             yield (
                 t,
                 Detections(
@@ -63,7 +65,7 @@ class PeakFinder:
                     boxes=boxes[t],
                     scores=heat[t],
                     labels=labels,
-                    true_boxes=batch.boxes[0, t, valid],
-                    true_ids=batch.track_ids[0, t, valid],
+                    true_boxes=true_boxes[t, valid[t]],
+                    true_ids=true_ids[t, valid[t]],
                 ),
             )

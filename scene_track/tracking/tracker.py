@@ -108,8 +108,8 @@ class Tracker(ABC):
     """Turns the detections of a video into tracks, frame by frame."""
 
     READS: ClassVar[str]
-    """What it tracks, ``boxes`` or ``points`` (boxes without extent): compared with the ``GIVES`` of
-    the head's evaluator before a run. One that does not say is compared with nothing."""
+    """What it tracks, ``boxes`` or ``points`` (boxes without extent): compared with the ``GIVES``
+    of the head's evaluator before a run. One that does not say is compared with nothing."""
 
     lookahead: int = 0
     """Frames by which the answer lags; 0 = causal, fit for live use."""

@@ -111,9 +111,11 @@ class BallVisualiser:
 
 
 def _absence(predicted: NDArray[np.float64], truth: NDArray[np.float64]) -> str:
+    if truth[2] < 0:
+        return "not annotated"
     if predicted[2] <= 0:
         return "missed" if truth[2] > 0 else "no ball"
-    return "false" if truth[2] == 0 else "unknown"
+    return "false"
 
 
 def draw_ball(

@@ -104,6 +104,7 @@ def test_what_does_not_fit_is_said_with_what_to_type() -> None:
     for words, message in (
         (["model.decoder.channels=[8]"], "it is 2 doublings"),
         (["model.decoder.stride=4"], r"\[2\] would go unused; shorten model.detail.channels"),
+        (["model.fusion.lateral_dim=32"], "type model.dim=32 alone"),
         (["model.detail.offsets=[0]"], r"such as \[-1,-2\]"),
     ):
         with pytest.raises(Exception, match=message):

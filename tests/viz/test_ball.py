@@ -48,6 +48,17 @@ def test_far_off_is_red_and_heat_is_warm() -> None:
     assert ((red > 100) & (blue == 0)).any()
 
 
+def test_a_frame_that_nobody_has_looked_at_is_not_called_empty(monkeypatch) -> None:
+    said: list[str] = []
+    sheet = BallVisualiser(max_frames=4)
+    monkeypatch.setattr(sheet._shots, "add", lambda _, caption: said.append(caption))
+    nothing = np.array([np.nan, np.nan, 0.0])
+    for truth in (0.0, -1.0):
+        frame = np.zeros((36, 64, 3), np.uint8)
+        sheet.add_frame(frame, None, nothing, np.array([np.nan, np.nan, truth]), (36, 64), "f")
+    assert said == ["f   |   no ball", "f   |   not annotated"]
+
+
 def test_the_sheet_says_how_far_off() -> None:
     sheet = BallVisualiser(max_frames=1)
     with pytest.raises(ValueError, match="no frames"):
