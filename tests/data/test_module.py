@@ -218,7 +218,7 @@ def test_a_ball_through_the_same_module(repo_root: Path, make_clip, flight, capl
     assert module.class_names == ["ball"]
     assert module.visibility_counts("val") == [1, 2, 1, 1]
     batch = next(iter(module.train_dataloader()))
-    assert batch.frames.shape == (2, 3, 3, 36, 64) and batch.visibility.shape == (2, 3, 1)
+    assert batch.frames.shape == (2, 5, 3, 36, 64) and batch.visibility.shape == (2, 5, 1)
     chunks = list(module.val_dataloader())
     assert [c.frame_indices.tolist() for c in chunks] == [[[0, 1, 2]], [[3, 4, 4]]]
     assert chunks[1].points is not None and chunks[1].points[0, :, 2].tolist() == [2, 3, -1]
@@ -245,7 +245,7 @@ def test_real_tennis(repo_root: Path, shared: Path, tmp_path: Path) -> None:
     )
     module.setup("fit")
     batch = next(iter(module.train_dataloader()))
-    assert batch.frames.shape == (4, 3, 3, 144, 256) and batch.frames.float().mean() > 30
+    assert batch.frames.shape == (4, 5, 3, 144, 256) and batch.frames.float().mean() > 30
     assert module.visibility_counts("val") == [1, 7, 0, 0]
     assert [b.visibility[0, :, 0].tolist() for b in module.val_dataloader()] == [
         [0, 1, 1], [1, 1, 1], [1, 1, -1],
