@@ -477,14 +477,19 @@ class RunCheckpoint(Checkpoint):
             raise self._stop_request()
 
     def _told_to_stop(self, trainer: pl.Trainer, last_batch: bool) -> bool:
-        """Whether this process or, now and then asked, another one was told to stop."""
-        if trainer.world_size > 1:
-            if trainer.global_step % _AGREE_EVERY and not last_batch:
-                return False
-            number = torch.tensor(int(self.received or 0), device=trainer.strategy.root_device)
-            told = int(trainer.strategy.reduce(number, reduce_op="max"))  # one wait in ten steps
-            self.received = signal.Signals(told) if told else None
-        return self.received is not None
+        """Whether this process was told to stop; of several, now and then, whether any was.
+
+        Several give the same answer: a signal that comes while they ask counts the next time.
+        """
+        if trainer.world_size == 1:
+            return self.received is not None
+        if trainer.global_step % _AGREE_EVERY and not last_batch:
+            return False
+        number = torch.tensor(int(self.received or 0), device=trainer.strategy.root_device)
+        told = int(trainer.strategy.reduce(number, reduce_op="max"))  # one wait in ten steps
+        if told:
+            self.received = signal.Signals(told)
+        return bool(told)
 
     def _stop_request(self) -> BaseException:
         return SIGTERMException() if self.received is signal.SIGTERM else KeyboardInterrupt()
