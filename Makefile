@@ -42,7 +42,7 @@ setup: $(STAMP)  ## Create .venv and install the pinned dependencies (the others
 
 .PHONY: data
 data: $(STAMP)  ## Write the synthetic data set
-	$(BIN)/python -m scene_track.data.synthetic_dance $(ARGS)
+	$(BIN)/python -m scene_track.synthetic.dance $(ARGS)
 
 .PHONY: weights
 weights: $(STAMP)  ## Say where the DINOv3 weights come from and go, and check those that are there

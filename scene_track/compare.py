@@ -28,8 +28,8 @@ from scene_track.config.cli import run_main
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from scene_track.data.sequences import Sequence as VideoSequence
-    from scene_track.tracking.tracker import Detections, Tracker, Video
+    from scene_track.data.video import Video
+    from scene_track.tracking.tracker import Detections, Tracker, VideoInfo
     from scene_track.tracking.tuning import Tuned
 
 log = logging.getLogger(__name__)
@@ -87,13 +87,13 @@ def compare(cfg: DictConfig) -> float:
     oracle, duplicate_iou = _same_gates(run.tracker)
     run.to_device()
 
-    def detect(split: str) -> Iterator[tuple[Video, Detections]]:
+    def detect(split: str) -> Iterator[tuple[VideoInfo, Detections]]:
         windows = run.data.stream_dataloader(split)
         return detect_videos(run.model, windows, device=run.device, precision=run.autocast)
 
     seed, noise = int(cfg.seed), Noise()
 
-    def tuned_on(frames: Iterable[tuple[Video, Detections]], what: str) -> Tuned:
+    def tuned_on(frames: Iterable[tuple[VideoInfo, Detections]], what: str) -> Tuned:
         found = tune_bytetrack(
             [(video, light(detections, duplicate_iou)) for video, detections in frames],
             {sequence.name: sequence for sequence in training},
@@ -153,7 +153,7 @@ def compare(cfg: DictConfig) -> float:
 
 
 def _refuse_what_cannot_be_compared(
-    split: str, scored: Sequence[VideoSequence], training: Sequence[VideoSequence]
+    split: str, scored: Sequence[Video], training: Sequence[Video]
 ) -> None:
     """Raise a ``ValueError`` where there is no ground truth, or where tuning would see it."""
     bare = [sequence.name for sequence in scored if not sequence.labelled]
@@ -218,8 +218,8 @@ def _same_gates(tracker: Tracker) -> tuple[Tracker, float]:
 
 
 def _first_videos(
-    frames: Iterable[tuple[Video, Detections]], count: int
-) -> Iterator[tuple[Video, Detections]]:
+    frames: Iterable[tuple[VideoInfo, Detections]], count: int
+) -> Iterator[tuple[VideoInfo, Detections]]:
     """The frames of the first ``count`` videos; the model runs on no others."""
     for _, video in islice(groupby(frames, key=lambda pair: pair[0]), count):
         yield from video

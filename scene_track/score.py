@@ -63,7 +63,7 @@ def score_folders(ground_truth: Path, predictions: Path) -> dict[str, Any]:
     Returns:
         ``{"combined": metrics, "sequences": {name: metrics}}``, where metrics are those of
         :func:`scene_track.metrics.tracking.tracking_metrics`, with lists in place of arrays, or of
-        :func:`scene_track.metrics.ball.ball_metrics`, with None for what is infinite.
+        :func:`scene_track.ball.metrics.ball_metrics`, with None for what is infinite.
 
     Raises:
         FileNotFoundError: if a folder or file is missing, on either side.
@@ -95,10 +95,10 @@ def _score_boxes(ground_truth: Path, predictions: Path) -> dict[str, Any]:
 
 
 def _score_balls(clips: list[Path], predictions: Path) -> dict[str, Any]:
+    from scene_track.ball.metrics import BallCounts, count_ball
+    from scene_track.ball.point_files import PointRules, read_points
+    from scene_track.ball.tracknet import TrackNetFolder, clip_name, find_labels
     from scene_track.data.mot_files import find_results
-    from scene_track.data.point_files import PointRules, read_points
-    from scene_track.data.tracknet import TrackNetFolder, clip_name, find_labels
-    from scene_track.metrics.ball import BallCounts, count_ball
     from scene_track.metrics.table import plain_ball_metrics
 
     folders = {clip_name(clip): clip for clip in clips}
@@ -200,7 +200,7 @@ def _clips_of_a_ball(ground_truth: Path) -> list[Path]:
     Raises:
         FileNotFoundError: there is no such folder.
     """
-    from scene_track.data.tracknet import find_clips, find_labels
+    from scene_track.ball.tracknet import find_clips, find_labels
 
     if not ground_truth.is_dir():
         raise FileNotFoundError(

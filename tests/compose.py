@@ -6,10 +6,12 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig, open_dict
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from scene_track.config.paths import config_dir
 from scene_track.data.batch import SceneBatch
@@ -48,6 +50,20 @@ def compose_run(overrides: Sequence[str] = (), name: str = "config") -> DictConf
         cfg.experiment_name, cfg.run_dir = "test", "unused"
         del cfg["hydra"]
     return cfg
+
+
+def shipped(key: str, *overrides: str, **changes: Any) -> Any:
+    """Builds one node of the shipped configuration, such as ``shipped("head.criterion")``.
+
+    Constructors have no defaults for values that stand in YAML, so a test that wants the shipped
+    values asks for them here.
+
+    Args:
+        key: dotted key of a node with a ``_target_``.
+        overrides: as on the command line.
+        changes: constructor arguments that replace those of the node.
+    """
+    return instantiate(OmegaConf.select(compose_run(overrides), key), **changes)
 
 
 def make_batch(

@@ -11,7 +11,7 @@ from hydra.utils import instantiate
 
 from scene_track.config.check import check
 from scene_track.config.paths import config_dir
-from scene_track.tracking.tracker import Detections, TrackedFrame, Video
+from scene_track.tracking.tracker import Detections, TrackedFrame, VideoInfo
 from scene_track.train import build_module
 from tests.compose import OF_A_BALL, TINY, compose_run, make_batch, without_objects
 
@@ -158,7 +158,7 @@ def test_every_tracker_tracks_a_small_video(name: str) -> None:
     check(cfg)
     model, evaluator = instantiate(cfg.model).eval(), instantiate(cfg.head.evaluator)
     tracker = evaluator.tracker
-    video = Video(name="small", frame_rate=20.0, height=64, width=96)
+    video = VideoInfo(name="small", frame_rate=20.0, height=64, width=96)
     for _ in range(2):  # the second time as if nothing had been before
         tracker.start(video, model.identity)
         frames: list[TrackedFrame] = []

@@ -7,7 +7,7 @@ Special here: a sample is asked for by (epoch, index), and everything random abo
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence as Seq
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,9 +21,9 @@ from scene_track.data.feature_store import FeatureSource, FrameKey
 from scene_track.data.frame_store import FrameError, FrameStore
 from scene_track.data.resumable_loader import derive_seed
 from scene_track.data.samples import BoxPath, Sample, mix
-from scene_track.data.sequences import OnError, Sequence
 from scene_track.data.targets import Objects, read_objects
 from scene_track.data.transforms import Clip, ClipAugment, clip_boxes
+from scene_track.data.video import OnError, Video
 from scene_track.data.visibility import Visibility
 
 log = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ def window_starts(count: int, length: int, stride: int) -> list[int]:
     return starts
 
 
-def _picture(sequence: Sequence) -> tuple[int, int]:
+def _picture(sequence: Video) -> tuple[int, int]:
     """(height, width) of the original in pixels."""
     return sequence.info.height, sequence.info.width
 
@@ -78,7 +78,7 @@ class _Clips:
 
     def __init__(
         self,
-        sequences: Seq[Sequence],
+        sequences: Sequence[Video],
         *,
         size: tuple[int, int],
         cache_dir: Path | None,
@@ -91,7 +91,7 @@ class _Clips:
         self.on_error: OnError = on_error
         self.skipped: set[Path] = set()
 
-    def _read(self, number: int, positions: Seq[int]) -> _Read:
+    def _read(self, number: int, positions: Sequence[int]) -> _Read:
         """The pictures of some frames of a sequence, those that could be read."""
         store = self.stores[number]
         frames: list[Tensor] = []
@@ -115,7 +115,7 @@ class _Clips:
         return _Read(torch.stack(frames), used, None)
 
     def _look_up(
-        self, number: int, positions: Seq[int], *, mirrored: bool, pictures: bool | None = None
+        self, number: int, positions: Sequence[int], *, mirrored: bool, pictures: bool | None = None
     ) -> _Read:
         """As ``_read``, with features in place of pictures where there are some.
 
@@ -143,7 +143,7 @@ class _Clips:
 
     def _sample(
         self,
-        sequence: Sequence,
+        sequence: Video,
         clip: Clip,
         read: _Read,
         objects: Objects,
@@ -187,7 +187,7 @@ class ClipDataset(_Clips):
 
     def __init__(
         self,
-        sequences: Seq[Sequence],
+        sequences: Sequence[Video],
         *,
         size: tuple[int, int],
         length: int,
@@ -298,7 +298,7 @@ class ClipDataset(_Clips):
             clip = Clip.of(torch.zeros(0, 3, *canvas, dtype=torch.uint8), corners)
         return self._sample(sequence, clip, read, objects, asked[0])
 
-    def _path(self, sequence: Sequence, generator: torch.Generator) -> BoxPath:
+    def _path(self, sequence: Video, generator: torch.Generator) -> BoxPath:
         """Boxes of a random stretch: interval, direction and side as random as those of a clip."""
         count = len(sequence)
         length = min(self.path_length, count)
@@ -335,7 +335,7 @@ class StreamDataset(_Clips):
 
     def __init__(
         self,
-        sequences: Seq[Sequence],
+        sequences: Sequence[Video],
         *,
         size: tuple[int, int],
         length: int,
@@ -390,7 +390,7 @@ class StreamDataset(_Clips):
         return self._sample(sequence, clip, read, objects, asked[0])
 
 
-def collate(samples: Seq[Sample], length: int) -> SceneBatch:
+def collate(samples: Sequence[Sample], length: int) -> SceneBatch:
     """Pads samples to a batch.
 
     Args:
@@ -474,7 +474,7 @@ def _place_pictures(frames: Tensor, sample: Sample) -> None:
 
 
 def _collate_features(
-    samples: Seq[Sample], length: int
+    samples: Sequence[Sample], length: int
 ) -> tuple[list[list[bool | FrameKey]], Tensor | None]:
     """``SceneBatch.stored`` and ``SceneBatch.features``."""
     stored: list[list[bool | FrameKey]] = [[False] * length for _ in samples]
@@ -492,7 +492,7 @@ def _collate_features(
 
 
 def _collate_paths(
-    paths: Seq[BoxPath | None],
+    paths: Sequence[BoxPath | None],
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """Padded boxes ``[B, L, P, 4]``, ids ``[B, L, P]``, seconds ``[B, L]``; None without paths."""
     whole = [path for path in paths if path is not None]

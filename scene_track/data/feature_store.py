@@ -34,7 +34,7 @@ import torch
 from torch import Tensor
 
 from scene_track.data.mot_files import write_atomic
-from scene_track.data.sequences import Sequence
+from scene_track.data.video import Video
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ class FrameKey:
     image: int
 
 
-def frame_key(sequence: Sequence, position: int, *, mirrored: bool) -> FrameKey:
+def frame_key(sequence: Video, position: int, *, mirrored: bool) -> FrameKey:
     """The key of a frame, the same however its sequence is cut into splits.
 
     Args:
@@ -290,7 +290,7 @@ class FeatureSource:
         return self.until is None or (self.epoch if epoch is None else epoch) < self.until
 
     def look_up(
-        self, sequence: Sequence, position: int, *, mirrored: bool
+        self, sequence: Video, position: int, *, mirrored: bool
     ) -> tuple[FrameKey, Tensor | None]:
         """The key of a frame, and its record ``[R]`` float16 if it is there."""
         assert self.store is not None

@@ -25,7 +25,7 @@ from torchvision.io import ImageReadMode, read_image
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
-from scene_track.data.sequences import Sequence
+from scene_track.data.video import Video
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ class FrameError(ValueError):
     """A frame that cannot be used: missing, corrupt, or not of the stated size."""
 
 
-def read_frame(sequence: Sequence, position: int, size: tuple[int, int]) -> Tensor:
+def read_frame(sequence: Video, position: int, size: tuple[int, int]) -> Tensor:
     """Decodes and resizes one frame.
 
     Args:
@@ -70,7 +70,7 @@ def read_frame(sequence: Sequence, position: int, size: tuple[int, int]) -> Tens
 class FrameStore:
     """Gives resized frames of one sequence, through a cache file where one is wanted."""
 
-    def __init__(self, sequence: Sequence, size: tuple[int, int], cache_dir: Path | None) -> None:
+    def __init__(self, sequence: Video, size: tuple[int, int], cache_dir: Path | None) -> None:
         """Opens nothing yet.
 
         Args:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence as Seq
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -23,8 +23,8 @@ from scene_track.data.batch import SceneBatch
 from scene_track.data.clips import ClipDataset, StreamDataset, collate
 from scene_track.data.feature_store import FeatureSource
 from scene_track.data.resumable_loader import ResumableLoader
-from scene_track.data.sequences import Sequence, Source
 from scene_track.data.transforms import ClipAugment
+from scene_track.data.video import Source, Video
 from scene_track.data.visibility import balanced_weights, count_visibility
 
 log = logging.getLogger(__name__)
@@ -129,7 +129,7 @@ class TrackingDataModule(LightningDataModule):
         Args:
             root: folder of the data set; caches lie in its ``.cache`` folder unless ``cache_dir``
                 is given.
-            source: gives sequences per split; see :class:`scene_track.data.sequences.Source`.
+            source: gives sequences per split; see :class:`scene_track.data.video.Source`.
             size: [height, width] of the frames that the model sees, pixels.
             window: how training clips are cut.
             eval_window: how validation and test sequences are cut.
@@ -167,7 +167,7 @@ class TrackingDataModule(LightningDataModule):
         self.on_error: Literal["raise", "skip"] = on_error
         self.seed = seed
         self.features = FeatureSource()
-        self._sequences: dict[str, list[Sequence]] = {}
+        self._sequences: dict[str, list[Video]] = {}
         self._train_loader: ResumableLoader | None = None
 
     @property
@@ -200,7 +200,7 @@ class TrackingDataModule(LightningDataModule):
         for split in needs[stage] if stage is not None else ("train", "val"):
             self.sequences(split)
 
-    def sequences(self, split: Literal["train", "val", "test"] | str) -> list[Sequence]:
+    def sequences(self, split: Literal["train", "val", "test"] | str) -> list[Video]:
         """The sequences of a split, with exact float64 ground truth in original pixels.
 
         Raises:
@@ -374,7 +374,7 @@ class TrackingDataModule(LightningDataModule):
         )
 
 
-def _share(sequences: Seq[Sequence]) -> list[Sequence]:
+def _share(sequences: Sequence[Video]) -> list[Video]:
     """Every world-size-th sequence, from this process's rank on."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from scene_track.data.feature_store import FrameKey
-from scene_track.data.sequences import Sequence
+from scene_track.data.video import Video
 from scene_track.data.visibility import Visibility
 
 
@@ -61,7 +61,7 @@ class Sample:
     points: NDArray[np.float64] | None
     xyz: list[Tensor] | None
     frame_indices: Tensor
-    sequence: Sequence
+    sequence: Video
     path: BoxPath | None = None
     features: list[Tensor | FrameKey] | None = None
 

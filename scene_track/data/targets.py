@@ -6,7 +6,7 @@ models need to know of it, so nothing after this file has a second way for balls
 
 from __future__ import annotations
 
-from collections.abc import Sequence as Seq
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from scene_track.data.sequences import Sequence
+from scene_track.data.video import Video
 from scene_track.data.visibility import Visibility
 
 BALL_ID = 1
@@ -78,7 +78,7 @@ class Objects:
         return result
 
 
-def read_objects(sequence: Sequence, positions: Seq[int]) -> Objects:
+def read_objects(sequence: Video, positions: Sequence[int]) -> Objects:
     """The ground truth of some frames.
 
     Args:

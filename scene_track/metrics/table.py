@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from scene_track.metrics.ball import BallCounts, ball_metrics
+from scene_track.ball.metrics import BallCounts, ball_metrics
 from scene_track.metrics.tracking import TrackingCounts, tracking_metrics
 
 _FRACTIONS = ("HOTA", "DetA", "AssA", "LocA", "IDF1", "IDP", "IDR", "MOTA", "MOTP")

@@ -21,7 +21,7 @@ from pydantic import Field
 
 from scene_track.models.boxes import cxcywh_to_xyxy
 from scene_track.models.identity import PointerIdentity
-from scene_track.tracking.tracker import Detections, TrackedFrame, Tracker, Video
+from scene_track.tracking.tracker import Detections, TrackedFrame, Tracker, VideoInfo
 
 if TYPE_CHECKING:
     from trackers import ByteTrackTracker
@@ -72,7 +72,7 @@ class ByteTrack(Tracker):
         self._library = _library()  # told now rather than after an epoch of training
         self._tracker: ByteTrackTracker | None = None
 
-    def start(self, video: Video, head: PointerIdentity | None) -> None:
+    def start(self, video: VideoInfo, head: PointerIdentity | None) -> None:
         """See ``Tracker.start``; needs no pointer head."""
         self._tracker = self._library(frame_rate=video.frame_rate, **self._settings)
         self._video = video

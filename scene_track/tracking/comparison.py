@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from scene_track.data.sequences import Sequence as VideoSequence
+from scene_track.data.video import Video
 from scene_track.metrics.tracking import (
     TrackingCounts,
     TrackingSequence,
@@ -20,7 +20,7 @@ from scene_track.metrics.tracking import (
 )
 from scene_track.models.identity import PointerIdentity
 from scene_track.tracking.inference import associate
-from scene_track.tracking.tracker import Detections, Tracker, Video
+from scene_track.tracking.tracker import Detections, Tracker, VideoInfo
 from scene_track.tracking.tuning import Tuned
 
 CRITERION = 0.6  # of a baseline's HOTA and IDF1, after three epochs
@@ -32,7 +32,7 @@ ON_EXACT, ON_NOISY = "ByteTrack, tuned, on exact truth", "ByteTrack, tuned, on n
 _FRACTIONS = ("HOTA", "DetA", "AssA", "LocA", "IDF1", "MOTA")
 _COUNTS = ("IDSW", "FP", "FN")
 
-Frames = Sequence[tuple[Video, Detections]]
+Frames = Sequence[tuple[VideoInfo, Detections]]
 
 
 _VERDICT = {True: "met", False: "not met", None: "no baseline to be measured by"}
@@ -57,7 +57,7 @@ class Row:
     seconds: float = 0.0
 
     def take(
-        self, frames: Frames, truth: Mapping[str, VideoSequence], head: PointerIdentity | None
+        self, frames: Frames, truth: Mapping[str, Video], head: PointerIdentity | None
     ) -> None:
         """Track whole videos and count.
 

@@ -30,7 +30,7 @@ from scene_track.models.scene import SceneModel
 from scene_track.tracking.evaluation import gather_parts
 from scene_track.tracking.inference import to_pixels, video_of, window_detections
 from scene_track.tracking.scene_report import SceneReport
-from scene_track.tracking.tracker import TrackedFrame, Tracker, Video
+from scene_track.tracking.tracker import TrackedFrame, Tracker, VideoInfo
 from scene_track.viz.scene import SceneVisualiser
 
 _TRACKING = {
@@ -74,7 +74,7 @@ class _Waiting:
 
 @dataclass
 class _OpenSequence:
-    video: Video
+    video: VideoInfo
     gt_labels: list[NDArray[np.int64]] = field(default_factory=list)
     gt_ids: list[NDArray[np.int64]] = field(default_factory=list)
     gt_boxes: list[NDArray[np.float64]] = field(default_factory=list)

@@ -23,7 +23,7 @@ from scene_track.models.clip_model import ClipModel, ModelState
 from scene_track.models.identity import PointerIdentity
 from scene_track.models.predictions import ScenePredictions
 from scene_track.models.scene import SceneModel
-from scene_track.tracking.tracker import Detections, TrackedFrame, Tracker, Video
+from scene_track.tracking.tracker import Detections, TrackedFrame, Tracker, VideoInfo
 
 
 def to_pixels(boxes: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.float64]:
@@ -33,7 +33,7 @@ def to_pixels(boxes: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.f
     return np.concatenate((scaled[:, :2] - scaled[:, 2:] / 2, scaled[:, 2:]), axis=1)
 
 
-def video_of(batch: SceneBatch) -> Video:
+def video_of(batch: SceneBatch) -> VideoInfo:
     """The video that a window (B = 1) is cut from.
 
     Raises:
@@ -41,7 +41,7 @@ def video_of(batch: SceneBatch) -> Video:
     """
     if len(batch.sequence_ids) != 1:
         raise ValueError(f"tracking streams one window at a time, got {len(batch.sequence_ids)}")
-    return Video(
+    return VideoInfo(
         name=batch.sequence_ids[0],
         frame_rate=float(batch.frame_rate[0]),
         height=int(batch.original_size[0, 0]),
@@ -94,7 +94,7 @@ def detect_videos(
     precision: torch.dtype,
     read: ReadDetections = window_detections,
     features: Callable[[SceneBatch], BackboneFeatures | None] | None = None,
-) -> Iterator[tuple[Video, Detections]]:
+) -> Iterator[tuple[VideoInfo, Detections]]:
     """Stream windows (B = 1, in the order of each video) through the model.
 
     Args:
@@ -112,7 +112,7 @@ def detect_videos(
     Raises:
         ValueError: more than one clip in a batch.
     """
-    video: Video | None = None
+    video: VideoInfo | None = None
     state: ModelState | None = None
     for batch in batches:
         current = video_of(batch)
@@ -146,7 +146,7 @@ class SequenceTracks:
         compute_s: seconds of model and tracker; reading frames, counting and writing play no part.
     """
 
-    video: Video
+    video: VideoInfo
     table: BoxTable
     frames: NDArray[np.int64]
     compute_s: float
@@ -164,7 +164,7 @@ class SequenceTracks:
 
 @torch.inference_mode()
 def associate(
-    frames: Iterable[tuple[Video, Detections]],
+    frames: Iterable[tuple[VideoInfo, Detections]],
     tracker: Tracker,
     head: PointerIdentity | None,
 ) -> Iterator[SequenceTracks]:
@@ -181,11 +181,11 @@ def associate(
     Raises:
         ValueError: the tracker needs a pointer head and there is none.
     """
-    video: Video | None = None
+    video: VideoInfo | None = None
     done: list[TrackedFrame] = []
     spent = 0.0
 
-    def finished(video: Video) -> SequenceTracks:
+    def finished(video: VideoInfo) -> SequenceTracks:
         started = time.perf_counter()
         rows = [*done, *tracker.finish()]
         table, numbers = _table(rows, video), np.array([row.frame for row in rows], dtype=np.int64)
@@ -205,7 +205,7 @@ def associate(
         yield finished(video)
 
 
-def _table(frames: list[TrackedFrame], video: Video) -> BoxTable:
+def _table(frames: list[TrackedFrame], video: VideoInfo) -> BoxTable:
     """One table of all frames' tracks."""
     if not sum(len(frame.ids) for frame in frames):
         return BoxTable.empty()

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from scene_track.data.sequences import Sequence
-from scene_track.tracking.tracker import Detections, Video
+from scene_track.data.video import Video
+from scene_track.tracking.tracker import Detections, VideoInfo
 
 # Beta distributions that the scores are drawn from. They overlap as those of a real detector do: of
 # the true boxes 1 in 7 is below 0.67, of the false ones 1 in 7 above.
@@ -68,8 +68,8 @@ EXACT = Noise(misses=0.0, jitter=0.0, false_positives=0.0)
 
 
 def truth_as_detections(
-    sequences: Iterable[Sequence], noise: Noise, *, seed: int
-) -> Iterator[tuple[Video, Detections]]:
+    sequences: Iterable[Video], noise: Noise, *, seed: int
+) -> Iterator[tuple[VideoInfo, Detections]]:
     """Every frame of the sequences, in the form of ``detect_videos``.
 
     Args:
@@ -78,7 +78,7 @@ def truth_as_detections(
         seed: >= 0, another one, other errors.
 
     Yields:
-        Video and detections, without identity tokens; the exact ground truth goes with them.
+        VideoInfo and detections, without identity tokens; the exact ground truth goes with them.
 
     Raises:
         ValueError: a sequence has no ground truth.
@@ -89,7 +89,7 @@ def truth_as_detections(
                 f"{sequence.name} has no gt/gt.txt: detections made of ground truth need it"
             )
         info = sequence.info
-        video = Video(sequence.name, float(info.frame_rate), info.height, info.width)
+        video = VideoInfo(sequence.name, float(info.frame_rate), info.height, info.width)
         scale = np.array((video.width, video.height, video.width, video.height), dtype=np.float64)
         corner = sequence.table.boxes / scale
         boxes = np.concatenate((corner[:, :2] + corner[:, 2:] / 2, corner[:, 2:]), axis=1)

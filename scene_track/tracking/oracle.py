@@ -15,7 +15,7 @@ from scipy.optimize import linear_sum_assignment
 
 from scene_track.models.boxes import pairwise_iou
 from scene_track.models.identity import PointerIdentity
-from scene_track.tracking.tracker import Detections, TrackedFrame, Tracker, Video
+from scene_track.tracking.tracker import Detections, TrackedFrame, Tracker, VideoInfo
 
 
 class OracleTracker(Tracker):
@@ -52,7 +52,7 @@ class OracleTracker(Tracker):
         self._next = 1
         self._someone = False  # whether the video has had a true box
 
-    def start(self, video: Video, head: PointerIdentity | None) -> None:
+    def start(self, video: VideoInfo, head: PointerIdentity | None) -> None:
         """See ``Tracker.start``; needs no pointer head."""
         self._video = video
         self._names, self._next = {}, 1

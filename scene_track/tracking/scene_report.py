@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from scene_track.data.frame_store import read_frame
 from scene_track.data.mot_files import write_results
-from scene_track.data.sequences import Sequence
+from scene_track.data.video import Video
 from scene_track.metrics.table import format_table, plain_metrics
 from scene_track.metrics.tracking import TrackingCounts, TrackingSequence, count_tracking
 from scene_track.tracking.inference import SequenceTracks
@@ -38,7 +38,7 @@ class SceneReport:
         """See ``SplitReport.write_tracks``."""
         write_results(folder / f"{tracks.video.name}.txt", tracks.table)
 
-    def count(self, sequence: Sequence, tracks: SequenceTracks) -> None:
+    def count(self, sequence: Video, tracks: SequenceTracks) -> None:
         """See ``SplitReport.count``."""
         self._counts[sequence.name] = count_tracking(
             TrackingSequence(sequence.table, tracks.table, sequence.info.length)
@@ -63,7 +63,7 @@ class SceneReport:
         return format_table(scores, self.COLUMNS)
 
     @staticmethod
-    def write_clip(path: Path, footage: Sequence, tracks: SequenceTracks, *, width: int) -> None:
+    def write_clip(path: Path, footage: Video, tracks: SequenceTracks, *, width: int) -> None:
         """See ``SplitReport.write_clip``; the frames are read once more, one by one."""
         info = footage.info
         width = min(width, info.width)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-from scene_track.data.sequences import Sequence
+from scene_track.data.video import Video
 from scene_track.tracking.inference import SequenceTracks
 
 
@@ -24,7 +24,7 @@ class SplitReport(Protocol):
         """Write the result file of a sequence into a folder that exists."""
         ...
 
-    def count(self, sequence: Sequence, tracks: SequenceTracks) -> None:
+    def count(self, sequence: Video, tracks: SequenceTracks) -> None:
         """Compare the tracks of a labelled sequence with its ground truth."""
         ...
 
@@ -41,7 +41,7 @@ class SplitReport(Protocol):
         ...
 
     @staticmethod
-    def write_clip(path: Path, footage: Sequence, tracks: SequenceTracks, *, width: int) -> None:
+    def write_clip(path: Path, footage: Video, tracks: SequenceTracks, *, width: int) -> None:
         """Draw the tracks of a sequence on its frames.
 
         Args:

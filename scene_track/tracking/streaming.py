@@ -24,7 +24,7 @@ from torch import Tensor
 
 from scene_track.models.identity import PointerIdentity, TrackMemory
 from scene_track.tracking.lookahead import HeldFrames
-from scene_track.tracking.tracker import Detections, TrackedFrame, Tracker, Video
+from scene_track.tracking.tracker import Detections, TrackedFrame, Tracker, VideoInfo
 
 
 class IdentityTracker(Tracker):
@@ -91,7 +91,7 @@ class IdentityTracker(Tracker):
         """Tracks in memory, candidates included."""
         return len(self._ids)
 
-    def start(self, video: Video, head: PointerIdentity | None) -> None:
+    def start(self, video: VideoInfo, head: PointerIdentity | None) -> None:
         """See ``Tracker.start``."""
         if head is None:
             raise ValueError(

@@ -20,7 +20,7 @@ from scene_track.models.identity import PointerIdentity
 
 
 @dataclass(frozen=True)
-class Video:
+class VideoInfo:
     """What is known of a video before its first frame.
 
     Attributes:
@@ -118,7 +118,7 @@ class Tracker(ABC):
     """Whether it looks at ``Detections.true_ids``: only where there is ground truth."""
 
     @abstractmethod
-    def start(self, video: Video, head: PointerIdentity | None) -> None:
+    def start(self, video: VideoInfo, head: PointerIdentity | None) -> None:
         """Forget everything; the next frame is the first of ``video``.
 
         Args:

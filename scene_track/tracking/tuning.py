@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from scene_track.data.sequences import Sequence as VideoSequence
+from scene_track.data.video import Video
 from scene_track.metrics.tracking import (
     TrackingCounts,
     TrackingSequence,
@@ -27,7 +27,7 @@ from scene_track.metrics.tracking import (
 )
 from scene_track.tracking.bytetrack import ByteTrack
 from scene_track.tracking.inference import associate
-from scene_track.tracking.tracker import Detections, Video
+from scene_track.tracking.tracker import Detections, VideoInfo
 
 # Fewer sequences than this are not worth two rounds.
 _TWO_ROUNDS = 6
@@ -110,8 +110,8 @@ def light(detections: Detections, duplicate_iou: float) -> Detections:
 
 
 def tune_bytetrack(
-    frames: Sequence[tuple[Video, Detections]],
-    truth: Mapping[str, VideoSequence],
+    frames: Sequence[tuple[VideoInfo, Detections]],
+    truth: Mapping[str, Video],
     *,
     combinations: int = 60,
     seed: int = 0,
@@ -132,7 +132,7 @@ def tune_bytetrack(
     """
     if not frames:
         raise ValueError("no frames to choose ByteTrack's parameters on: expected detections")
-    videos: dict[str, list[tuple[Video, Detections]]] = {}
+    videos: dict[str, list[tuple[VideoInfo, Detections]]] = {}
     for video, detections in frames:
         # Gated once here; doing it again in every candidate finds nothing left to do.
         videos.setdefault(video.name, []).append((video, light(detections, duplicate_iou)))
@@ -167,7 +167,7 @@ def tune_bytetrack(
 
 
 def _count(
-    frames: Sequence[tuple[Video, Detections]], truth: VideoSequence, tracker: ByteTrack
+    frames: Sequence[tuple[VideoInfo, Detections]], truth: Video, tracker: ByteTrack
 ) -> TrackingCounts:
     """Raw counts of one sequence."""
     (tracks,) = associate(frames, tracker, None)

@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from scene_track.config.check import tracker_fault
 from scene_track.config.trained import checked_group, refuse_without_effect, with_typed
 from scene_track.data.module import TrackingDataModule
-from scene_track.data.sequences import Sequence as Footage
+from scene_track.data.video import Video
 from scene_track.models.clip_model import ClipModel
 from scene_track.tracking.evaluation import Evaluator
 from scene_track.tracking.inference import SequenceTracks, associate, detect_videos
@@ -179,7 +179,7 @@ def refuse_a_ball(run: TrainedRun, command: str) -> None:
 
 def track_split(
     run: TrainedRun, split: str, folder: Path
-) -> Iterator[tuple[Footage, SequenceTracks]]:
+) -> Iterator[tuple[Video, SequenceTracks]]:
     """Run the tracker over a split; each result file is written as its sequence ends.
 
     Args:

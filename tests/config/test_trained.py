@@ -12,7 +12,7 @@ TRAINED = {
     "dataset": {
         "_target_": "scene_track.data.module.TrackingDataModule",
         "root": "old",
-        "source": {"_target_": "scene_track.data.sequences.MotFolder", "root": "old"},
+        "source": {"_target_": "scene_track.data.video.MotFolder", "root": "old"},
         "size": [448, 800],
     },
     "tracker": {
@@ -48,7 +48,7 @@ def test_a_key_changes_itself_and_what_is_interpolated_from_it() -> None:
 def test_a_group_replaces_the_whole() -> None:
     found = merged("dataset", "dataset=dancetrack", "dataset.root=new")
     assert found["source"] == {
-        "_target_": "scene_track.data.sequences.MotFolder",
+        "_target_": "scene_track.data.video.MotFolder",
         "root": "new",
         "classes": {1: "dancer"},
     }

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from scene_track.data.clips import ClipDataset, StreamDataset, collate, window_starts
 from scene_track.data.frame_store import FrameError
 from scene_track.data.resumable_loader import ResumableLoader
-from scene_track.data.sequences import read_sequence
 from scene_track.data.transforms import ClipAugment
+from scene_track.data.video import read_sequence
 
 SIZE = (32, 48)
 PERSON = {1: "person"}

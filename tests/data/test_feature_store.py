@@ -16,14 +16,14 @@ from PIL import Image
 
 from scene_track.data import feature_store
 from scene_track.data.feature_store import FeatureSource, FeatureStore, FrameKey, frame_key
-from scene_track.data.sequences import Sequence, read_sequence
+from scene_track.data.video import Video, read_sequence
 
 VALUES = 3000
 LENGTH = 6
 
 
 @pytest.fixture
-def sequence(make_sequence) -> Sequence:
+def sequence(make_sequence) -> Video:
     return read_sequence(make_sequence(length=LENGTH), classes={1: "person"})
 
 
@@ -41,7 +41,7 @@ def record(value: float) -> torch.Tensor:
     return torch.full((VALUES,), value, dtype=torch.float16)
 
 
-def test_what_was_written_is_read_by_others(sequence: Sequence, tmp_path: Path) -> None:
+def test_what_was_written_is_read_by_others(sequence: Video, tmp_path: Path) -> None:
     store = store_at(tmp_path)
     keys = [frame_key(sequence, i, mirrored=side) for i in range(LENGTH) for side in (False, True)]
     assert len(set(keys)) == 2 * LENGTH
@@ -57,12 +57,12 @@ def test_what_was_written_is_read_by_others(sequence: Sequence, tmp_path: Path) 
             assert holds(other, key, value)
 
 
-def test_a_part_of_a_sequence_shares_with_the_whole(sequence: Sequence) -> None:
+def test_a_part_of_a_sequence_shares_with_the_whole(sequence: Video) -> None:
     part = sequence.between(3, 5)
     assert frame_key(part, 0, mirrored=False) == frame_key(sequence, 2, mirrored=False)
 
 
-def test_networks_do_not_share(sequence: Sequence, tmp_path: Path) -> None:
+def test_networks_do_not_share(sequence: Video, tmp_path: Path) -> None:
     key = frame_key(sequence, 0, mirrored=False)
     one = store_at(tmp_path)
     other = FeatureStore(tmp_path, "other", values=VALUES, limit_bytes=10**9)
@@ -70,7 +70,7 @@ def test_networks_do_not_share(sequence: Sequence, tmp_path: Path) -> None:
     assert other.read(key) is None
 
 
-def test_a_changed_image_is_another_frame(sequence: Sequence, tmp_path: Path) -> None:
+def test_a_changed_image_is_another_frame(sequence: Video, tmp_path: Path) -> None:
     store = store_at(tmp_path)
     store.write(frame_key(sequence, 1, mirrored=False), record(1))
     Image.new("RGB", (48, 32), (200, 10, 10)).save(sequence.files[1])
@@ -85,7 +85,7 @@ def test_a_changed_image_is_another_frame(sequence: Sequence, tmp_path: Path) ->
 
 @pytest.mark.parametrize("torn", ["data without checksum", "checksum without data", "half"])
 def test_a_torn_record_is_not_read(
-    sequence: Sequence, tmp_path: Path, torn: str, monkeypatch: pytest.MonkeyPatch
+    sequence: Video, tmp_path: Path, torn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each order in which a crash of the machine may have let the parts reach the disk."""
     key = frame_key(sequence, 2, mirrored=False)
@@ -108,7 +108,7 @@ def test_a_torn_record_is_not_read(
     assert holds(store_at(tmp_path), key, record(6))
 
 
-def _write_for_ever(sequence: Sequence, root: Path, value: float) -> None:
+def _write_for_ever(sequence: Video, root: Path, value: float) -> None:
     torch.set_num_threads(1)
     store = store_at(root)
     while True:
@@ -116,7 +116,7 @@ def _write_for_ever(sequence: Sequence, root: Path, value: float) -> None:
             store.write(frame_key(sequence, position, mirrored=False), record(value))
 
 
-def test_several_writers_and_kills_tear_nothing(sequence: Sequence, tmp_path: Path) -> None:
+def test_several_writers_and_kills_tear_nothing(sequence: Video, tmp_path: Path) -> None:
     """Three processes put different records into the same slots, and are killed at any moment."""
     context = multiprocessing.get_context("fork")
     reader = store_at(tmp_path)
@@ -151,7 +151,7 @@ def test_several_writers_and_kills_tear_nothing(sequence: Sequence, tmp_path: Pa
 
 
 def test_the_limit_holds_and_is_said_once(
-    sequence: Sequence, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    sequence: Video, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     values = 32 * 1024  # 64 KiB a record: what the file system rounds up to plays no part
     limit = 5 * 64 * 1024
@@ -173,7 +173,7 @@ def test_the_limit_holds_and_is_said_once(
 
 
 def test_a_full_disk_ends_the_filling_not_the_run(
-    sequence: Sequence,
+    sequence: Video,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -189,14 +189,14 @@ def test_a_full_disk_ends_the_filling_not_the_run(
     assert store.read(key) is None
 
 
-def test_a_read_only_store_makes_nothing(sequence: Sequence, tmp_path: Path) -> None:
+def test_a_read_only_store_makes_nothing(sequence: Video, tmp_path: Path) -> None:
     store = store_at(tmp_path / "none", writable=False)
     key = frame_key(sequence, 0, mirrored=False)
     assert store.read(key) is None and not store.write(key, record(1))
     assert not (tmp_path / "none").exists()
 
 
-def test_a_cut_file_is_named(sequence: Sequence, tmp_path: Path) -> None:
+def test_a_cut_file_is_named(sequence: Video, tmp_path: Path) -> None:
     key = frame_key(sequence, 0, mirrored=False)
     store_at(tmp_path).write(key, record(1))
     path = tmp_path / "net" / key.file

@@ -15,13 +15,13 @@ from PIL import Image
 
 from scene_track.data import frame_store
 from scene_track.data.frame_store import FrameError, FrameStore, read_frame
-from scene_track.data.sequences import Sequence, read_sequence
+from scene_track.data.video import Video, read_sequence
 
 SIZE = (24, 40)
 
 
 @pytest.fixture
-def noisy(make_sequence) -> Sequence:
+def noisy(make_sequence) -> Video:
     folder = make_sequence(length=5, size=(48, 64), extension="jpg")
     rng = np.random.default_rng(0)
     for file in (folder / "img1").iterdir():
@@ -30,7 +30,7 @@ def noisy(make_sequence) -> Sequence:
 
 
 def test_cached_frames_equal_decoded_ones(
-    noisy: Sequence, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    noisy: Video, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain = [FrameStore(noisy, SIZE, None).read(i) for i in range(5)]
     assert plain[0].shape == (3, *SIZE)
@@ -45,14 +45,14 @@ def test_cached_frames_equal_decoded_ones(
             assert torch.equal(store.read(i), plain[i])
 
 
-def test_a_returned_frame_may_be_written_to(noisy: Sequence, tmp_path: Path) -> None:
+def test_a_returned_frame_may_be_written_to(noisy: Video, tmp_path: Path) -> None:
     store = FrameStore(noisy, SIZE, tmp_path)
     expected = store.read(0).clone()
     store.read(0).zero_()
     assert torch.equal(store.read(0), expected)
 
 
-def test_a_torn_frame_is_decoded_again(noisy: Sequence, tmp_path: Path) -> None:
+def test_a_torn_frame_is_decoded_again(noisy: Video, tmp_path: Path) -> None:
     store = FrameStore(noisy, SIZE, tmp_path)
     expected = [store.read(i) for i in range(5)]
     with store.path.open("r+b") as file:
@@ -63,7 +63,7 @@ def test_a_torn_frame_is_decoded_again(noisy: Sequence, tmp_path: Path) -> None:
         assert torch.equal(again.read(i), expected[i])
 
 
-def test_a_changed_image_makes_a_new_cache(noisy: Sequence, tmp_path: Path) -> None:
+def test_a_changed_image_makes_a_new_cache(noisy: Video, tmp_path: Path) -> None:
     store = FrameStore(noisy, SIZE, tmp_path)
     old, path = store.read(1), store.path
     Image.new("RGB", (64, 48), (200, 10, 10)).save(noisy.files[1])
@@ -74,7 +74,7 @@ def test_a_changed_image_makes_a_new_cache(noisy: Sequence, tmp_path: Path) -> N
     assert len(list(tmp_path.glob("*.frames"))) == 1
 
 
-def test_sizes_do_not_share_a_cache(noisy: Sequence, tmp_path: Path) -> None:
+def test_sizes_do_not_share_a_cache(noisy: Video, tmp_path: Path) -> None:
     small, large = FrameStore(noisy, (8, 8), tmp_path), FrameStore(noisy, (16, 16), tmp_path)
     assert small.read(0).shape == (3, 8, 8)
     assert large.read(0).shape == (3, 16, 16)
@@ -88,7 +88,7 @@ def _fill(store: FrameStore, start: int) -> None:
     os._exit(0)
 
 
-def _fill_for_ever(sequence: Sequence, cache: Path) -> None:
+def _fill_for_ever(sequence: Video, cache: Path) -> None:
     torch.set_num_threads(1)
     while True:
         for file in cache.glob("*.frames"):
@@ -98,7 +98,7 @@ def _fill_for_ever(sequence: Sequence, cache: Path) -> None:
             store.read(i)
 
 
-def test_processes_fill_one_cache_together(noisy: Sequence, tmp_path: Path) -> None:
+def test_processes_fill_one_cache_together(noisy: Video, tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")
     store = FrameStore(noisy, SIZE, tmp_path / "cache")
     workers = [context.Process(target=_fill, args=(store, i)) for i in range(4)]
@@ -112,7 +112,7 @@ def test_processes_fill_one_cache_together(noisy: Sequence, tmp_path: Path) -> N
     assert len(list((tmp_path / "cache").iterdir())) == 1  # no temporary file is left
 
 
-def test_a_killed_process_leaves_a_usable_cache(noisy: Sequence, tmp_path: Path) -> None:
+def test_a_killed_process_leaves_a_usable_cache(noisy: Video, tmp_path: Path) -> None:
     expected = [read_frame(noisy, i, SIZE) for i in range(5)]
     context = multiprocessing.get_context("fork")
     for attempt in range(4):
@@ -127,7 +127,7 @@ def test_a_killed_process_leaves_a_usable_cache(noisy: Sequence, tmp_path: Path)
             assert torch.equal(store.read(i), expected[i])
 
 
-def test_frames_that_cannot_be_used(noisy: Sequence, tmp_path: Path) -> None:
+def test_frames_that_cannot_be_used(noisy: Video, tmp_path: Path) -> None:
     content = noisy.files[0].read_bytes()
     noisy.files[0].write_bytes(content[: len(content) // 2])
     noisy.files[1].write_bytes(b"not a picture")

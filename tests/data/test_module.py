@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from scene_track.data import module as data_module
 from scene_track.data.module import TrackingDataModule
-from scene_track.data.synthetic_dance import SyntheticDance
+from scene_track.synthetic.dance import SyntheticDance
 
 TINY: dict[str, Any] = {
     "train_sequences": 2,

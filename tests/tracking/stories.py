@@ -8,10 +8,10 @@ import numpy as np
 import torch
 
 from scene_track.data.mot_files import BoxTable, SequenceInfo
-from scene_track.data.sequences import Sequence
-from scene_track.tracking.tracker import Detections, Video
+from scene_track.data.video import Video
+from scene_track.tracking.tracker import Detections, VideoInfo
 
-VIDEO = Video(name="story", frame_rate=20.0, height=200, width=400)
+VIDEO = VideoInfo(name="story", frame_rate=20.0, height=200, width=400)
 
 
 def seen(
@@ -33,7 +33,7 @@ def seen(
     )
 
 
-def walk(name: str = "walk", people: int = 4, frames: int = 40, seed: int = 0) -> Sequence:
+def walk(name: str = "walk", people: int = 4, frames: int = 40, seed: int = 0) -> Video:
     """A sequence of people who wander about, one box each in every frame, without pictures."""
     random = np.random.default_rng(seed)
     start = random.uniform(60, 300, (1, people, 2)) * (1.0, 0.3)
@@ -45,7 +45,7 @@ def walk(name: str = "walk", people: int = 4, frames: int = 40, seed: int = 0) -
         ids=np.tile(np.arange(1, people + 1), frames),
         boxes=np.concatenate((corner, size), axis=1),
     )
-    return Sequence(
+    return Video(
         name=name,
         folder=Path(name),
         info=SequenceInfo(name, "img1", VIDEO.frame_rate, frames, 400, 200, ".jpg"),

@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from scene_track.tracking.inference import associate
-from scene_track.tracking.tracker import Detections, TrackedFrame, Tracker, Video
+from scene_track.tracking.tracker import Detections, TrackedFrame, Tracker, VideoInfo
 
 
 class Slow(Tracker):
     """Sees nobody, and takes its time over it."""
 
-    def start(self, video: Video, head: object) -> None:
+    def start(self, video: VideoInfo, head: object) -> None:
         """Nothing to do."""
 
     def update(self, detections: Detections) -> list[TrackedFrame]:
@@ -40,7 +40,7 @@ def test_each_video_is_charged_for_model_and_tracker_and_for_nothing_else(
                 boxes = torch.zeros(0, 4)
                 none = torch.zeros(0)
                 seen = Detections(frame, 0.0, boxes, none, none.long(), compute_s=1.0)
-                yield Video(name, 20.0, 100, 200), seen
+                yield VideoInfo(name, 20.0, 100, 200), seen
 
     spent = {}
     for tracks in associate(frames(), Slow(), None):

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from scene_track.models.identity import PointerIdentity
 from scene_track.tracking.streaming import IdentityTracker
-from scene_track.tracking.tracker import Detections, TrackedFrame, Video
+from scene_track.tracking.tracker import Detections, TrackedFrame, VideoInfo
 
 
 class Nearest(PointerIdentity):
@@ -26,7 +26,7 @@ class Nearest(PointerIdentity):
         return torch.cat((-100 * distance, torch.full((len(boxes), 1), -15.0)), dim=1)
 
 
-VIDEO = Video(name="story", frame_rate=20.0, height=64, width=96)
+VIDEO = VideoInfo(name="story", frame_rate=20.0, height=64, width=96)
 
 
 def tracker_of(**thresholds) -> IdentityTracker:

@@ -1,0 +1,52 @@
+"""Frames of a clip fused by laying their feature maps on top of each other (as TrackNet does)."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from scene_track.ball.past_frames import NeighbourFrames, PastFrames
+
+
+class FeatureStack(nn.Module):
+    """Adds to each frame's map what a projection makes of it and of the frames before it."""
+
+    def __init__(
+        self,
+        *,
+        dim: Annotated[int, Field(ge=4)],
+        frames: Annotated[int, Field(ge=2, le=32)] = 3,
+    ) -> None:
+        """Build the projection.
+
+        Args:
+            dim: channels of the maps.
+            frames: frames in a stack, the present one included.
+        """
+        super().__init__()
+        self.neighbours = NeighbourFrames(range(-(frames - 1), 1))
+        last = nn.Conv2d(dim, dim, 1)
+        nn.init.zeros_(last.weight)  # starts as the frame alone
+        assert last.bias is not None
+        nn.init.zeros_(last.bias)
+        self.mix = nn.Sequential(nn.Conv2d(frames * dim, dim, 1), nn.ReLU(), last)
+
+    def forward(
+        self, x: Tensor, padding_mask: Tensor, past: PastFrames | None
+    ) -> tuple[Tensor, PastFrames | None]:
+        """Fuse a clip.
+
+        Args:
+            x: ``[B, T, D, h, w]``.
+            padding_mask: ``[B, T]`` bool, True = padding.
+            past: maps that the window before left; None at the start of a video.
+
+        Returns:
+            ``[B, T, D, h, w]``, and the maps for the next window.
+        """
+        around, kept = self.neighbours(x, padding_mask, past)
+        stacked = around.flatten(2, 3).flatten(0, 1).contiguous(memory_format=torch.channels_last)
+        return x + self.mix(stacked).unflatten(0, x.shape[:2]), kept

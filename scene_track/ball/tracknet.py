@@ -1,0 +1,254 @@
+"""Reads folders in the TrackNet layout, tennis or badminton: one ball per frame.
+
+Special here: the two layouts differ in where the labels lie and in how columns are called, nothing
+else, so one reader finds out by itself which one it is looking at. Nothing is guessed and nothing
+is lost in silence: see :mod:`scene_track.data.video`. No torch in here.
+
+* TrackNet (Huang et al., 2019): ``game1/Clip1/0000.jpg`` and ``game1/Clip1/Label.csv``.
+* TrackNetV2 and V3 (badminton): ``match1/frame/1_01_00/0.png`` and ``match1/csv/1_01_00_ball.csv``.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+from pydantic import DirectoryPath, Field
+
+from scene_track.ball.point_files import PointRules, read_points
+from scene_track.data.mot_files import BoxTable, SequenceInfo, first_few
+from scene_track.data.video import IMAGES, SPEC, OnError, Video, list_images
+from scene_track.data.visibility import Visibility
+
+log = logging.getLogger(__name__)
+
+_LABELS = "Label.csv"
+_FRAME_FOLDER = "frame"  # of the badminton layout
+_SHOWN = 3
+_SKIP_HINT = "; or type dataset.on_error=skip to go on without"
+
+
+class TrackNetFolder:
+    """Clips of one ball in the TrackNet layout under one root."""
+
+    def __init__(
+        self,
+        *,
+        root: DirectoryPath,
+        class_name: str = "ball",
+        frame_rate: Annotated[float, Field(gt=0, le=1000)] = 30.0,
+    ) -> None:
+        """Describes the folder; nothing is read yet.
+
+        Args:
+            root: folder that holds ``game*`` or ``match*`` folders, or folders of those.
+            class_name: what the ball is called.
+            frame_rate: frames per second; the layout does not say.
+        """
+        self.root = Path(root)
+        self.class_names = (class_name,)
+        self.frame_rate = float(frame_rate)
+
+    def prepare(self) -> Path:
+        """The root.
+
+        Raises:
+            FileNotFoundError: if it is not there.
+        """
+        if not self.root.is_dir():
+            raise FileNotFoundError(
+                f"{self.root}: no such folder; looked for game*/Clip*/{_LABELS}. "
+                "Type dataset.root=FOLDER"
+            )
+        return self.root
+
+    def sequences(
+        self,
+        split: str | Sequence[str],
+        *,
+        on_error: OnError = "raise",
+        cache_dir: Path | None = None,
+    ) -> list[Video]:
+        """Reads a split.
+
+        Args:
+            split: a folder under the root (``train``, ``game1``), or a list of folders and clips
+                with optional frame ranges (``[game1, game2/Clip3, game2/Clip4:0-29]``). A folder
+                stands for all clips in it.
+            on_error: ``raise``, or ``skip`` what is wrong, counted and logged.
+            cache_dir: not used: a clip's label file is read in about a millisecond.
+
+        Raises:
+            FileNotFoundError: if root, folder or clip is missing or holds no clip.
+            ValueError: for wrong content, and for a list that names frames twice.
+        """
+        root = self.prepare()
+        entries = [split] if isinstance(split, str) else list(split)
+        if not entries:
+            raise ValueError("a split is an empty list: name its games or clips, such as [game1]")
+        sequences: list[Video] = []
+        used: dict[Path, set[int]] = {}
+        for entry in entries:
+            for sequence in self._read_entry(root, entry, on_error):
+                numbers = set(sequence.frames.tolist())
+                overlap = used.setdefault(sequence.folder, set()) & numbers
+                if overlap:
+                    raise ValueError(
+                        f"{entry}: frame {min(overlap)} of {sequence.folder} is already in this "
+                        "split through another entry"
+                    )
+                used[sequence.folder] |= numbers
+                sequences.append(sequence)
+        names = [sequence.name for sequence in sequences]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(
+                f"{root}: two clips of the split {entries} are called {twice[0]}: results are "
+                "stored by that name, so rename one of the folders"
+            )
+        return sequences
+
+    def _read_entry(self, root: Path, entry: str, on_error: OnError) -> list[Video]:
+        match = SPEC.match(entry)
+        if match is None:
+            raise ValueError(f"{entry!r}: expected FOLDER or FOLDER/CLIP:FIRST-LAST")
+        folder = root / match["name"]
+        clips = find_clips(folder) if folder.is_dir() else []
+        if not clips:
+            found = [str(clip.relative_to(root)) for clip in find_clips(root)]
+            raise FileNotFoundError(
+                f"{folder}: no clip there; looked for */{_LABELS} beside 0000.jpg; {root} holds "
+                f"{len(found)} clips{': ' if found else ''}{first_few(found)}. "
+                "Type dataset.root=FOLDER, or name other games or clips"
+            )
+        if match["first"] is None:
+            return [self.read_clip(clip, on_error, _SKIP_HINT) for clip in clips]
+        if clips != [folder]:
+            raise ValueError(f"{entry}: frames can be named of a clip, not of {len(clips)} clips")
+        clip = self.read_clip(folder, on_error, _SKIP_HINT)
+        return [clip.between(int(match["first"]), int(match["last"]))]
+
+    def read_clip(self, folder: Path, on_error: OnError = "raise", hint: str = "") -> Video:
+        """Reads one clip.
+
+        Args:
+            folder: holds the images.
+            on_error: ``raise``, or ``skip`` what is wrong, counted and logged.
+            hint: ends the message about what could be skipped: how to ask for it, where one can.
+
+        Raises:
+            FileNotFoundError: if the images have gaps, or there are none.
+            ValueError: for wrong content.
+        """
+        folder = folder.absolute()
+        images = list_images(folder)
+        if not images:
+            raise FileNotFoundError(f"{folder}: no image in it, expected 0000.jpg and so on")
+        frames = sorted(images)
+        height, width = _size_of(folder / images[frames[0]])
+        problems = [
+            f"frame {n}: no image file" for n in range(frames[0], frames[-1] + 1) if n not in images
+        ]
+        if problems and on_error == "raise":
+            raise FileNotFoundError(
+                f"{folder}: {len(problems)} frames between {frames[0]} and {frames[-1]} have no "
+                f"image file, the first: {problems[0]}; restore them{hint}"
+            )
+        points = np.full((len(frames), 3), np.nan)
+        points[:, 2] = Visibility.UNKNOWN
+        label_file = find_labels(folder)
+        if label_file.is_file():
+            try:
+                table, report = read_points(
+                    label_file,
+                    PointRules(frames=frames, size=(height, width)),
+                    on_error=on_error,
+                )
+            except ValueError as error:
+                raise ValueError(f"{error}{hint}") from None
+            problems += report
+            points[np.searchsorted(frames, table.frames)] = table.points
+        if problems:
+            shown = "; ".join(problems[:_SHOWN])
+            log.warning("%s: skipped %d faults: %s", folder, len(problems), shown)
+        return Video(
+            name=clip_name(folder),
+            folder=folder,
+            info=SequenceInfo(
+                name=clip_name(folder),
+                image_dir=".",
+                frame_rate=self.frame_rate,
+                length=frames[-1] - frames[0] + 1,
+                width=width,
+                height=height,
+                extension=Path(images[frames[0]]).suffix,
+                first_frame=frames[0],
+            ),
+            frames=np.array(frames, dtype=np.int64),
+            files=tuple(folder / images[n] for n in frames),
+            table=BoxTable.empty(),
+            labels=np.zeros(0, dtype=np.int64),
+            xyz=None,
+            labelled=label_file.is_file(),
+            points=points,
+            label_file=os.path.relpath(label_file, folder),
+        )
+
+
+def find_clips(folder: Path) -> list[Path]:
+    """All clip folders at or below a folder, ``Clip2`` before ``Clip10``.
+
+    A clip folder holds ``Label.csv`` or numbered images; hidden folders are passed over.
+    """
+    if (folder / _LABELS).is_file() or _has_images(folder):
+        return [folder]
+    inner = [e for e in os.scandir(folder) if e.is_dir() and not e.name.startswith(".")]
+    return [
+        clip
+        for entry in sorted(inner, key=lambda e: _natural(e.name))
+        for clip in find_clips(folder / entry.name)
+    ]
+
+
+def find_labels(clip: Path) -> Path:
+    """Where the labels of a clip folder lie, or should."""
+    if clip.parent.name == _FRAME_FOLDER:
+        return clip.parent.parent / "csv" / f"{clip.name}_ball.csv"
+    return clip / _LABELS
+
+
+def clip_name(clip: Path) -> str:
+    """``game1_Clip1``: a clip's name, whatever folder was given as root."""
+    game = clip.parent.parent if clip.parent.name == _FRAME_FOLDER else clip.parent
+    return f"{game.name}_{clip.name}"
+
+
+def _has_images(folder: Path) -> bool:
+    for entry in os.scandir(folder):
+        stem, extension = os.path.splitext(entry.name)
+        if stem.isdecimal() and extension.lower() in IMAGES:
+            return True
+    return False
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Sorting key in which numbers count as numbers."""
+    return [
+        (int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)
+    ]
+
+
+def _size_of(file: Path) -> tuple[int, int]:
+    try:
+        with Image.open(file) as image:
+            return image.height, image.width
+    except (UnidentifiedImageError, OSError) as error:
+        raise ValueError(
+            f"{file}: the size of the pictures cannot be read from it: {error}"
+        ) from None
