@@ -112,7 +112,6 @@ def test_every_denoiser_trains(denoiser: str) -> None:
         "model.identity.appearance=0",
         "model.identity.content=false",
         "model.detector_frames=2",
-        "head.criterion.weight_dn_identity=0.5",
         "head.criterion.identity.false_positives=0",
         "model.backbone.fine=true",
         "model.decoder.num_layers=1",
