@@ -113,7 +113,7 @@ def test_every_denoiser_trains(denoiser: str) -> None:
         "model.identity.content=false",
         "model.detector_frames=2",
         "head.criterion.identity.false_positives=0",
-        "model.backbone.fine=true",
+        "model.neck.sample_stride=4",
         "model.decoder.num_layers=1",
         "head.criterion.max_match_distance=null",
     ],
