@@ -20,7 +20,7 @@ CONF = Path(config_dir())
 
 def options(group: str) -> list[str]:
     """Names of a config group's entries; those of a ball are in ``test_contracts_ball``."""
-    names = sorted(file.stem for file in (CONF / group).glob("*.yaml"))
+    names = sorted(file.stem for file in (CONF / group).glob("[!_]*.yaml"))
     assert names, f"conf/{group} is empty"
     return [name for name in names if name not in OF_A_BALL.get(group, ())]
 
