@@ -87,7 +87,6 @@ class SceneCriterion(nn.Module):
             "dense_giou": weight_dense * weight_giou,
             "identity": weight_identity,
             "motion": weight_motion,
-            "path": weight_identity,
         }
         self.weight_auxiliary = weight_auxiliary
         self.focal_alpha, self.focal_gamma = focal_alpha, focal_gamma
