@@ -43,7 +43,6 @@ class Window:
         length: Annotated[int, Field(ge=1, le=1000)] = 4,
         stride: Annotated[int, Field(ge=1, le=100_000)] = 4,
         max_interval: Annotated[int, Field(ge=1, le=1000)] = 1,
-        path: Annotated[int, Field(ge=0, le=1000)] = 0,
     ) -> None:
         """Sets the window.
 
@@ -51,9 +50,7 @@ class Window:
             length: frames per clip.
             stride: frames between the starts of windows.
             max_interval: a clip takes every k-th frame, k random from 1 to this.
-            path: frames of the boxes without pictures that come with each clip; 0 = none.
         """
-        self.path = path
         self.length = length
         self.stride = stride
         self.max_interval = max_interval
@@ -267,7 +264,6 @@ class TrackingDataModule(LightningDataModule):
                 augment=self.augment,
                 seed=self.seed,
                 base_scale=self.base_scale,
-                path_length=self.window.path,
                 same_every_epoch=overfit,
                 cache_dir=self._cache_folder(_FRAMES) if self.cache else None,
                 on_error=self.on_error,

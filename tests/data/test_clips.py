@@ -241,19 +241,3 @@ def test_overfitting_sees_the_same_clips_in_every_epoch(
     fixed = clips([folder], augment=augment, same_every_epoch=True)
     assert torch.equal(fixed[(5, 1)].frames, fixed[(0, 1)].frames)
     assert any(not torch.equal(fresh[(0, 1)].frames, fresh[(e, 1)].frames) for e in range(1, 6))
-
-
-def test_stretches_without_pictures_are_boxes_of_the_sequence(
-    make_sequence: Any, walking_gt: str
-) -> None:
-    data = clips([make_sequence(gt=walking_gt)], length=2, path_length=4)
-    batch = collate([data[(0, 0)], data[(0, 1)]], 2)
-    assert batch.path_boxes is not None and batch.path_ids is not None
-    assert batch.path_boxes.shape == (2, 4, 1, 4) and (batch.path_ids == 7).all()
-    # The box walks two pixels of 48 per frame, to the right or, mirrored, to the left.
-    steps = batch.path_boxes[:, :, 0, 0].diff(dim=1)
-    torch.testing.assert_close(steps.abs(), torch.full_like(steps, 2 / 48), atol=1e-5, rtol=0)
-    extent = torch.tensor((8 / 48, 10 / 32)).expand(2, 4, 1, 2)
-    torch.testing.assert_close(batch.path_boxes[..., 2:], extent)
-    assert batch.path_seconds is not None
-    torch.testing.assert_close(batch.path_seconds.diff(dim=1), torch.full((2, 3), 0.05))
