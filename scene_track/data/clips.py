@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from scene_track.data.batch import SceneBatch
-from scene_track.data.drawn_ball import draw_balls
 from scene_track.data.feature_store import FeatureSource, FrameKey
 from scene_track.data.frame_store import FrameError, FrameStore
 from scene_track.data.resumable_loader import derive_seed
@@ -267,9 +266,7 @@ class ClipDataset(_Clips):
         if weight < 1:
             other = int(torch.randint(0, len(self), (), generator=generator))
             sample = mix(sample, self._clip(epoch, other, generator), weight)
-        if self.augment.drawn_balls and sample.sequence.points is not None:
-            sample = draw_balls(sample, self.augment.drawn_balls, generator)
-        return sample
+        return self.augment.add_objects(sample, generator)
 
     def _clip(self, epoch: int, index: int, generator: torch.Generator) -> Sample:
         """One augmented clip; every draw comes from the generator."""

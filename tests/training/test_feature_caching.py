@@ -21,7 +21,7 @@ from scene_track.models.backbones.base import BackboneFeatures
 from scene_track.models.backbones.hybrid import HybridBackbone
 from scene_track.models.backbones.packing import FeatureLayout, fingerprint, name_of, weights_digest
 from scene_track.train import train
-from tests.compose import MINIMAL, compose_run
+from tests.compose import MINIMAL, compose_run, shipped
 
 REPEATABLE = [
     f"dataset.augment.{name}=0"
@@ -316,9 +316,7 @@ def test_pictures_stay_where_a_model_looks_at_them(
 
 
 def test_a_mirrored_clip_is_foreseen() -> None:
-    from scene_track.data.transforms import ClipAugment
-
-    augment = ClipAugment(flip=0.5)
+    augment = shipped("dataset.augment", flip=0.5)
     for seed in range(20):
         generator = torch.Generator().manual_seed(seed)
         foreseen = augment.will_mirror(generator)
