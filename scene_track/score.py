@@ -151,7 +151,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         scores = score_folders(Path(options["ground_truth"]), Path(options["predictions"]))
         print(format_table(scores))
         if output is not None:
-            from scene_track.data.mot_files import write_atomic
+            from scene_track.io.atomic import write_atomic
 
             output.parent.mkdir(parents=True, exist_ok=True)
             write_atomic(output, json.dumps(scores, indent=1, allow_nan=False) + "\n")

@@ -28,8 +28,8 @@ from scene_track.data.mot_files import (
     SequenceInfo,
     read_boxes,
     read_seqinfo,
-    write_atomic,
 )
+from scene_track.io.atomic import write_atomic
 
 log = logging.getLogger(__name__)
 

@@ -104,45 +104,6 @@ class IdentityLoss(nn.Module):
         extra = self._unmatched(predictions, tokens, boxes, matches)
         return self._point(head, tracks, extra, seconds)
 
-    def denoised(
-        self, head: PointerIdentity, predictions: ScenePredictions, batch: SceneBatch
-    ) -> dict[str, Tensor]:
-        """The same losses on the denoising answers: tracks of noised truth, free of matching.
-
-        Each object has a noised copy in every frame, whose decoder state and refined box become its
-        detection (one group of copies; the others differ in noise alone).
-
-        Args:
-            head: the pointer head.
-            predictions: with denoising answers.
-            batch: the ground truth that was noised.
-
-        Returns:
-            Sums ``identity`` and ``motion`` over the copies.
-        """
-        queries, noised = predictions.denoising_queries, predictions.denoising_tokens
-        assert queries is not None and noised is not None
-        b, t, m = batch.track_ids.shape
-        slots = queries.valid.shape[1]
-        copies = queries.valid & queries.positive
-        # The first positive copy of each object; one place more takes what is none.
-        where = torch.where(copies, queries.target_index, m)
-        number = torch.arange(slots, device=where.device).expand_as(where)
-        first = where.new_full((b * t, m + 1), slots).scatter_reduce(1, where, number, "amin")
-        first = first[:, :m].unflatten(0, (b, t))
-        copy = torch.where(first < slots, first, -1)
-        tracks = self._tracks(
-            head.tokens(noised).float(),
-            predictions.denoising[-1].boxes.detach().float(),
-            copy,
-            batch,
-        )
-        grid, grid_boxes, present = tracks
-        nobody = (grid[:, :, :0], grid_boxes[:, :, :0], present[:, :, :0])
-        seconds = batch.frame_indices.float() / batch.frame_rate.unsqueeze(1)
-        terms, _ = self._point(head, tracks, nobody, seconds)
-        return terms
-
     def _tracks(
         self, tokens: Tensor, boxes: Tensor, matches: Tensor, batch: SceneBatch
     ) -> tuple[Tensor, Tensor, Tensor]:

@@ -13,8 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from scene_track.data import module as data_module
 from scene_track.data.module import TrackingDataModule
-from scene_track.synthetic.dance import SyntheticDance
-from tests.compose import compose_run
+from tests.compose import compose_run, shipped
 
 TINY: dict[str, Any] = {
     "train_sequences": 2,
@@ -29,7 +28,7 @@ TINY: dict[str, Any] = {
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("dance")
-    SyntheticDance(root=str(root), **TINY).prepare()
+    shipped("dataset.source", root=str(root), **TINY).prepare()
     return root
 
 
