@@ -78,7 +78,7 @@ def _draw_ball(sample: Sample, identity: int, generator: torch.Generator) -> Sam
     middle = torch.tensor((uniform(0, width), uniform(0, height)))
     places = middle + time[:, None] * velocity + 0.5 * time[:, None] ** 2 * fall
     seen = ((places >= 0) & (places < torch.tensor((width, height)))).all(-1)
-    # A frame that nobody has looked at stays so: another ball may be in it.
+    # A frame without annotation stays so: another ball may be in it.
     known = torch.tensor([len(value) > 0 for value in sample.visibility])
 
     frames = sample.frames.clone()
@@ -92,19 +92,19 @@ def _draw_ball(sample: Sample, identity: int, generator: torch.Generator) -> Sam
         level = patch.float()
         patch[:] = (level + (colour - level) * alpha + 0.5).clamp(0, 255).to(torch.uint8)
 
-    told = (seen & known & (not resting)).tolist()
+    targets = (seen & known & (not resting)).tolist()
 
     def added(values: list[Tensor], row: Tensor) -> list[Tensor]:
         return [
             torch.cat((value, row[None].to(value.dtype))) if shown else value
-            for value, shown in zip(values, told, strict=True)
+            for value, shown in zip(values, targets, strict=True)
         ]
 
     boxes = [
         torch.cat((value, torch.cat((place / torch.tensor((width, height)), torch.zeros(2)))[None]))
         if shown
         else value
-        for value, place, shown in zip(sample.boxes, places, told, strict=True)
+        for value, place, shown in zip(sample.boxes, places, targets, strict=True)
     ]
     visible = torch.tensor(int(Visibility.VISIBLE))
     return replace(
@@ -117,7 +117,7 @@ def _draw_ball(sample: Sample, identity: int, generator: torch.Generator) -> Sam
         visibility=[
             # An absent ball is one slot that says so; with a drawn ball it is no longer true.
             torch.cat((value[value > 0], visible[None])) if shown else value
-            for value, shown in zip(sample.visibility, told, strict=True)
+            for value, shown in zip(sample.visibility, targets, strict=True)
         ],
     )
 
@@ -142,7 +142,7 @@ def _streak(place: Tensor, half: Tensor, radius: float, rows: slice, columns: sl
         place: ``[2]`` x, y of its middle, pixels.
         half: ``[2]`` pixels.
         radius: pixels.
-        rows: of the picture that are asked about.
+        rows: of the image.
         columns: the same.
     """
     down = torch.arange(rows.start, rows.stop).float()[:, None] + 0.5 - place[1]

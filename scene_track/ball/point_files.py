@@ -1,9 +1,8 @@
 """CSV files of one ball per frame: TrackNet's labels, TrackNetV2's and V3's, and our results.
 
-Special here: all of them are one table with differing column names, read by one function in
-float64, so whatever predicts in one of these layouts can be scored. No torch in here.
+All are one table with differing column names, read by one function in float64. No torch in here.
 
-Coordinates are pixels of the original footage; an integer is the *centre* of a pixel (its index).
+Coordinates are pixels of the original video; an integer is the *centre* of a pixel (its index).
 """
 
 from __future__ import annotations
@@ -83,7 +82,7 @@ class PointRules:
 
     Attributes:
         frames: frame numbers that exist; None = any from 0.
-        size: (height, width) of the pictures, in which ground truth must lie; None = anywhere.
+        size: (height, width) of the images, in which ground truth must lie; None = anywhere.
         every_frame: whether each of ``frames`` must have a row, in ascending order: a result file
             that says nothing of a frame is not finished.
     """
@@ -235,7 +234,7 @@ def _parse(
         for name, value, length in (("x", x, size[1]), ("y", y, size[0])):
             if not -0.5 <= value < length - 0.5:
                 raise ValueError(
-                    f"{name} is {value:g}, outside the picture ({size[1]}x{size[0]} pixels)"
+                    f"{name} is {value:g}, outside the image ({size[1]}x{size[0]} pixels)"
                 )
     return frame, (x, y, visibility, confidence)
 

@@ -1,8 +1,7 @@
 """Reads folders in the TrackNet layout, tennis or badminton: one ball per frame.
 
-Special here: the two layouts differ in where the labels lie and in how columns are called, nothing
-else, so one reader finds out by itself which one it is looking at. Nothing is guessed and nothing
-is lost in silence: see :mod:`scene_track.data.video`. No torch in here.
+The two layouts differ only in the place of the labels and in column names, so one reader detects
+the layout. Faults are handled as in :mod:`scene_track.data.video`. No torch in here.
 
 * TrackNet (Huang et al., 2019): ``game1/Clip1/0000.jpg`` and ``game1/Clip1/Label.csv``.
 * TrackNetV2 and V3 (badminton): ``match1/frame/1_01_00/0.png`` and ``match1/csv/1_01_00_ball.csv``.
@@ -252,5 +251,5 @@ def _size_of(file: Path) -> tuple[int, int]:
             return image.height, image.width
     except (UnidentifiedImageError, OSError) as error:
         raise ValueError(
-            f"{file}: the size of the pictures cannot be read from it: {error}"
+            f"{file}: the size of the images cannot be read from it: {error}"
         ) from None

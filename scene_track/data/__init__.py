@@ -1,1 +1,1 @@
-"""Files on disk to ``SceneBatch``: readers, windows, transforms, caches, synthetic footage."""
+"""Files on disk to ``SceneBatch``: readers, clips, transforms, caches."""

@@ -1,13 +1,13 @@
-"""What flows out of the data room: one batch of clips with their ground truth.
+"""One batch of clips with their ground truth.
 
 Shape vocabulary used everywhere: B clips, T frames, M padded objects per frame, N objects, H W
 pixels. Targets are stored padded (three small tensors per batch instead of B x T x 5), so that
 moving a batch to a device is one copy per field and every loss is vectorised;
 ``SceneBatch.targets`` gives the per-frame view that a human reads.
 
-Special here: a ball is a box without extent. One position means one thing everywhere: in files and
-metrics, 0 is the *centre* of the first pixel (a pixel's index); in ``boxes``, 0 and 1 are the outer
-edges of the canvas, so pixel x of a picture W wide lies at (x + 0.5) / W, at every size.
+A ball is a box without extent. Positions mean the same everywhere: in files and metrics, 0 is the
+*centre* of the first pixel (a pixel's index); in ``boxes``, 0 and 1 are the outer edges of the
+canvas, so pixel x of an image W wide lies at (x + 0.5) / W, at every size.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class SceneBatch:
 
     Attributes:
         frames: ``[B, T, 3, H, W]`` uint8 RGB; normalised on the device by the model. With features
-            of all frames, ``[B, T, 3, 0, 0]``, unless somebody asked for the pictures.
+            of all frames, ``[B, T, 3, 0, 0]``, unless the images were asked for.
         boxes: ``[B, T, M, 4]`` float32 cxcywh, 0-1 of the canvas; 0 where padded. A ball has width
             and height 0.
         labels: ``[B, T, M]`` int64; 0 where padded.
@@ -89,14 +89,14 @@ class SceneBatch:
         sequence_length: ``[B]`` int64 number of frames of the (possibly cut) sequence.
         num_frames: frames of the longest clip, known without waiting for a device; None = T.
         points: ``[B, T, 3]`` float64 (x, y, visibility) of the ball as in the file: pixels of the
-            original footage, NaN where not visible. For scoring: it stays an array on the CPU,
+            original video, NaN where not visible. For scoring: it stays an array on the CPU,
             wherever the batch goes. None where targets are boxes.
         xyz: ``[B, T, M, 3]`` float32 positions in metres in the camera frame; NaN where unknown.
         stored: B x T: True where ``features`` has the frame's, False where the frame is padding,
             and the frame's key where the features are still to be computed from ``frames``. None
-            where nobody looked for features.
-        features: ``[B, T, R]`` float16 rows of what a frozen network made of the frames; None
-            without a single one.
+            where features were not looked up.
+        features: ``[B, T, R]`` float16 rows of a frozen network's features; None without a
+            single one.
     """
 
     frames: Tensor
@@ -123,11 +123,15 @@ class SceneBatch:
         return self.track_ids >= 0
 
     @property
-    def annotated(self) -> Tensor:
-        """``[B, T]`` bool, True = somebody has looked for the ball in this frame.
+    def seconds(self) -> Tensor:
+        """``[B, T]`` float32 times of the frames."""
+        return self.frame_indices.float() / self.frame_rate.unsqueeze(1)
 
-        A frame of boxes in which nobody is says nothing of itself: it counts as annotated only
-        through ``padding_mask``.
+    @property
+    def annotated(self) -> Tensor:
+        """``[B, T]`` bool, True = the frame of a ball is annotated.
+
+        Not for boxes: a frame without a person has no visibility either.
         """
         return (self.visibility >= 0).any(dim=-1)
 

@@ -1,7 +1,7 @@
-"""Windows over sequences, clips as samples, batches of clips.
+"""Training clips and streaming chunks of videos.
 
-Special here: a sample is asked for by (epoch, index), and everything random about it follows from
-(seed, epoch, index): the order of workers, their number, and a resume change nothing.
+A sample is requested by (epoch, index), and everything random about it follows from (seed, epoch,
+index). The order and number of workers, and a resume, change nothing.
 """
 
 from __future__ import annotations
@@ -11,11 +11,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from scene_track.data.batch import SceneBatch
 from scene_track.data.feature_store import FeatureSource, FrameKey
 from scene_track.data.frame_store import FrameError, FrameStore
 from scene_track.data.resumable_loader import derive_seed
@@ -23,7 +21,6 @@ from scene_track.data.samples import Sample, mix
 from scene_track.data.targets import Objects, read_objects
 from scene_track.data.transforms import Clip, ClipAugment
 from scene_track.data.video import OnError, Video
-from scene_track.data.visibility import Visibility
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +60,7 @@ def window_starts(count: int, length: int, stride: int) -> list[int]:
     return starts
 
 
-def _picture(sequence: Video) -> tuple[int, int]:
+def _image_size(sequence: Video) -> tuple[int, int]:
     """(height, width) of the original in pixels."""
     return sequence.info.height, sequence.info.width
 
@@ -91,7 +88,7 @@ class _Clips:
         self.skipped: set[Path] = set()
 
     def _read(self, number: int, positions: Sequence[int]) -> _Read:
-        """The pictures of some frames of a sequence, those that could be read."""
+        """The images of some frames of a video, those that could be read."""
         store = self.stores[number]
         frames: list[Tensor] = []
         used: list[int] = []
@@ -116,13 +113,13 @@ class _Clips:
     def _look_up(
         self, number: int, positions: Sequence[int], *, mirrored: bool, pictures: bool | None = None
     ) -> _Read:
-        """As ``_read``, with features in place of pictures where there are some.
+        """As ``_read``, with features in place of images where they are stored.
 
         Args:
             number: of the sequence.
             positions: of the frames.
             mirrored: left and right will be exchanged.
-            pictures: read the pictures too: of all frames (True), or of all if the features of one
+            pictures: read the images too: of all frames (True), or of all if the features of one
                 are missing (None), or of those alone that have no features (False).
         """
         sequence = self.sequences[number]
@@ -280,7 +277,7 @@ class ClipDataset(_Clips):
         else:
             read = self._read(number, asked)
         objects = read_objects(sequence, read.used)
-        corners = objects.corners(_picture(sequence), _canvas(read.frames))
+        corners = objects.corners(_image_size(sequence), _canvas(read.frames))
         clip = Clip.of(read.frames, corners)
         if read.used:
             clip = self.augment(clip, self.size, generator)
@@ -345,108 +342,11 @@ class StreamDataset(_Clips):
         sequence = self.sequences[number]
         asked = list(range(start, min(start + self.length, len(sequence))))
         if self.features.serves() and not self.idle:
-            # The first chunk shows its pictures: somebody may want to draw what was found in it.
+            # The first chunk keeps its images: an evaluator draws them.
             pictures = self.features.pictures or start == 0 or None
             read = self._look_up(number, asked, mirrored=False, pictures=pictures)
         else:
             read = self._read(number, [] if self.idle else asked)
         objects = read_objects(sequence, read.used)
-        clip = Clip.of(read.frames, objects.corners(_picture(sequence), self.size))
+        clip = Clip.of(read.frames, objects.corners(_image_size(sequence), self.size))
         return self._sample(sequence, clip, read, objects, asked[0])
-
-
-def collate(samples: Sequence[Sample], length: int) -> SceneBatch:
-    """Pads samples to a batch.
-
-    Args:
-        samples: B clips of at most ``length`` frames and of one size.
-        length: T, the same for every batch, so that shapes do not change.
-    """
-    batch = len(samples)
-    looked = any(s.features is not None for s in samples)
-    shown = not looked or any(len(s.frames) for s in samples)
-    height, width = samples[0].frames.shape[-2:] if shown else (0, 0)
-    most = max([len(b) for s in samples for b in s.boxes], default=0)
-    most = max(most, 1)
-    frames = torch.zeros(batch, length, 3, height, width, dtype=torch.uint8)
-    boxes = torch.zeros(batch, length, most, 4)
-    labels = torch.zeros(batch, length, most, dtype=torch.long)
-    track_ids = torch.full((batch, length, most), -1, dtype=torch.long)
-    confidence = torch.zeros(batch, length, most)
-    visibility = torch.full((batch, length, most), int(Visibility.UNKNOWN))
-    padding_mask = torch.ones(batch, length, dtype=torch.bool)
-    frame_indices = torch.zeros(batch, length, dtype=torch.long)
-    placed = any(s.xyz is not None for s in samples)
-    points = None
-    if all(s.points is not None for s in samples):
-        points = np.full((batch, length, 3), np.nan)
-        points[..., 2] = Visibility.UNKNOWN
-    xyz = torch.full((batch, length, most, 3), torch.nan) if placed else None
-    for b, sample in enumerate(samples):
-        count = len(sample.boxes)
-        _place_pictures(frames[b], sample)
-        padding_mask[b, :count] = False
-        if points is not None and sample.points is not None:
-            points[b, :count] = sample.points
-        frame_indices[b] = sample.frame_indices[-1]
-        frame_indices[b, :count] = sample.frame_indices[:count]
-        for t in range(count):
-            n = len(sample.boxes[t])
-            boxes[b, t, :n] = sample.boxes[t]
-            labels[b, t, :n] = sample.labels[t]
-            track_ids[b, t, :n] = sample.track_ids[t]
-            confidence[b, t, :n] = sample.confidence[t]
-            visibility[b, t, : len(sample.visibility[t])] = sample.visibility[t]
-            if xyz is not None and sample.xyz is not None:
-                xyz[b, t, :n] = sample.xyz[t]
-    stored, features = _collate_features(samples, length) if looked else (None, None)
-    return SceneBatch(
-        frames=frames,
-        boxes=boxes,
-        labels=labels,
-        track_ids=track_ids,
-        confidence=confidence,
-        visibility=visibility,
-        padding_mask=padding_mask,
-        sequence_ids=[s.sequence.name for s in samples],
-        frame_indices=frame_indices,
-        frame_rate=torch.tensor([s.sequence.info.frame_rate for s in samples]),
-        original_size=torch.tensor(
-            [(s.sequence.info.height, s.sequence.info.width) for s in samples]
-        ),
-        sequence_length=torch.tensor([len(s.sequence) for s in samples]),
-        num_frames=max(1, *(len(s.boxes) for s in samples)),
-        points=points,
-        xyz=xyz,
-        stored=stored,
-        features=features,
-    )
-
-
-def _place_pictures(frames: Tensor, sample: Sample) -> None:
-    """Copy a sample's pictures to where they belong in ``[T, 3, H, W]``."""
-    count = len(sample.boxes)
-    if len(sample.frames) == count:
-        frames[:count] = sample.frames
-        return
-    missing = [t for t, e in enumerate(sample.features or ()) if isinstance(e, FrameKey)]
-    for t, picture in zip(missing, sample.frames, strict=True):
-        frames[t] = picture
-
-
-def _collate_features(
-    samples: Sequence[Sample], length: int
-) -> tuple[list[list[bool | FrameKey]], Tensor | None]:
-    """``SceneBatch.stored`` and ``SceneBatch.features``."""
-    stored: list[list[bool | FrameKey]] = [[False] * length for _ in samples]
-    features: Tensor | None = None
-    for b, sample in enumerate(samples):
-        for t, entry in enumerate(sample.features or ()):
-            if isinstance(entry, FrameKey):
-                stored[b][t] = entry
-                continue
-            if features is None:
-                features = torch.zeros(len(samples), length, len(entry), dtype=torch.float16)
-            features[b, t] = entry
-            stored[b][t] = True
-    return stored, features

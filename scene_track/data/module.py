@@ -1,6 +1,6 @@
-"""The one data module: any source of sequences, any size, training clips and streaming validation.
+"""The data module: any source of videos, training clips and streaming validation.
 
-Special here: Lightning's samplers are not used. The training loader orders itself by (seed, epoch)
+Lightning's samplers are not used. The training loader orders itself by (seed, epoch)
 and can be resumed at any batch; the validation loader gives each process whole sequences, so that a
 tracker can stream and raw counts can simply be added up (``use_distributed_sampler: false``).
 """
@@ -20,7 +20,8 @@ from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from scene_track.data.batch import SceneBatch
-from scene_track.data.clips import ClipDataset, StreamDataset, collate
+from scene_track.data.clips import ClipDataset, StreamDataset
+from scene_track.data.collate import collate
 from scene_track.data.feature_store import FeatureSource
 from scene_track.data.resumable_loader import ResumableLoader
 from scene_track.data.transforms import ClipAugment
@@ -124,7 +125,7 @@ class TrackingDataModule(LightningDataModule):
         """Describes the data; nothing is read before :meth:`setup`.
 
         Args:
-            root: folder of the data set; caches lie in its ``.cache`` folder unless ``cache_dir``
+            root: folder of the dataset; caches lie in its ``.cache`` folder unless ``cache_dir``
                 is given.
             source: gives sequences per split; see :class:`scene_track.data.video.Source`.
             size: [height, width] of the frames that the model sees, pixels.
@@ -215,7 +216,7 @@ class TrackingDataModule(LightningDataModule):
             )
             unlabelled = [s.name for s in sequences if not s.labelled]
             if unlabelled and split != "test":
-                # Without this, a forgotten gt folder would be trained on as "nobody is there".
+                # A forgotten gt folder would otherwise be trained on as frames without objects.
                 raise FileNotFoundError(
                     f"{sequences[0].folder.parent}: {len(unlabelled)} of {len(sequences)} "
                     f"sequences of the {split} split have no {sequences[0].label_file}, "
@@ -350,7 +351,7 @@ class TrackingDataModule(LightningDataModule):
         return folder
 
     def check_repeatable(self) -> None:
-        """Refuse transforms under which a frame is another picture each time it is shown.
+        """Refuses transforms that change a frame's image from epoch to epoch.
 
         Raises:
             ValueError: there are some, with what to type.
@@ -365,7 +366,7 @@ class TrackingDataModule(LightningDataModule):
         typed = " ".join(f"dataset.{name}={off.get(name, '0')}" for name in changing)
         raise ValueError(
             "model.backbone.cache=true keeps one set of features per frame and one per mirrored"
-            f" frame, but {shown} would show other pictures each time; type {typed}, or"
+            f" frame, but {shown} would change the image each time; type {typed}, or"
             " model.backbone.cache=false"
         )
 

@@ -1,6 +1,6 @@
 """A training data loader that can be stopped and continued at any batch, bit for bit.
 
-Special here: nothing random is *kept*. The order of an epoch is a pure function of (seed, epoch),
+No random state is kept. The order of an epoch is a pure function of (seed, epoch),
 and the dataset is asked for ``dataset[(epoch, index)]``, so that a sample derives its own
 randomness from ``derive_seed(seed, epoch, index)`` whatever worker builds it. A position is
 therefore two integers (epoch, batches done), and a resumed run sees exactly the batches that an
@@ -94,9 +94,7 @@ class _EpochBatches:
         self._world_size = world_size
         self.epoch = 0
         self.start = 0  # where the next iteration begins
-        self.done = (
-            0  # batches handed to the training loop (what workers prepare ahead does not count)
-        )
+        self.done = 0  # batches handed to the training loop; those prepared ahead do not count
 
     @property
     def sampler(self) -> _EpochBatches:
@@ -115,8 +113,7 @@ class _EpochBatches:
         return torch.distributed.get_world_size() if _distributed() else 1
 
     def set_epoch(self, epoch: int) -> None:
-        # Lightning announces the epoch again after a mid-epoch resume: the position must survive
-        # that
+        # Lightning sets the epoch again after a mid-epoch resume: the position must survive that.
         if epoch != self.epoch:
             self.epoch, self.start, self.done = epoch, 0, 0
 
@@ -126,8 +123,7 @@ class _EpochBatches:
         return full + (not self.drop_last and rest >= self.world_size)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        # not a generator itself: the position is the one at the time of ``iter``, not of the first
-        # ``next``
+        # Not a generator itself: the position is that of ``iter``, not of the first ``next``.
         return self._from(self.epoch, self.start)
 
     def _from(self, epoch: int, start: int) -> Iterator[list[tuple[int, int]]]:
@@ -260,11 +256,8 @@ class ResumableLoader:
         """The batches of the current epoch from the loaded position on (lazily)."""
         sampler = self.batch_sampler
         self._generator.manual_seed(derive_seed(sampler.seed, sampler.epoch, sampler.rank))
-        iterator = iter(self._loader)  # takes the position ...
-        sampler.done, sampler.start = (
-            sampler.start,
-            0,
-        )  # ... and a second look begins at the beginning
+        iterator = iter(self._loader)  # takes the position
+        sampler.done, sampler.start = sampler.start, 0  # a second iteration begins at the beginning
         for batch in iterator:
             sampler.done += 1
             yield batch

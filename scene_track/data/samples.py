@@ -1,4 +1,4 @@
-"""One clip as the data sets give it, before it is padded to a batch, and two clips in one."""
+"""One clip before it is padded to a batch, and the blend of two clips."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Sample:
     """One clip, not padded.
 
     Attributes:
-        frames: ``[T, 3, H, W]`` uint8; with ``features``, the pictures of all frames or of those
-            alone whose features are still to be computed.
+        frames: ``[T, 3, H, W]`` uint8; with ``features``, the images of all frames or of only
+            those whose features are still to be computed.
         boxes: T tensors ``[N, 4]`` cxcywh, 0-1 of the canvas.
         labels: T tensors ``[N]`` int64.
         track_ids: T tensors ``[N]`` int64.
@@ -33,7 +33,7 @@ class Sample:
             first asked for.
         sequence: the video.
         features: of each frame its features ``[R]`` float16, or the key under which they are to be
-            kept; None where nobody looked for them.
+            kept; None where they were not looked up.
     """
 
     frames: Tensor
@@ -50,17 +50,17 @@ class Sample:
 
 
 def mix(first: Sample, second: Sample, weight: float) -> Sample:
-    """Blends two clips frame by frame, pictures and targets.
+    """Blends two clips frame by frame, images and targets.
 
     Mixup of Zhang et al., 2018, as TrackNetV3 uses it for a ball (Chen and Wang, 2023): distractors
-    that look like a ball, at no cost. The targets of both stay, with the weight of their pictures
+    that look like a ball, at no cost. The targets of both stay, with the weight of their images
     as confidence; identities of the second are numbered on after those of the first. A frame of
     which either clip does not know where the ball is, is not annotated. Where the second clip is
     shorter, the first goes on alone.
 
     Args:
         first: gives names, numbers and length.
-        second: of the same picture size, with targets of the same kind.
+        second: of the same image size, with targets of the same kind.
         weight: of the first, 0-1.
     """
     shared = min(len(first.boxes), len(second.boxes))
@@ -94,5 +94,5 @@ def mix(first: Sample, second: Sample, weight: float) -> Sample:
 
 
 def _known(sample: Sample, t: int) -> bool:
-    """Whether somebody has looked at this frame: always so for boxes."""
+    """Whether the frame is annotated: always so for boxes."""
     return sample.points is None or len(sample.visibility[t]) > 0

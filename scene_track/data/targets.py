@@ -1,7 +1,6 @@
 """The ground truth of some frames of a sequence, boxes and balls alike, as flat arrays.
 
-Special here: a ball is a box without extent. That is all that the transforms, the batch and the
-models need to know of it, so nothing after this file has a second way for balls.
+A ball is a box without extent. Transforms, batch and models need no second way for balls.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ BALL_ID = 1
 """Identity of the one ball of a sequence."""
 
 PIXEL_CENTRE = 0.5
-"""Position of the centre of pixel 0 where the edge of the picture is 0; files count from centres,
+"""Position of the centre of pixel 0 where the edge of the image is 0; files count from centres,
 boxes from edges."""
 
 
@@ -32,11 +31,11 @@ class Objects:
     Attributes:
         counts: T numbers of objects, N together.
         boxes: ``[N, 4]`` float64 left, top, width, height in pixels of the original, where 0 is the
-            edge of the picture; a ball's width and height are 0.
+            edge of the image; a ball's width and height are 0.
         labels: ``[N]`` int64.
         ids: ``[N]`` int64.
         visibility: ``[N]`` int64, 1 to 3.
-        known: T flags, False = nobody has looked for the ball in this frame.
+        known: T flags, False = the frame is not annotated.
         single: True for balls: a frame without one says that it is absent.
         xyz: ``[N, 3]`` metres; None without positions.
     """
@@ -50,15 +49,15 @@ class Objects:
     single: bool
     xyz: NDArray[np.float64] | None
 
-    def corners(self, picture: tuple[int, int], canvas: tuple[int, int]) -> Tensor:
+    def corners(self, image: tuple[int, int], canvas: tuple[int, int]) -> Tensor:
         """``[N, 4]`` float32 corners (x1, y1, x2, y2) in pixels of another canvas.
 
         Args:
-            picture: (height, width) of the original.
+            image: (height, width) of the original.
             canvas: (height, width) that the original is resized to.
         """
         corners = np.concatenate((self.boxes[:, :2], self.boxes[:, :2] + self.boxes[:, 2:]), axis=1)
-        corners *= np.array((canvas[1] / picture[1], canvas[0] / picture[0]) * 2)
+        corners *= np.array((canvas[1] / image[1], canvas[0] / image[0]) * 2)
         return torch.from_numpy(corners.astype(np.float32))
 
     def visibility_per_frame(self, keep: Tensor) -> list[Tensor]:

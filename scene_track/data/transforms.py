@@ -1,6 +1,6 @@
 """Augmentation of clips: one random draw for all frames of a clip, on uint8 frames and pixel boxes.
 
-Special here: every draw comes from the generator that the caller passes, never from global state,
+Every draw comes from the generator that the caller passes, never from global state,
 so that a sample is a function of (seed, epoch, index) alone. Frames are ``tv_tensors.Video``, boxes
 are ``tv_tensors.BoundingBoxes`` of all frames together; geometry runs through
 ``torchvision.transforms.v2``.
@@ -66,7 +66,7 @@ class ClipAugment:
     """The training transforms, each with its own strength; 0 switches it off."""
 
     REPEATABLE = ("flip", "reverse", "min_visible", "mix_alpha", "crop_near")
-    """Options that leave a frame's picture as it is, but for a mirrored second one."""
+    """Options that leave a frame's image as it is, or mirror it."""
 
     def __init__(
         self,
@@ -92,8 +92,8 @@ class ClipAugment:
         Args:
             flip: probability of a horizontal flip.
             reverse: probability that a clip runs backwards in time.
-            scale: the picture is scaled by e^u, u uniform in ±scale.
-            shift: the picture is shifted by u of its width and of its height, u uniform in ±shift;
+            scale: the image is scaled by e^u, u uniform in ±scale.
+            shift: the image is shifted by u of its width and of its height, u uniform in ±shift;
                 with ``crop``, whose place is drawn, it does nothing.
             channel_permutation: probability that red, green, blue are permuted (uniformly of all
                 six).
@@ -123,11 +123,11 @@ class ClipAugment:
         self.crop_near = crop_near
 
     def canvas(self, size: tuple[int, int]) -> tuple[int, int]:
-        """(height, width) of training clips where the model's pictures have ``size``."""
+        """(height, width) of training clips where the model's images have ``size``."""
         return self.crop or size
 
     def unrepeatable(self) -> dict[str, Any]:
-        """The options in use that make another picture of a frame each time, with their values."""
+        """The options in use that change a frame's image from epoch to epoch, with their values."""
         return {k: v for k, v in vars(self).items() if v and k not in self.REPEATABLE}
 
     def will_mirror(self, generator: torch.Generator) -> bool:
@@ -172,7 +172,7 @@ class ClipAugment:
         frames, boxes = clip.frames, clip.boxes
         height, width = frames.shape[-2:]
         if self.scale or self.shift or self.crop is not None:
-            # The part of the picture that fills the canvas; outside the picture is black.
+            # The part of the image that fills the canvas; outside the image is black.
             h, w = max(round(height / zoom), 1), max(round(width / zoom), 1)
             top = round((height - h) / 2 - move[1] * height)
             left = round((width - w) / 2 - move[0] * width)
@@ -212,17 +212,17 @@ class ClipAugment:
     def _place_crop(
         self,
         boxes: Tensor,
-        picture: tuple[int, int],
+        image: tuple[int, int],
         extent: tuple[int, int],
         generator: torch.Generator,
     ) -> tuple[int, int]:
-        """Top and left of a crop, over an object of the clip or anywhere in the picture."""
+        """Top and left of a crop, over an object of the clip or anywhere in the image."""
         near = _uniform(generator) < self.crop_near
         which = _uniform(generator)
         # Not at the very border of the crop, where half of an object's surroundings are cut off.
         share = (0.1 + 0.8 * torch.rand(2, generator=generator)).tolist()
         corner: list[int] = []
-        for axis, (whole, part) in enumerate(zip(picture, extent, strict=True)):
+        for axis, (whole, part) in enumerate(zip(image, extent, strict=True)):
             room = whole - part
             start = (share[axis] - 0.1) / 0.8 * room
             if near and len(boxes):

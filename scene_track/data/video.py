@@ -1,10 +1,8 @@
-"""Reads folders of sequences in the DanceTrack / MOTChallenge layout.
+"""Reads folders of videos in the DanceTrack / MOTChallenge layout.
 
-Special here: nothing is guessed and nothing is lost in silence. Every trouble (a frame number
-without a file, a row that does not parse, a class that nobody asked for everywhere) either stops
-with one sentence that names it or, with ``on_error="skip"``, is counted and logged. Parsed
-sequences are cached as JSON beside the data, keyed by the size and time of every file they were
-made from. No torch in here.
+Every fault (a frame number without a file, a row that does not parse, no row of the stated classes)
+raises an error in one line or, with ``on_error="skip"``, is counted and logged. Parsed videos are
+cached as JSON, keyed by the size and time of every file they were made from. No torch in here.
 """
 
 from __future__ import annotations
@@ -107,7 +105,7 @@ class Video:
 
 
 class Source(Protocol):
-    """What a data set must offer to :class:`scene_track.data.module.TrackingDataModule`."""
+    """What a dataset must offer to :class:`scene_track.data.module.TrackingDataModule`."""
 
     @property
     def class_names(self) -> Sequence[str]:
@@ -274,7 +272,7 @@ def read_sequence(
     if problems:
         shown = "; ".join(problems[:_SHOWN])
         log.warning("%s: skipped %d faults: %s", folder, len(problems), shown)
-    elif cache is not None:  # faults are told again on every start: not kept
+    elif cache is not None:  # not cached with faults: they are logged on every start
         cache.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(cache, json.dumps({"fingerprint": fingerprint} | content))
     return _from_json(folder, content, list(classes))

@@ -15,7 +15,7 @@ __all__ = ["NUM_LEVELS", "Visibility", "balanced_weights", "count_visibility"]
 
 
 class Visibility(IntEnum):
-    """How well a target can be seen, as TrackNet counts it; -1 where nobody has looked."""
+    """How well a target can be seen, as TrackNet counts it; -1 where not annotated."""
 
     UNKNOWN = -1  # padding, or a frame without annotation
     ABSENT = 0

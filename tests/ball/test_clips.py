@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from scene_track.ball.tracknet import TrackNetFolder
-from scene_track.data.clips import ClipDataset, StreamDataset, collate
+from scene_track.data.clips import ClipDataset, StreamDataset
+from scene_track.data.collate import collate
 from scene_track.data.samples import mix
 from scene_track.data.transforms import Clip
 from scene_track.data.video import Video

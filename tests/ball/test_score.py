@@ -126,9 +126,7 @@ def test_missing_and_superfluous_files_are_named(folders, capsys) -> None:
 def test_ground_truth_that_is_not_whole(folders, capsys) -> None:
     label = folders[0] / "game1" / "Clip2" / "Label.csv"
     label.write_text(f"{HEADER}0000.jpg,1,70,12,0\n")
-    assert "line 2: x is 70, outside the picture (64x36 pixels)" in fails(
-        arguments(folders), capsys
-    )
+    assert "line 2: x is 70, outside the image (64x36 pixels)" in fails(arguments(folders), capsys)
     label.unlink()
     assert "Label.csv: no such file" in fails(arguments(folders), capsys)
     for file in (folders[0] / "game1").glob("*/*.*"):

@@ -12,7 +12,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scene_track.data.clips import ClipDataset, StreamDataset, collate, window_starts
+from scene_track.data.clips import ClipDataset, StreamDataset, window_starts
+from scene_track.data.collate import collate
 from scene_track.data.frame_store import FrameError
 from scene_track.data.resumable_loader import ResumableLoader
 from scene_track.data.video import read_sequence

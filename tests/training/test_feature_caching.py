@@ -169,7 +169,7 @@ def test_evaluation_reads_what_training_kept(
     ],
 )
 def test_what_cannot_be_kept_is_refused(runs: Runs, option: str, typed: str) -> None:
-    with pytest.raises(ValueError, match=f"{option} would show other pictures.*{typed}"):
+    with pytest.raises(ValueError, match=f"{option} would change the image.*{typed}"):
         runs("refused", CACHE, option)
 
 
