@@ -93,6 +93,12 @@ def _draw_ball(sample: Sample, identity: int, generator: torch.Generator) -> Sam
         patch[:] = (level + (colour - level) * alpha + 0.5).clamp(0, 255).to(torch.uint8)
 
     targets = (seen & known & (not resting)).tolist()
+    return _add_targets(replace(sample, frames=frames), places, targets, identity)
+
+
+def _add_targets(sample: Sample, places: Tensor, targets: list[bool], identity: int) -> Sample:
+    """Adds the ball to the ground truth of the frames where ``targets`` is true."""
+    height, width = sample.frames.shape[-2:]
 
     def added(values: list[Tensor], row: Tensor) -> list[Tensor]:
         return [
@@ -109,7 +115,6 @@ def _draw_ball(sample: Sample, identity: int, generator: torch.Generator) -> Sam
     visible = torch.tensor(int(Visibility.VISIBLE))
     return replace(
         sample,
-        frames=frames,
         boxes=boxes,
         labels=added(sample.labels, torch.tensor(0)),
         track_ids=added(sample.track_ids, torch.tensor(identity)),
