@@ -18,18 +18,7 @@ from scene_track.tracking.evaluator import SceneEvaluator
 class Scene3dEvaluator(SceneEvaluator):
     """``SceneEvaluator`` plus ``xyz_error`` (mean, metres) and ``xyz_found`` (share of objects)."""
 
-    LOGS: ClassVar[tuple[str, ...]] = (
-        "val/hota",
-        "val/deta",
-        "val/assa",
-        "val/idf1",
-        "val/mota",
-        "val/ap50",
-        "val/ap75",
-        "val/xyz_error",
-        "val/xyz_found",
-        "val/loss",
-    )
+    LOGS: ClassVar[tuple[str, ...]] = (*SceneEvaluator.LOGS, "val/xyz_error", "val/xyz_found")
 
     def __init__(self, **scene: Any) -> None:
         """Take the arguments of ``SceneEvaluator``."""
