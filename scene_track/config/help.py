@@ -35,7 +35,7 @@ def help_text(directory: str, config_name: str, program: str, summary: str) -> s
         Usage, flags, and every group with its options; ``*`` marks the defaults.
     """
     root = Path(directory)
-    chosen = _defaults(root, config_name)
+    chosen = chosen_options(root, config_name)
     groups: dict[str, list[Path]] = {}
     for file in sorted(root.rglob("*.yaml")):
         group = file.parent.relative_to(root).as_posix()
@@ -86,7 +86,7 @@ def _root_keys(file: Path) -> dict[str, str]:
     return dict(rows)
 
 
-def _defaults(root: Path, name: str) -> dict[str, str | None]:
+def chosen_options(root: Path, name: str) -> dict[str, str | None]:
     """The option of every group that a configuration composes by default, nested ones included."""
     found: dict[str, str | None] = {}
     file = root / f"{name}.yaml"
@@ -104,5 +104,5 @@ def _defaults(root: Path, name: str) -> dict[str, str | None]:
             path = group.lstrip("/") if group.startswith("/") else (parent / group).as_posix()
             found[path] = option
             if option is not None:
-                found |= _defaults(root, f"{path}/{option}")
+                found |= chosen_options(root, f"{path}/{option}")
     return found

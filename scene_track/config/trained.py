@@ -13,7 +13,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from scene_track.config.check import ConfigError, check_objects, derived
+from scene_track.config.check import ConfigError, check_objects
+from scene_track.config.tree import derived
 
 
 def checked_group(cfg: DictConfig, group: str, *, source: str, trusted: Sequence[str]) -> Any:
