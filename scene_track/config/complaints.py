@@ -49,7 +49,7 @@ def _unknown(key: str, config_name: str, group: bool) -> str:
     groups = chosen_options(Path(config_dir()), config_name)
     if group:
         return f"{key}: no such group{_near(key, groups)}; allowed: {', '.join(sorted(groups))}"
-    if options := _options_with(key):
+    if options := _options_with(config_name, key):
         name = options[0].partition("=")[0]
         value = next((w.partition("=")[2] for w in sys.argv if w.startswith(f"{key}=")), "VALUE")
         return (
@@ -65,23 +65,24 @@ def _near(word: str, choices: Collection[str]) -> str:
     return f"; did you mean {' or '.join(matches)}?" if matches else ""
 
 
-def _options_with(key: str) -> list[str]:
+def _options_with(config_name: str, key: str) -> list[str]:
     """The options of a key's group that have the key, as they are typed: ``tracker=ball``."""
     root, parts = Path(config_dir()), key.split(".")
     depth = max((n for n in range(1, len(parts)) if root.joinpath(*parts[:n]).is_dir()), default=0)
-    files = sorted(root.joinpath(*parts[:depth]).glob("*.yaml")) if depth else []
-    group, rest = "/".join(parts[:depth]), ".".join(parts[depth:])
-    absent = object()
-    return [
-        f"{group}={file.stem}"
-        for file in files
-        if OmegaConf.select(OmegaConf.load(file), rest, default=absent) is not absent
-    ]
+    files = sorted(root.joinpath(*parts[:depth]).glob("[!_]*.yaml")) if depth else []
+    options = [f"{'/'.join(parts[:depth])}={file.stem}" for file in files]
+    return [option for option in options if key in _keys(config_name, key, option)]
 
 
-def _keys(config_name: str, unknown: str) -> list[str]:
-    """The dotted keys that there would be without the unknown one; none if that cannot be said."""
-    words = [
+def _keys(config_name: str, unknown: str, *words: str) -> set[str]:
+    """The dotted keys of what is typed without the unknown one; none if it cannot be composed.
+
+    Args:
+        config_name: of the primary configuration.
+        unknown: key that is left out.
+        words: overrides that are added.
+    """
+    typed = [
         word
         for word in sys.argv[1:]
         if "=" in word and "," not in word and not word.startswith(("-", unknown))
@@ -89,7 +90,7 @@ def _keys(config_name: str, unknown: str) -> list[str]:
     GlobalHydra.instance().clear()
     try:
         with hydra.initialize_config_dir(config_dir(), version_base="1.3"):
-            cfg = hydra.compose(config_name, overrides=words)
+            cfg = hydra.compose(config_name, overrides=[*typed, *words])
     except (HydraException, OmegaConfBaseException):
-        return []
-    return [key for key, _ in walk(OmegaConf.to_container(cfg, resolve=False)) if key]
+        return set()
+    return {key for key, _ in walk(OmegaConf.to_container(cfg, resolve=False)) if key}
