@@ -87,15 +87,20 @@ def _root_keys(file: Path) -> dict[str, str]:
 
 
 def chosen_options(root: Path, name: str) -> dict[str, str | None]:
-    """The option of every group that a configuration composes by default, nested ones included."""
+    """The option of every group that a configuration composes by default, nested ones included.
+
+    A group that the file itself sets to null is left out: nothing can be typed into it.
+    """
     found: dict[str, str | None] = {}
     file = root / f"{name}.yaml"
     if not file.is_file():
         return found
-    entries = OmegaConf.load(file).get("defaults", [])  # type: ignore[union-attr]
+    cfg = OmegaConf.load(file)
     parent = file.parent.relative_to(root)
-    for entry in entries:
-        if not hasattr(entry, "items"):
+    for entry in cfg.get("defaults", []):  # type: ignore[union-attr]
+        if isinstance(entry, str):
+            if entry != "_self_":
+                found |= chosen_options(root, (parent / entry).as_posix())
             continue
         for key, option in entry.items():
             if str(key).startswith("override "):
@@ -105,4 +110,5 @@ def chosen_options(root: Path, name: str) -> dict[str, str | None]:
             found[path] = option
             if option is not None:
                 found |= chosen_options(root, f"{path}/{option}")
-    return found
+    unused = {key for key, value in cfg.items() if value is None}  # type: ignore[union-attr]
+    return {path: option for path, option in found.items() if path.split("/")[0] not in unused}

@@ -62,7 +62,9 @@ def fault(parameter: Parameter, value: Any) -> str | None:
         words, schema = described(parameter), _schema(parameter)
         # Field(description=...) says what to do; a model has a title, and its docstring there.
         advice = "" if "title" in schema else schema.get("description", "")
-        return f"={shown(value)}: must be {words}{_place(value, words)}" + (f"; {advice}" if advice else "")
+        return f"={shown(value)}: must be {words}{_place(value, words)}" + (
+            f"; {advice}" if advice else ""
+        )
     return None
 
 
