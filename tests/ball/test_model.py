@@ -93,14 +93,14 @@ def test_which_frames_a_frame_sees(options: list[str], offsets: set[int]) -> Non
 
 @torch.no_grad()
 @pytest.mark.parametrize("width", [60, 61])
-def test_a_picture_that_is_no_whole_number_of_cells(width: int) -> None:
+def test_an_image_that_is_no_whole_number_of_cells(width: int) -> None:
     model = build("model.backbone.size_policy=pad", "model.detail.channels=[8,8]")
     batch = make_ball_batch(clips=1, frames=2, size=(36, width))
     answer, _ = model(batch.frames, batch.frame_indices.float() / 30, batch.padding_mask)
     assert answer.heatmap_logits.shape[-2:] == (18, -(-width // 2))
 
 
-def test_what_does_not_fit_is_said_with_what_to_type() -> None:
+def test_parts_that_do_not_fit_are_named() -> None:
     for words, message in (
         (["model.decoder.channels=[8]"], "it is 2 doublings"),
         (["model.decoder.stride=4"], r"\[2\] would go unused; shorten model.detail.channels"),

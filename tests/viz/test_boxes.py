@@ -1,4 +1,4 @@
-"""Pictures: where ink lands, that identities keep their colours, that odd input is survived."""
+"""Drawing: where ink lands, that identities keep their colours, that odd input is survived."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_colours_are_stable_and_neighbours_differ() -> None:
         [[0.5, 0.5, -0.1, -0.2]],
     ],
 )
-def test_odd_boxes_do_not_break_a_picture(boxes) -> None:
+def test_odd_boxes_can_be_drawn(boxes) -> None:
     count = len(boxes)
     drawn = draw_boxes(blank(), boxes, np.arange(count), np.ones(count), np.arange(count) % 2 == 0)
     assert drawn.shape == (120, 200, 3) and drawn.dtype == np.uint8
