@@ -27,6 +27,7 @@ WRONG: Colour = (255, 70, 60)
 TRUE: Colour = (255, 255, 255)
 HEAT: Colour = (255, 150, 0)
 
+_TRAIL_FRAMES = 12
 _CLOSE_PX = 5.0  # PCK@5, the error within which a prediction is drawn as found
 
 
@@ -187,9 +188,8 @@ def draw_flight(
     frames: Iterable[tuple[int, ArrayLike, NDArray[np.float64]]],
     size: tuple[int, int],
     *,
-    name: str = "",
-    every: int = 1,
-    trail: int = 12,
+    name: str,
+    every: int,
 ) -> Iterator[Frame]:
     """Draws a ball and its trail on the frames of its video.
 
@@ -197,14 +197,13 @@ def draw_flight(
         frames: of each frame, in order: its number, the image ``[H, W, 3]`` uint8 RGB (any H and
             W), and ``[3]`` x, y, visibility in pixels of the video.
         size: (height, width) of the video in pixels.
-        name: written below every frame, with the frame's number; empty writes nothing.
+        name: written below every frame, with the frame's number.
         every: draw every n-th frame, >= 1.
-        trail: frames that the trail reaches back.
 
     Yields:
         ``[H', W, 3]`` uint8 RGB.
     """
-    past: deque[NDArray[np.float64]] = deque(maxlen=trail)
+    past: deque[NDArray[np.float64]] = deque(maxlen=_TRAIL_FRAMES)
     for position, (number, image, ball) in enumerate(frames):
         past.append(ball)
         if position % every:
@@ -219,4 +218,4 @@ def draw_flight(
         if ball[2] > 0:
             _draw_rings(frame, [_Ring((ball[:2] + 0.5) * scale, FOUND)], radius=6)
         absent = "" if ball[2] > 0 else ": no ball"
-        yield captioned(np.asarray(frame), name and f"{name}, frame {number}{absent}")
+        yield captioned(np.asarray(frame), f"{name}, frame {number}{absent}")

@@ -19,6 +19,8 @@ Colour = tuple[int, int, int]
 
 INK: Colour = (235, 235, 235)
 PAPER: Colour = (24, 24, 28)
+TRAIL_FRAMES = 30
+"""Frames that a trail reaches back."""
 NO_IDENTITY: Colour = (170, 170, 170)
 _GOLDEN_RATIO = 0.618033988749895
 
@@ -64,7 +66,7 @@ def resize_width(frame: ArrayLike, width: int) -> Frame:
 def draw_boxes(
     frame: ArrayLike,
     boxes: ArrayLike,
-    ids: ArrayLike | None = None,
+    ids: ArrayLike,
     scores: ArrayLike | None = None,
     dashed: ArrayLike | None = None,
 ) -> Frame:
@@ -75,7 +77,7 @@ def draw_boxes(
     Args:
         frame: ``[H, W, 3]`` uint8 RGB.
         boxes: ``[N, 4]`` cxcywh, 0-1 of the frame; may reach over the border.
-        ids: ``[N]`` identities, written and shown by colour; negative or ``None`` = no identity.
+        ids: ``[N]`` identities, written and shown by colour; negative = no identity.
         scores: ``[N]`` 0-1, written as percent.
         dashed: ``[N]`` bool, boxes to draw with a dashed line.
 
@@ -86,23 +88,23 @@ def draw_boxes(
         ValueError: a shape does not fit.
     """
     image = Image.fromarray(check_frame(frame))
-    corners, numbers = _corners(boxes, image.size), _per_box(ids, "ids", boxes)
-    marks, broken = _per_box(scores, "scores", boxes), _per_box(dashed, "dashed", boxes)
+    corners = _corners(boxes, image.size)
+    numbers = _per_box(ids, "ids", boxes)
+    marks = None if scores is None else _per_box(scores, "scores", boxes)
+    broken = np.zeros(len(corners)) if dashed is None else _per_box(dashed, "dashed", boxes)
     draw = ImageDraw.Draw(image)
     line = max(1, round(image.width / 220))
     order = np.argsort(corners[:, 3], kind="stable")
-    colours = [colour_of(-1 if numbers is None else int(numbers[n])) for n in range(len(order))]
+    colours = [colour_of(int(number)) for number in numbers]
     for n in order:
         x0, y0, x1, y1 = (float(v) for v in corners[n])
-        if broken is not None and bool(broken[n]):
+        if broken[n]:
             _dashed_rectangle(draw, (x0, y0, x1, y1), colours[n], line)
         else:
             draw.rectangle((x0, y0, x1, y1), outline=colours[n], width=line)
     labels = _Labels(image)
     for n in order:
-        words = []
-        if numbers is not None and numbers[n] >= 0:
-            words.append(str(int(numbers[n])))
+        words = [str(int(numbers[n]))] if numbers[n] >= 0 else []
         if marks is not None:
             words.append(f"{100 * float(marks[n]):.0f}%")
         if words:
@@ -116,18 +118,8 @@ class Trails:
     Takes every frame of one video, in order.
     """
 
-    def __init__(self, length: int = 30) -> None:
-        """Starts without memory.
-
-        Args:
-            length: frames that a trail reaches back, >= 2.
-
-        Raises:
-            ValueError: ``length`` is below 2.
-        """
-        if length < 2:
-            raise ValueError(f"a trail needs at least 2 frames, not {length}")
-        self._length = length
+    def __init__(self) -> None:
+        """Starts without memory."""
         self._points: dict[int, deque[tuple[int, float, float]]] = {}
         self._frame = 0
 
@@ -140,13 +132,12 @@ class Trails:
         """
         array = _boxes(boxes)
         numbers = _per_box(ids, "ids", boxes)
-        assert numbers is not None
         self._frame += 1
         for box, number in zip(array, numbers, strict=True):
             if number >= 0:
-                trail = self._points.setdefault(int(number), deque(maxlen=self._length))
+                trail = self._points.setdefault(int(number), deque(maxlen=TRAIL_FRAMES))
                 trail.append((self._frame, float(box[0]), float(box[1] + box[3] / 2)))
-        oldest = self._frame - self._length
+        oldest = self._frame - TRAIL_FRAMES
         for number in list(self._points):
             trail = self._points[number]
             while trail and trail[0][0] <= oldest:
@@ -163,7 +154,7 @@ class Trails:
         for number, trail in self._points.items():
             points = list(trail)
             for (_, x0, y0), (when, x1, y1) in zip(points, points[1:], strict=False):
-                fade = 1 - (self._frame - when) / self._length
+                fade = 1 - (self._frame - when) / TRAIL_FRAMES
                 ends = (x0 * base.width, y0 * base.height, x1 * base.width, y1 * base.height)
                 draw.line(ends, fill=(*colour_of(number), round(60 + 195 * fade)), width=line)
         return np.asarray(Image.alpha_composite(base, layer).convert("RGB"))
@@ -183,20 +174,19 @@ def text_bar(width: int, text: str, height: int = 24) -> Frame:
 
 
 def captioned(frame: Frame, text: str) -> Frame:
-    """The frame with one line of text below it; no text leaves it as it is."""
-    return np.concatenate((frame, text_bar(frame.shape[1], text))) if text else frame
+    """The frame with one line of text below it."""
+    return np.concatenate((frame, text_bar(frame.shape[1], text)))
 
 
-def side_by_side(prediction: ArrayLike, truth: ArrayLike, gap: int = 4) -> Frame:
+def side_by_side(prediction: ArrayLike, truth: ArrayLike) -> Frame:
     """Prediction (left) and ground truth (right), each with its name in the lower left corner.
 
     Args:
         prediction: ``[H, W, 3]`` uint8 RGB.
         truth: ``[H, W, 3]`` uint8 RGB.
-        gap: pixels between the two.
 
     Returns:
-        ``[H, 2 W + gap, 3]`` uint8 RGB.
+        ``[H, 2 W + 4, 3]`` uint8 RGB.
 
     Raises:
         ValueError: the sizes differ.
@@ -213,16 +203,12 @@ def side_by_side(prediction: ArrayLike, truth: ArrayLike, gap: int = 4) -> Frame
         bottom = np.array([0, image.height, image.width, image.height], np.float64)
         _Labels(image).draw(title, bottom, PAPER)
         panels.append(np.asarray(image))
-    between = np.full((left.shape[0], gap, 3), PAPER, np.uint8)
+    between = np.full((left.shape[0], 4, 3), PAPER, np.uint8)
     return np.concatenate((panels[0], between, panels[1]), axis=1)
 
 
 def contact_sheet(
-    frames: Sequence[ArrayLike],
-    columns: int,
-    captions: Sequence[str] | None = None,
-    header: str = "",
-    gap: int = 8,
+    frames: Sequence[ArrayLike], columns: int, captions: Sequence[str], header: str
 ) -> Frame:
     """Lays frames out in a grid, row by row; cells are as large as the largest frame.
 
@@ -230,8 +216,7 @@ def contact_sheet(
         frames: at least one ``[H, W, 3]`` uint8 RGB; sizes may differ.
         columns: cells per row, >= 1; fewer frames than columns give a narrower sheet.
         captions: one line of text above each frame.
-        header: one line of text above the sheet; empty for none.
-        gap: pixels around each cell.
+        header: one line of text above the sheet.
 
     Returns:
         ``[H', W', 3]`` uint8 RGB.
@@ -243,15 +228,13 @@ def contact_sheet(
         raise ValueError(
             f"a contact sheet needs frames and columns, not {len(frames)} and {columns}"
         )
-    if captions is not None and len(captions) != len(frames):
+    if len(captions) != len(frames):
         raise ValueError(f"{len(captions)} captions for {len(frames)} frames")
-    arrays = [check_frame(frame) for frame in frames]
-    if captions is not None:
-        arrays = [
-            np.concatenate((text_bar(array.shape[1], caption), array))
-            for array, caption in zip(arrays, captions, strict=True)
-        ]
-    columns = min(columns, len(arrays))
+    arrays = [
+        np.concatenate((text_bar(array.shape[1], caption), array))
+        for array, caption in zip(map(check_frame, frames), captions, strict=True)
+    ]
+    columns, gap = min(columns, len(arrays)), 8
     rows = -(-len(arrays) // columns)
     height, width = (max(array.shape[axis] for array in arrays) for axis in (0, 1))
     size = (rows * (height + gap) + gap, columns * (width + gap) + gap, 3)
@@ -259,9 +242,7 @@ def contact_sheet(
     for n, array in enumerate(arrays):
         top, left = gap + n // columns * (height + gap), gap + n % columns * (width + gap)
         sheet[top : top + array.shape[0], left : left + array.shape[1]] = array
-    if header:
-        sheet = np.concatenate((text_bar(sheet.shape[1], header, 34), sheet))
-    return sheet
+    return np.concatenate((text_bar(sheet.shape[1], header, 34), sheet))
 
 
 def _boxes(boxes: ArrayLike) -> NDArray[np.float64]:
@@ -283,9 +264,7 @@ def _corners(boxes: ArrayLike, size: tuple[int, int]) -> NDArray[np.float64]:
     return corners * np.array(size * 2, np.float64)
 
 
-def _per_box(values: ArrayLike | None, name: str, boxes: ArrayLike) -> NDArray | None:
-    if values is None:
-        return None
+def _per_box(values: ArrayLike, name: str, boxes: ArrayLike) -> NDArray:
     array, count = np.asarray(values), len(_boxes(boxes))
     if array.shape != (count,):
         raise ValueError(f"{name} must hold one value per box: {count} boxes, {list(array.shape)}")

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import importlib
 import itertools
-import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
 from numpy.typing import ArrayLike
 from PIL import Image
 
+from scene_track.io.atomic import atomic_path
 from scene_track.viz.boxes import Frame, check_frame
 
 GIF_MAX_FPS = 50
@@ -56,7 +55,7 @@ def write_png(path: str | Path, image: ArrayLike) -> Path:
     Returns:
         The path.
     """
-    with _complete(path) as temporary:
+    with atomic_path(path) as temporary:
         Image.fromarray(check_frame(image)).save(temporary, format="PNG")
     return Path(path)
 
@@ -78,7 +77,7 @@ def write_gif(path: str | Path, frames: Iterable[ArrayLike], fps: float) -> Path
     ]
     ends = [10 * round(100 * n / fps) for n in range(len(others) + 2)]  # milliseconds
     durations = [end - start for start, end in itertools.pairwise(ends)]
-    with _complete(path) as partial:
+    with atomic_path(path) as partial:
         first.save(partial, "GIF", save_all=True, append_images=others, duration=durations, loop=0)
     return Path(path)
 
@@ -104,7 +103,7 @@ def write_mp4(path: str | Path, frames: Iterable[ArrayLike], fps: float) -> Path
             f"{path}: frames of {first.shape[0]}x{first.shape[1]} are too small for MP4"
         )
     with (
-        _complete(path) as partial,
+        atomic_path(path) as partial,
         av.open(str(partial), mode="w", format="mp4") as container,
     ):
         stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001))
@@ -131,16 +130,3 @@ def _checked(frames: Iterable[ArrayLike], path: str | Path) -> Iterator[Frame]:
         yield array
     if shape is None:
         raise ValueError(f"{path}: no frames to write")
-
-
-@contextmanager
-def _complete(path: str | Path) -> Iterator[Path]:
-    """A file beside ``path`` to write to, which takes its name if nothing goes wrong."""
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.partial")
-    try:
-        yield partial
-        os.replace(partial, target)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -25,13 +25,7 @@ _FILE = "metrics.csv"
 
 @dataclass(frozen=True)
 class Curve:
-    """One metric of one run.
-
-    Attributes:
-        label: name of the run.
-        x: where it was logged (epoch or step), rising.
-        y: finite values.
-    """
+    """One metric of one run: ``x`` (epoch or step) rises, ``y`` is finite."""
 
     label: str
     x: list[float]
@@ -104,15 +98,12 @@ def read_curve(file: Path, metric: str, x: str, label: str) -> Curve:
 
 
 def plot_curves(curves: dict[str, list[Curve]], x: str, output: str | Path) -> Path:
-    """Draws one panel per metric, one line per run.
+    """Draws one panel per metric, one line per run, and returns the path of the image.
 
     Args:
         curves: by metric, the curves of all runs.
         x: name of the horizontal axis.
         output: image to write (.png, .svg or .pdf); its folder is made.
-
-    Returns:
-        The path of the image.
     """
     from matplotlib.figure import Figure  # 0.5 s that an error in the command need not wait for
 
@@ -139,14 +130,11 @@ def plot_curves(curves: dict[str, list[Curve]], x: str, output: str | Path) -> P
 
 
 def run(arguments: Sequence[str]) -> Path:
-    """Plots what a command line asks for.
+    """Plots the ``key=value`` arguments of a command line and returns the path of the image.
 
     Args:
-        arguments: ``key=value`` words: ``runs``, ``metric``, ``output``; ``x`` (epoch or step;
-            default epoch) and ``labels`` (one per run found).
-
-    Returns:
-        The path of the image.
+        arguments: ``runs``, ``metric``, ``output``; ``x`` (epoch or step; default epoch) and
+            ``labels`` (one per run found).
 
     Raises:
         ValueError: an argument is unknown, missing or does not fit.

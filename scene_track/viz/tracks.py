@@ -14,9 +14,9 @@ def draw_tracks(
     frames: Iterable[tuple[int, ArrayLike, ArrayLike, ArrayLike]],
     size: tuple[int, int],
     *,
-    name: str = "",
+    name: str,
     max_width: int,
-    every: int = 1,
+    every: int,
 ) -> Iterator[Frame]:
     """Draws tracks on the frames of their video.
 
@@ -24,7 +24,7 @@ def draw_tracks(
         frames: of each frame, in order: its number, the image ``[H, W, 3]`` uint8 RGB (any H and
             W), boxes ``[N, 4]`` left, top, width, height in pixels of the video, ids ``[N]``.
         size: (height, width) of the video in pixels.
-        name: written below every frame, with the frame's number; empty writes nothing.
+        name: written below every frame, with the frame's number.
         max_width: pixels; wider frames are scaled down to it.
         every: draw every n-th frame, >= 1; the trails know all frames.
 
@@ -43,4 +43,4 @@ def draw_tracks(
         frame = check_frame(image)
         frame = resize_width(frame, min(max_width, frame.shape[1]))
         frame = draw_boxes(trails.draw(frame), boxes, ids)
-        yield captioned(frame, name and f"{name}, frame {number}: {len(ids)} tracks")
+        yield captioned(frame, f"{name}, frame {number}: {len(ids)} tracks")

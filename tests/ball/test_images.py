@@ -22,7 +22,7 @@ def test_rings_lie_on_the_ball(size: tuple[int, int]) -> None:
     ball = np.array([300.0, 310.0, 1.0])
     black = np.zeros((*size, 3), np.uint8)
     panel = draw_ball(black, None, ball, ball, ORIGINAL, width=size[1], around=32)[:, : size[1]]
-    (frame,) = draw_flight([(0, black, ball)], ORIGINAL)
+    (frame,) = draw_flight([(0, black, ball)], ORIGINAL, name="a", every=1)
     for x, y in (centre_of(panel, TRUE), centre_of(frame, FOUND)):
         assert abs(x - 300.5 / 640 * size[1]) < 1.1
         assert abs(y - 310.5 / 360 * size[0]) < 1.1
