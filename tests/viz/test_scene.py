@@ -39,6 +39,7 @@ def test_frames_are_few_and_evenly_spread(count: int, monkeypatch) -> None:
     offer(visualiser, count)
     numbers = shown(visualiser, monkeypatch)
     assert len(numbers) == min(count, 8) == len(visualiser)
+    assert len(visualiser._kept) <= 4 * 8  # memory is bounded
     assert numbers == sorted(set(numbers))
     if count > 8:
         gaps = np.diff([*numbers, count])[:-1]
@@ -47,21 +48,17 @@ def test_frames_are_few_and_evenly_spread(count: int, monkeypatch) -> None:
         assert gaps.max() <= 2 * gaps.min()
 
 
-def test_memory_is_bounded() -> None:
-    visualiser = sheet(2)
-    offer(visualiser, 500)
-    assert len(visualiser._kept) <= 4 * 2
-
-
-def test_picture_shape_and_reset() -> None:
+def test_sheet_shape_and_reset() -> None:
+    with pytest.raises(ValueError, match="max_frames=-1"):
+        sheet(-1)
     visualiser = sheet(3)
     with pytest.raises(ValueError, match="no frames"):
         visualiser.picture()
     offer(visualiser, 3)
-    picture = visualiser.picture()
-    assert picture.dtype == np.uint8 and picture.ndim == 3
+    image = visualiser.picture()
+    assert image.dtype == np.uint8 and image.ndim == 3
     # two pairs of 448-pixel panels and their gaps
-    assert picture.shape[1] == 2 * (2 * 448 + 4) + 3 * 8
+    assert image.shape[1] == 2 * (2 * 448 + 4) + 3 * 8
     visualiser.reset()
     assert len(visualiser) == 0
 
@@ -97,8 +94,3 @@ def test_pairing_prefers_counting_pairs() -> None:
     boxes = np.array([[0.53, 0.5, 0.4, 0.4], [0.44, 0.5, 0.4, 0.4]])
     hit, found = match_boxes(boxes, true_boxes)
     assert hit.all() and found.all()
-
-
-def test_bad_options_are_named() -> None:
-    with pytest.raises(ValueError, match="at least 1"):
-        sheet(-1)
