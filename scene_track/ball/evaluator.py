@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from scene_track.ball.detections import PeakFinder
+from scene_track.ball.images import BallVisualiser
 from scene_track.ball.metrics import BallCounts, ball_metrics
-from scene_track.ball.pictures import BallVisualiser
 from scene_track.ball.report import BallReport
 from scene_track.data.batch import SceneBatch
 from scene_track.data.targets import PIXEL_CENTRE

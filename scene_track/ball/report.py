@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from scene_track.ball.images import BallVisualiser, draw_flight
 from scene_track.ball.metrics import (
     BALL_COLUMNS,
     BALL_FRACTIONS,
@@ -17,7 +18,6 @@ from scene_track.ball.metrics import (
     count_ball,
     plain_ball_metrics,
 )
-from scene_track.ball.pictures import BallVisualiser, draw_flight
 from scene_track.ball.point_files import PointTable, write_points
 from scene_track.data.frame_store import read_frame
 from scene_track.data.targets import PIXEL_CENTRE
@@ -124,7 +124,7 @@ def _points_of(sequence: Video) -> NDArray[np.float64]:
 def _sheet(sequence: Video, found: PointTable) -> NDArray[np.uint8]:
     """Frames spread over a clip, at the size of the footage: a ball is only a few pixels."""
     size = (sequence.info.height, sequence.info.width)
-    sheet = BallVisualiser(max_frames=_SHEET_FRAMES, columns=3)
+    sheet = BallVisualiser(max_frames=_SHEET_FRAMES, columns=3, panel_width=448, around=32)
     count = min(_SHEET_FRAMES, len(found))
     for row in np.linspace(0, len(found) - 1, count).round().astype(int).tolist():
         position = int(np.searchsorted(sequence.frames, found.frames[row]))
