@@ -205,7 +205,7 @@ def write_sequence(spec: _Spec, folder: Path, split: str, number: int) -> None:
         )
         image.save(target / "img1" / f"{frame + 1:08d}.jpg", quality=quality)
     (target / "seqinfo.ini").write_text(
-        f"[Video]\nname={_name(number)}\nimDir=img1\nframeRate={spec.frame_rate}\n"
+        f"[Sequence]\nname={_name(number)}\nimDir=img1\nframeRate={spec.frame_rate}\n"
         f"seqLength={spec.frames}\nimWidth={spec.width}\nimHeight={spec.height}\nimExt=.jpg\n"
     )
     if split == "test":
