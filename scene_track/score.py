@@ -115,7 +115,9 @@ def _score_balls(clips: list[Path], predictions: Path) -> dict[str, Any]:
                 f"{find_labels(folder)}: no such file; restore it, or score against a folder "
                 "without this clip"
             )
-        clip = TrackNetFolder(root=folder.parent).read_clip(folder)
+        clip = TrackNetFolder(root=folder.parent, class_name="ball", frame_rate=30.0).read_clip(
+            folder
+        )
         rules = PointRules(frames=clip.frames.tolist(), every_frame=True)
         found, _ = read_points(files[name], rules)
         assert clip.points is not None
