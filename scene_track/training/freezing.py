@@ -12,9 +12,9 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.strategies import DDPStrategy
 
 from scene_track.models.backbones.base import Backbone
+from scene_track.training.lightning_state import ddp_misses_unused_parameters
 
 log = logging.getLogger(__name__)
 
@@ -37,11 +37,7 @@ class BackboneFreezing(pl.Callback):
             )  # before DDP looks for parameters that need a gradient
             return
         thaws = backbone.unfreeze_after > 0 or backbone.unfreeze_blocks_per_epoch is not None
-        if (
-            thaws
-            and isinstance(trainer.strategy, DDPStrategy)
-            and not trainer.strategy._ddp_kwargs.get("find_unused_parameters", False)
-        ):
+        if thaws and ddp_misses_unused_parameters(trainer.strategy):
             # DDP lists the parameters once: a backbone frozen later leaves gradients it waits for
             raise ValueError(
                 f"model.backbone.unfreeze_after={backbone.unfreeze_after} needs"

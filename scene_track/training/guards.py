@@ -14,7 +14,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from scene_track.training.checkpointing import NonFiniteError
+from scene_track.training.run_checkpoint import NonFiniteError
 
 
 class NonFiniteGuard(pl.Callback):

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from scene_track.data.resumable_loader import ResumableLoader, derive_seed
 from scene_track.models.backbones.base import Backbone, BackboneFeatures, Stage, TrainingOptions
-from scene_track.training.checkpointing import RunCheckpoint
 from scene_track.training.freezing import BackboneFreezing
 from scene_track.training.guards import NonFiniteGuard
 from scene_track.training.optimizers import adamw
 from scene_track.training.reproducibility import StepSeeding, seed_everything
+from scene_track.training.run_checkpoint import RunCheckpoint
 from scene_track.training.schedules import warmup_cosine
 from scene_track.training.summary import RunCSVLogger, RunSummary
 from scene_track.training.trainer import build_trainer, total_steps

@@ -11,8 +11,9 @@ import pytorch_lightning as pl
 import torch
 from hydra.utils import instantiate
 
-from scene_track.training.checkpointing import FOLDER, LAST, NonFiniteError, load_checkpoint
+from scene_track.training.checkpointing import FOLDER, LAST, load_checkpoint
 from scene_track.training.guards import NonFiniteGuard
+from scene_track.training.run_checkpoint import NonFiniteError
 from tests.compose import compose_run
 
 BATCH: Any = SimpleNamespace(
