@@ -104,13 +104,12 @@ def compare(
                 known = ", ".join(sorted({part_of(key) for key in keys}))
                 raise ValueError(f"init_parts: {where} has no {part}; it has {known or 'nothing'}")
     left = [key for key in here if parts is not None and not any(_below(key, p) for p in parts)]
-    return TransferReport(
-        compare_state_dicts(
-            {key: value for key, value in here.items() if key not in set(left)},
-            {key: value for key, value in saved.items() if key not in set(left)},
-        ),
-        left,
+    leave = set(left)
+    asked, found = (
+        {key: value for key, value in tensors.items() if key not in leave}
+        for tensors in (here, saved)
     )
+    return TransferReport(compare_state_dicts(asked, found), left)
 
 
 def init_from(
