@@ -1,8 +1,7 @@
-"""Which parameter gets which learning rate and weight decay, proven disjoint and complete.
+"""Learning rate and weight decay of every parameter, checked to be disjoint and complete.
 
-Special here: whether a parameter is *frozen* plays no part. A backbone that thaws in epoch 3 must
-already be in the optimiser in epoch 0, otherwise it never trains, silently. Parameters without a
-gradient are skipped by the optimiser anyway.
+Frozen parameters are included: a backbone that thaws in epoch 3 must be in the optimiser in epoch
+0, otherwise it never trains. The optimiser skips parameters without a gradient.
 """
 
 from __future__ import annotations
@@ -23,9 +22,8 @@ BACKBONE = "model.backbone"
 def decays(owner: nn.Module, leaf: str, parameter: nn.Parameter) -> bool:
     """Whether weight decay applies: only to matrices that multiply activations.
 
-    Biases, 1-D parameters, norms, embeddings, and bare parameters such as tokens, learned queries
-    and position tables are free of it: pulling those to zero does not regularise a function, it
-    only biases them.
+    Not to biases, 1-D parameters, norms, embeddings, and bare parameters such as tokens, learned
+    queries and position tables.
 
     Args:
         owner: the module that holds the parameter.
@@ -44,9 +42,9 @@ def build_parameter_groups(
     *,
     lr: float,
     weight_decay: float,
-    backbone_lr_scale: float = 1.0,
-    lr_scales: Mapping[str, float] | None = None,
-    layer_decay: float = 1.0,
+    backbone_lr_scale: float,
+    lr_scales: Mapping[str, float],
+    layer_decay: float,
 ) -> list[dict[str, Any]]:
     """Split all parameters of ``module`` into optimiser groups.
 
@@ -70,7 +68,7 @@ def build_parameter_groups(
         ValueError: a prefix matches no parameter, or the module has none; or layer-wise decay
             without a backbone.
     """
-    scales = {BACKBONE: backbone_lr_scale, **(lr_scales or {})}
+    scales = {BACKBONE: backbone_lr_scale, **lr_scales}
     depth = _depths(module, layer_decay)
     owners = dict(module.named_modules())
     groups: dict[str, dict[str, Any]] = {}
@@ -84,17 +82,12 @@ def build_parameter_groups(
         decay = decays(owners[path], leaf, parameter)
         stage, scale = depth.get(id(parameter), ("", 1.0))
         key = f"{prefix}{stage}/{'decay' if decay else 'no_decay'}"
-        group = groups.setdefault(
-            key,
-            {
-                "params": [],
-                "lr": lr * scales.get(prefix, 1.0) * scale,
-                "weight_decay": weight_decay if decay else 0.0,
-                "name": key,
-            },
-        )
-        group["params"].append(parameter)
-    unmatched = [prefix for prefix in lr_scales or {} if prefix not in used]
+        if key not in groups:
+            rate = lr * scales.get(prefix, 1.0) * scale
+            groups[key] = {"params": [], "lr": rate, "name": key}
+            groups[key]["weight_decay"] = weight_decay if decay else 0.0
+        groups[key]["params"].append(parameter)
+    unmatched = [prefix for prefix in lr_scales if prefix not in used]
     if BACKBONE not in used and backbone_lr_scale != 1.0:
         unmatched.append(f"{BACKBONE} (optimizer.backbone_lr_scale={backbone_lr_scale:g})")
     if unmatched:
@@ -132,10 +125,10 @@ def _depths(module: nn.Module, layer_decay: float) -> dict[int, tuple[str, float
 
 
 def check_parameter_groups(module: nn.Module, groups: Sequence[Mapping[str, Any]]) -> None:
-    """Prove that every parameter of ``module`` is in exactly one group and nothing else is in any.
+    """Check that every parameter of ``module`` is in exactly one group, and nothing else is.
 
     Raises:
-        ValueError: names the parameters that are missing or double, or counts foreign ones.
+        ValueError: parameters are missing, in two groups, or of another module.
     """
     names = {id(parameter): name for name, parameter in module.named_parameters()}
     if not names:
@@ -159,9 +152,7 @@ def parameter_table(groups: Sequence[Mapping[str, Any]]) -> str:
     ]
     for group in groups:
         count = sum(parameter.numel() for parameter in group["params"])
-        frozen = sum(
-            parameter.numel() for parameter in group["params"] if not parameter.requires_grad
-        )
+        frozen = sum(p.numel() for p in group["params"] if not p.requires_grad)
         lines.append(
             f"{group['name']:<{width}}  {group['lr']:>9.3g}  {group['weight_decay']:>7.3g}"
             f"  {len(group['params']):>7}  {count:>12,}  {frozen:,}"

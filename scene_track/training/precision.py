@@ -1,7 +1,6 @@
-"""Chooses the number format of training and scoring from what the machine can do natively.
+"""Chooses the precision of training and scoring by what the device computes natively.
 
-Special here: bf16 is not taken because PyTorch accepts it (it does everywhere) but because the
-processor has instructions for it; emulated bf16 is slower than fp32.
+PyTorch accepts bf16 everywhere, but without native instructions it is slower than fp32.
 """
 
 from __future__ import annotations
@@ -44,25 +43,21 @@ def resolve_precision(precision: str, accelerator: str) -> str:
     native = _has_bf16(on_gpu)
     best = "bf16-mixed" if native else "32-true"
     if precision == "auto":
-        log.info(
-            "precision %s (%s %s native bf16)",
-            best,
-            _device(on_gpu),
-            "with" if native else "without",
-        )
+        how = "with" if native else "without"
+        log.info("precision %s (%s %s native bf16)", best, _device(on_gpu), how)
         return best
     if precision == "16-mixed" and not on_gpu:
         log.warning("trainer.precision=16-mixed needs a GPU: training with %s instead", best)
         return best
-    log.info("precision %s, as asked for", precision)
+    log.info("precision %s, as set", precision)
     return precision
 
 
 def scoring_precision(trained: str, device: torch.device) -> str:
-    """The precision to score a run in: that of its validations, so that the figures are the same.
+    """The precision to score a run in: that of its validations, for equal scores.
 
     Args:
-        trained: the run's ``trainer.precision``; of ``auto`` becomes what training would take here.
+        trained: the run's ``trainer.precision``; ``auto`` is what training would choose here.
         device: where the model will be.
 
     Returns:
@@ -77,7 +72,7 @@ def scoring_precision(trained: str, device: torch.device) -> str:
     if native.get(trained, True):
         return resolve_precision(trained, "gpu" if on_gpu else "cpu")
     log.warning(
-        "the run's trainer.precision=%s is not native to this %s: 32-true instead, so figures may"
+        "the run's trainer.precision=%s is not native to this %s: 32-true instead, so scores may"
         " differ a little from the run's own",
         *(trained, _device(on_gpu)),
     )
