@@ -100,7 +100,7 @@ class FeatureCache:
                 elif found is False:
                     rows[clip, time] = self._black()
                 else:
-                    # One by one, see above; this is paid in the first epoch, as is the wait for a GPU.
+                    # One by one, see above: only in the first epoch, like the wait for a GPU.
                     row = self.layout.pack(self._run(batch.frames[clip, time].unsqueeze(0)))[0]
                     rows[clip, time] = row
                     self._counts.computed += 1

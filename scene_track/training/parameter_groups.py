@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from scene_track.models.backbones.base import Backbone
+from scene_track.training.freezing import backbone_of
 
 log = logging.getLogger(__name__)
 
@@ -30,11 +30,8 @@ def decays(owner: nn.Module, leaf: str, parameter: nn.Parameter) -> bool:
         leaf: the parameter's name inside its owner.
         parameter: the parameter.
     """
-    if parameter.ndim < 2 or "weight" not in leaf:
-        return False
-    return (
-        not isinstance(owner, nn.Embedding | nn.EmbeddingBag) and "Norm" not in type(owner).__name__
-    )
+    free = isinstance(owner, nn.Embedding | nn.EmbeddingBag) or "Norm" in type(owner).__name__
+    return parameter.ndim >= 2 and "weight" in leaf and not free
 
 
 def build_parameter_groups(
@@ -103,15 +100,11 @@ def build_parameter_groups(
 
 
 def _depths(module: nn.Module, layer_decay: float) -> dict[int, tuple[str, float]]:
-    """Stage and factor on the rate of each of the backbone's parameters, by ``id``.
-
-    Raises:
-        ValueError: there is no backbone to which a decay below 1 could apply.
-    """
+    """Stage and factor on the rate of each of the backbone's parameters, by ``id``."""
     if layer_decay == 1.0:
         return {}
-    backbone = getattr(getattr(module, "model", None), "backbone", None)
-    if not isinstance(backbone, Backbone):
+    backbone = backbone_of(module)
+    if backbone is None:
         raise ValueError(
             f"optimizer.layer_decay={layer_decay:g} goes by the stages of a backbone, and the model"
             " has none: type optimizer.layer_decay=1"
@@ -147,14 +140,11 @@ def check_parameter_groups(module: nn.Module, groups: Sequence[Mapping[str, Any]
 def parameter_table(groups: Sequence[Mapping[str, Any]]) -> str:
     """One line per group: name, rate, decay, tensors, parameters, how many are frozen now."""
     width = max(len(group["name"]) for group in groups)
-    lines = [
-        f"{'group':<{width}}  {'lr':>9}  {'decay':>7}  {'tensors':>7}  {'parameters':>12}  frozen"
-    ]
+    row = f"{{:<{width}}}  {{:>9}}  {{:>7}}  {{:>7}}  {{:>12}}  {{}}"
+    lines = [row.format("group", "lr", "decay", "tensors", "parameters", "frozen")]
     for group in groups:
-        count = sum(parameter.numel() for parameter in group["params"])
-        frozen = sum(p.numel() for p in group["params"] if not p.requires_grad)
-        lines.append(
-            f"{group['name']:<{width}}  {group['lr']:>9.3g}  {group['weight_decay']:>7.3g}"
-            f"  {len(group['params']):>7}  {count:>12,}  {frozen:,}"
-        )
+        numbers = [(p.numel(), p.numel() * (not p.requires_grad)) for p in group["params"]]
+        count, frozen = map(sum, zip(*numbers, strict=True))
+        rates = f"{group['lr']:.3g}", f"{group['weight_decay']:.3g}"
+        lines.append(row.format(group["name"], *rates, len(numbers), f"{count:,}", f"{frozen:,}"))
     return "\n".join(lines)

@@ -24,18 +24,13 @@ def cpu_has_bf16() -> bool:
 
 
 def resolve_precision(precision: str, accelerator: str) -> str:
-    """The precision to train with.
+    """The precision to train with on an accelerator (``cpu``, ``gpu`` or ``auto``).
 
-    Args:
-        precision: ``auto``, ``32-true``, ``bf16-mixed`` or ``16-mixed``.
-        accelerator: ``cpu``, ``gpu`` or ``auto``.
-
-    Returns:
-        ``32-true``, ``bf16-mixed`` or ``16-mixed``. ``auto`` is bf16-mixed where it is native, else
-        32-true. On a CPU ``16-mixed`` falls back to what ``auto`` gives, with a warning.
+    ``auto`` is bf16-mixed where it is native, else 32-true; so is ``16-mixed`` on a CPU, with a
+    warning.
 
     Raises:
-        ValueError: ``precision`` is none of the four.
+        ValueError: ``precision`` is none of ``PRECISIONS``.
     """
     if precision not in PRECISIONS:
         raise ValueError(f"trainer.precision={precision}; allowed: {', '.join(PRECISIONS)}")
@@ -58,14 +53,11 @@ def scoring_precision(trained: str, device: torch.device) -> str:
 
     Args:
         trained: the run's ``trainer.precision``; ``auto`` is what training would choose here.
-        device: where the model will be.
-
-    Returns:
-        ``32-true``, ``bf16-mixed`` or ``16-mixed``; ``32-true``, with a warning, where the device
-        has no such arithmetic.
+        device: where the model will be. Where it lacks the precision, 32-true is returned, with a
+            warning.
 
     Raises:
-        ValueError: ``trained`` is none of the four.
+        ValueError: ``trained`` is none of ``PRECISIONS``.
     """
     on_gpu = device.type == "cuda"
     native = {"bf16-mixed": _has_bf16(on_gpu), "16-mixed": on_gpu}

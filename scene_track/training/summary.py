@@ -191,10 +191,8 @@ class RunSummary(pl.Callback):
     @rank_zero_only
     def write(self, trainer: pl.Trainer) -> None:
         """Write ``summary.json`` atomically."""
-        keeper = next(
-            (c for c in trainer.checkpoint_callbacks if isinstance(c, RunCheckpoint)), None
-        )
-        checkpoint = (keeper.best_model_path or keeper.last_model_path) if keeper else ""
+        keepers = [c for c in trainer.checkpoint_callbacks if isinstance(c, RunCheckpoint)]
+        checkpoint = next((k.best_model_path or k.last_model_path for k in keepers), "")
         content = {
             "monitor": self.monitor,
             "metrics": {name: self.metrics[name] for name in sorted(self.metrics)},
@@ -209,9 +207,8 @@ class RunSummary(pl.Callback):
             "packages": package_versions(),
         }
         with atomic_path(self.path) as temporary:
-            temporary.write_text(
-                json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8"
-            )
+            text = json.dumps(content, indent=2, allow_nan=False)
+            temporary.write_text(f"{text}\n", encoding="utf-8")
 
 
 class RunCSVLogger(Logger):
@@ -262,53 +259,37 @@ class RunCSVLogger(Logger):
         row = {"step": step or 0, **{name: float(value) for name, value in metrics.items()}}
         if "epoch" in row:
             row["epoch"] = int(row["epoch"])
-        if self._columns is None:
-            self._open(row)
-        assert self._columns is not None
-        new = [name for name in row if name not in self._columns]
-        if new:
-            old = self._rows()
-            self._columns += new
-            self._rewrite([*old, row])
+        if self._columns is not None and row.keys() <= set(self._columns):
+            with self.path.open("a", newline="", encoding="utf-8") as file:
+                csv.DictWriter(file, self._columns).writerow(row)
             return
-        with self.path.open("a", newline="", encoding="utf-8") as file:
-            csv.DictWriter(file, self._columns).writerow(row)
-
-    def _open(self, first: Mapping[str, float]) -> None:
-        """Keep the rows of an existing file up to the first new one."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        if not self.path.is_file():
-            self._columns = list(first)
-            self._rewrite([])
-            return
-        rows = self._rows()
-        with self.path.open(newline="", encoding="utf-8") as file:
-            self._columns = next(csv.reader(file), [])
-        values = set(first) - {"step", "epoch"}
-
-        def again(row: Mapping[str, str]) -> bool:
-            step = int(row["step"])
-            return step > first["step"] or (
-                step == first["step"] and any(row.get(name) for name in values)
-            )
-
-        self._rewrite([row for row in rows if not again(row)])
-
-    def _rows(self) -> list[dict[str, str]]:
-        with self.path.open(newline="", encoding="utf-8") as file:
-            reader = csv.DictReader(file)
-            # a kill may have torn the last row: it has fewer fields, or no step
-            return [row for row in reader if None not in row.values() and row["step"].isdigit()]
-
-    def _rewrite(self, rows: list[Any]) -> None:
-        assert self._columns is not None
+        columns, rows = self._read()
+        if self._columns is None:  # the first row of this process
+            rows = [old for old in rows if not _is_repeated(old, row)]
+        self._columns = list(dict.fromkeys([*columns, *row]))
         with (
             atomic_path(self.path) as temporary,
             temporary.open("w", newline="", encoding="utf-8") as file,
         ):
             writer = csv.DictWriter(file, self._columns)
             writer.writeheader()
-            writer.writerows(rows)
+            writer.writerows([*rows, row])
+
+    def _read(self) -> tuple[list[str], list[dict[str, str]]]:
+        """Columns and rows of the file, without a last row that a kill has torn."""
+        if not self.path.is_file():
+            return [], []
+        with self.path.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            rows = [row for row in reader if None not in row.values() and row["step"].isdigit()]
+            return list(reader.fieldnames or []), rows
+
+
+def _is_repeated(old: Mapping[str, str], first: Mapping[str, float]) -> bool:
+    """Whether a resumed run, whose first row is given, will write this row of the file again."""
+    step = int(old["step"])
+    values = first.keys() - {"step", "epoch"}
+    return step > first["step"] or (step == first["step"] and any(map(old.get, values)))
 
 
 class LearningRates(pl.Callback):

@@ -26,7 +26,7 @@ from scene_track.tracking.evaluation import Evaluator
 from scene_track.tracking.inference import SequenceTracks, associate, detect_videos
 from scene_track.tracking.scene_report import SceneReport
 from scene_track.tracking.tracker import Tracker
-from scene_track.training.checkpointing import load_checkpoint, resolve_checkpoint
+from scene_track.training.checkpointing import FOLDER, load_checkpoint, resolve_checkpoint
 from scene_track.training.feature_caching import FeatureCache, cache_for
 from scene_track.training.precision import autocast_type, scoring_precision
 
@@ -67,9 +67,8 @@ class TrainedRun:
 
 def run_folder(checkpoint: Path) -> Path:
     """The folder of the run that a checkpoint belongs to, or the one it lies in."""
-    return (
-        checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
-    )
+    folder = checkpoint.parent
+    return folder.parent if folder.name == FOLDER else folder
 
 
 def load_model(checkpoint: Path, trusted: Sequence[str] = ()) -> tuple[ClipModel, DictConfig]:
@@ -95,8 +94,7 @@ def load_model(checkpoint: Path, trusted: Sequence[str] = ()) -> tuple[ClipModel
     assert isinstance(cfg, DictConfig)
     if OmegaConf.select(cfg, "model.backbone.weights") is not None:
         cfg.model.backbone.weights = None  # the checkpoint holds them
-    node = checked_group(cfg, "model", source=str(checkpoint), trusted=trusted)
-    model = instantiate(node)
+    model = instantiate(checked_group(cfg, "model", source=str(checkpoint), trusted=trusted))
     weights = {
         name.removeprefix("model."): value
         for name, value in content["state_dict"].items()
