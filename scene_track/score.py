@@ -76,7 +76,8 @@ def score_folders(ground_truth: Path, predictions: Path) -> dict[str, Any]:
 
 
 def _score_boxes(ground_truth: Path, predictions: Path) -> dict[str, Any]:
-    from scene_track.data.mot_files import find_results, read_boxes, read_length
+    from scene_track.data.mot_files import find_results, read_boxes
+    from scene_track.data.seqinfo import read_length
     from scene_track.metrics.table import plain_metrics
     from scene_track.metrics.tracking import TrackingCounts, TrackingSequence, count_tracking
 
@@ -228,7 +229,7 @@ def _box_sequences(ground_truth: Path) -> list[Path]:
 
 
 def _sequence_names(ground_truth: Path) -> list[str]:
-    from scene_track.data.mot_files import first_few
+    from scene_track.io.tables import first_few
 
     if (ground_truth / "gt" / "gt.txt").is_file():
         raise ValueError(
