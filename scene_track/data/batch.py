@@ -128,11 +128,6 @@ class SceneBatch:
         return self.track_ids >= 0
 
     @property
-    def seconds(self) -> Tensor:
-        """``[B, T]`` float32 times of the frames."""
-        return self.frame_indices.float() / self.frame_rate.unsqueeze(1)
-
-    @property
     def annotated(self) -> Tensor:
         """``[B, T]`` bool, True = the frame of a ball is annotated.
 
