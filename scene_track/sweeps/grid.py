@@ -1,36 +1,40 @@
 """``--multirun a=1,2 b=3,4``: every combination once, however often the command is started.
 
-Special here: a combination that is complete in the sweep's folder is not trained again, one that
-another process trains is left to it, and one that failed or died is trained anew, in a new folder.
-So the same command goes on after a kill, and several machines share a grid by sharing its folder.
-What others had and lost is trained before the end; what they still train then is said.
+A combination that is complete in the sweep's folder is skipped, one that another process trains is
+left to it, and one that failed in an earlier command or whose process died is trained again, in a
+new folder. So the command resumes after a kill, and machines share a grid by sharing its folder.
+
+By files instead of Optuna's ``GridSampler``: that draws in random order, takes failed combinations
+for done, ends by ``Study.stop``, which raises outside ``optimize``, and needs a database, where
+SQLite is unsafe on the network file systems that machines share.
 """
 
 from __future__ import annotations
 
-import itertools
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from hydra.plugins.sweeper import Sweeper
-from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
 
 from scene_track.sweeps import records
-from scene_track.sweeps.ending import end_sweep
-from scene_track.sweeps.launching import Point, SweepRun, listed
 from scene_track.sweeps.records import Trial
+from scene_track.sweeps.sweeper import TrialSweeper
 
 log = logging.getLogger(__name__)
 
+_STARTS = 2  # of a combination whose process dies, in one command
 
-class GridSweeper(Sweeper):
-    """Does what ``hydra/sweeper=basic`` stands for, with Hydra's options for it."""
+Point = tuple[tuple[str, ...], dict[str, str]]  # all overrides; values of the keys that vary
+
+
+class GridSweeper(TrialSweeper):
+    """Replaces ``hydra/sweeper=basic``, with its options."""
 
     def __init__(self, *, max_batch_size: int | None, params: dict[str, Any] | None = None) -> None:
         """Store Hydra's options.
@@ -42,144 +46,69 @@ class GridSweeper(Sweeper):
         self._max_batch_size = max_batch_size
         self._params = [f"{key}={value}" for key, value in (params or {}).items()]
 
-    def setup(
-        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
-    ) -> None:
-        """Take what Hydra gives."""
-        self.hydra_context, self.config = hydra_context, config
-        self._run = SweepRun(
-            hydra_context=hydra_context, task_function=task_function, config=config
-        )
-
-    def sweep(self, arguments: list[str]) -> Any:
-        """Train what is not trained yet.
-
-        Args:
-            arguments: the typed overrides; those of ``hydra.sweeper.params`` stand before them.
-
-        Raises:
-            SweepFailed: a combination came to nothing.
-        """
-        assert self.hydra_context is not None
+    def _prepare(self, arguments: list[str]) -> None:
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        points = grid(parser.parse_overrides([*self._params, *arguments]))
-        self.validate_batch_is_legal([list(point.overrides) for point in points])
-        self._run.begin()
-        size = 1 if self._run.one_by_one else (self._max_batch_size or len(points))
-        with end_sweep(self._run.config, self._run.folder, [p.overrides for p in points]):
-            done = sum(_is_done(self._run.folder, point) for point in points)
-            if done:
-                log.info("%d of %d combinations are complete: skipped", done, len(points))
-            others = self._train(points, size)
-            while others:
-                self._run.look_again()
-                lost = [folder for folder in others if _is_lost(folder)]
-                if not lost:
-                    break
-                log.info("%d combinations were lost by other processes: they are taken", len(lost))
-                again = self._train([others.pop(folder) for folder in lost], size)
-                others |= again
-            _say_whose(others, len(points))
-        return None
+        self._points = grid(parser.parse_overrides([*self._params, *arguments]))
+        self.validate_batch_is_legal([overrides for overrides, _ in self._points])
 
-    def _train(self, points: Sequence[Point], size: int) -> dict[Path, Point]:
-        """Train the points that nobody has; the others, by the folder of who trains them."""
-        waiting = list(points)
-        others: dict[Path, Point] = {}
-        while waiting:
-            taken, waiting = self._take(waiting, size, others)
-            if taken:
-                self._run.run(*zip(*taken, strict=True))
-        return others
+    def _begin(self) -> None:
+        trials = records.read_all(self.folder)
+        self._earlier = {f for f, t in trials.items() if t.state not in records.UNFINISHED}
+        complete = {_key(t.overrides) for t in trials.values() if t.state in records.DONE}
+        if done := sum(_key(overrides) in complete for overrides, _ in self._points):
+            log.info("%d of %d combinations are complete: skipped", done, len(self._points))
 
-    def _take(
-        self, points: list[Point], size: int, others: dict[Path, Point]
-    ) -> tuple[list[tuple[Point, Path]], list[Point]]:
-        """Claim the next points that nobody has; those and the points after them."""
-        taken: list[tuple[Point, Path]] = []
-        with records.locked(self._run.folder):
-            for n, point in enumerate(points):
-                if len(taken) == size:
-                    return taken, points[n:]
-                holder = _holder(self._run.folder, point)
-                if holder is None:
-                    folder = records.claim(self._run.folder, point.overrides, point.params)
-                    taken.append((point, folder))
-                elif not _is_done(self._run.folder, point):
-                    others[holder] = point
-        return taken, []
+    def _take(self) -> list[Path]:
+        size = 1 if self.one_by_one else (self._max_batch_size or len(self._points))
+        taken: list[Path] = []
+        with records.locked(self.folder):
+            trials = records.read_all(self.folder)
+            settled = {_key(t.overrides) for f, t in trials.items() if self._is_settled(f, t)}
+            dead = [t for f, t in trials.items() if t.fault == "died" and f not in self._earlier]
+            deaths = Counter(_key(trial.overrides) for trial in dead)
+            for overrides, params in self._points:
+                key = _key(overrides)
+                if len(taken) < size and key not in settled and deaths[key] < _STARTS:
+                    taken.append(records.claim(self.folder, overrides, params))
+        return taken
+
+    def _is_settled(self, folder: Path, trial: Trial) -> bool:
+        """Whether a trial is done, is being made, or failed while this command was running."""
+        if trial.state == "failed":
+            return trial.fault != "died" and folder not in self._earlier
+        return not records.is_dead(folder, trial)
+
+    def _finish(self, trials: Sequence[Trial]) -> None:
+        if lost := [str(trial.number) for trial in trials if trial.fault == "died"]:
+            log.warning("trials %s were lost: they are started once more", ", ".join(lost))
+
+    def _failures(self, trials: Sequence[Trial]) -> list[Trial]:
+        # the latest of each combination that is not complete
+        missing = {_key(overrides) for overrides, _ in self._points}
+        missing -= {_key(t.overrides) for t in trials if t.state in records.DONE}
+        failed = {_key(t.overrides): t for t in trials if t.state == "failed"}
+        return [trial for key, trial in failed.items() if key in missing]
 
 
 def grid(overrides: Sequence[Override]) -> list[Point]:
     """All combinations, the last key changing fastest.
 
-    Args:
-        overrides: of one command; a later one takes the place of an earlier one of its key.
-
     Raises:
         HydraException: one of them is an interval, which has no end of values.
     """
-    values: dict[str, list[str]] = {}
-    varied: set[str] = set()
+    varied = {o.get_key_element(): o.is_sweep_override() for o in overrides}
     for override in overrides:
-        key = override.get_key_element()
-        varied.discard(key)
-        if not override.is_sweep_override():
-            values[key] = [override.get_value_element_as_str()]
-        elif override.is_discrete_sweep():
-            values[key] = list(override.sweep_string_iterator())
-            varied.add(key)
-        else:
+        if override.is_sweep_override() and not override.is_discrete_sweep():
             raise HydraException(
-                f"{override.input_line}: a grid has no end of values for an interval; list values"
+                f"{override.input_line}: a grid cannot list the values of an interval; type values"
                 " (1,2,3), or search it: hydra/sweeper=optuna"
             )
-    return [
-        Point(
-            tuple(f"{key}={value}" for key, value in zip(values, combination, strict=True)),
-            {k.lstrip("+~"): v for k, v in zip(values, combination, strict=True) if k in varied},
-        )
-        for combination in itertools.product(*values.values())
-    ]
+    points: list[Point] = []
+    for words in BasicSweeper.split_arguments(list(overrides), None)[0]:
+        pairs = [word.partition("=")[::2] for word in words]
+        points.append((tuple(words), {k.lstrip("+~"): v for k, v in pairs if varied[k]}))
+    return points
 
 
-def _is_done(sweep: Path, point: Point) -> bool:
-    return _holder(sweep, point, records.DONE) is not None
-
-
-def _holder(
-    sweep: Path, point: Point, states: Sequence[str] = (*records.DONE, *records.UNFINISHED)
-) -> Path | None:
-    """The folder of the trial of a point that is in one of some states and not dead."""
-    wanted = sorted(point.overrides)
-    for folder, trial in records.read_all(sweep).items():
-        alike = trial.state in states and sorted(trial.overrides) == wanted
-        if alike and not records.is_dead(folder, trial):
-            return folder
-    return None
-
-
-def _is_lost(folder: Path) -> bool:
-    """Whether a trial ended without having been tried."""
-    trial = records.read(folder)
-    return trial is None or trial.fault == "died"
-
-
-def _unfinished(others: dict[Path, Point]) -> dict[Path, Trial]:
-    trials = {folder: records.read(folder) for folder in others}
-    return {f: t for f, t in trials.items() if t is not None and t.state in records.UNFINISHED}
-
-
-def _say_whose(others: dict[Path, Point], total: int) -> None:
-    """Name what is left to other processes: nothing here knows what will come of it."""
-    left = _unfinished(others)
-    if left:
-        names = [
-            f"trial {folder.name}" + (f" on {trial.process.host}" if trial.process else "")
-            for folder, trial in left.items()
-        ]
-        log.warning(
-            "%d of %d combinations are made by other processes: %s; run the same command again"
-            " later, it trains those that come to nothing",
-            *(len(left), total, listed(names)),
-        )
+def _key(overrides: Sequence[str]) -> tuple[str, ...]:
+    return tuple(sorted(overrides))

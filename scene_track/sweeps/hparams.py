@@ -1,9 +1,8 @@
-"""A sweep's trials for TensorBoard's HParams tab.
+"""Tells TensorBoard's HParams tab of a sweep's trials.
 
-Special here: TensorBoard asks for one file of events per trial that says which parameters it had
-and what became of it; the metrics it takes from the curves that the run wrote itself. The files are
-written by the report, so that they say what the report says, with names that are always the same,
-so that they are replaced.
+The tab needs one file of events per trial that says which parameters it had and how it ended; the
+metrics it takes from the curves that the run wrote. Each report replaces the files. By
+TensorBoard's own protocol, because PyTorch's writer makes a new run for each trial and needs torch.
 """
 
 from __future__ import annotations
@@ -14,77 +13,57 @@ from typing import Any
 from scene_track.sweeps.importance import number
 from scene_track.sweeps.results import Result, SweepResults
 
-# TensorBoard takes a file of events by this part of its name.
-_FILE = "events.out.tfevents.0.hparams"
+_FILE = "events.out.tfevents.0.hparams"  # TensorBoard looks for "tfevents"
 _SHOWN = 8  # metrics in the tab
 
 
 def write_hparams(sweep: SweepResults) -> None:
     """Write the events of a sweep and of each of its trials."""
-    from tensorboard.plugins.hparams import api_pb2, summary_v2
+    from tensorboard.plugins.hparams import summary_v2
 
-    api: Any = api_pb2  # made by protobuf when it is imported, so no checker knows it
-    values = {
-        key: [r.trial.params[key] for r in sweep.results if key in r.trial.params]
-        for key in sweep.params
-    }
-    numeric = {key for key, texts in values.items() if all(number(t) is not None for t in texts)}
-    shown = [name for name in sweep.metrics if name.startswith("val/")][:_SHOWN]
-    columns = []
+    columns, numeric = [], set()
     for key in sweep.params:
-        numbers = [number(text) or 0.0 for text in values[key]] if key in numeric else []
-        domain = (
-            summary_v2.RealInterval(min(numbers), max(numbers))
-            if numbers
-            else summary_v2.Discrete(sorted(set(values[key])))
-        )
+        texts = [r.trial.params[key] for r in sweep.results if key in r.trial.params]
+        numbers = [value for text in texts if (value := number(text)) is not None]
+        domain: Any = summary_v2.Discrete(sorted(set(texts)))
+        if len(numbers) == len(texts):
+            numeric.add(key)
+            domain = summary_v2.RealInterval(min(numbers), max(numbers))
         columns.append(summary_v2.HParam(key, domain))
-    config = summary_v2.hparams_config_pb(
-        hparams=columns,
-        metrics=[summary_v2.Metric(name) for name in (f"best/{sweep.monitor}", *shown)],
-    )
-    _write(sweep.folder, [config])
-    ends = {"complete": api.STATUS_SUCCESS, "stopped": api.STATUS_SUCCESS,
-            "failed": api.STATUS_FAILURE}  # fmt: skip
+    shown = [name for name in sweep.metrics if name.startswith("val/")][:_SHOWN]
+    metrics = [summary_v2.Metric(name) for name in (f"best/{sweep.monitor}", *shown)]
+    _write(sweep.folder, [summary_v2.hparams_config_pb(hparams=columns, metrics=metrics)])
     for result in sweep.results:
-        hparams: dict[str, Any] = {
-            key: number(text) if key in numeric else text
-            for key, text in result.trial.params.items()
+        trial = result.trial
+        values: dict[str, Any] = {
+            key: number(text) if key in numeric else text for key, text in trial.params.items()
         }
-        start = summary_v2.hparams_pb(
-            hparams,
-            trial_id=f"{sweep.folder.name}/{result.trial.number}",
-            start_time_secs=result.trial.started or 0.0,
-        )
-        parts = [start]
-        if result.trial.state in ends:
-            end = (result.trial.started or 0.0) + (result.trial.wall_s or 0.0)
-            parts.append(_ended(ends[result.trial.state], end))
-        _write(result.folder, [*parts, *_objective(sweep, result)])
+        name, begun = f"{sweep.folder.name}/{trial.number}", trial.started or 0.0
+        events = [summary_v2.hparams_pb(values, trial_id=name, start_time_secs=begun)]
+        _write(result.folder, [*events, *_end(result, f"best/{sweep.monitor}")])
 
 
-def _ended(status: Any, when: float) -> Any:
-    """That a trial has ended; TensorBoard's own function for it needs TensorFlow."""
-    from tensorboard.plugins.hparams import metadata, plugin_data_pb2
-
-    data: Any = plugin_data_pb2
-    end = data.SessionEndInfo(status=status, end_time_secs=when)
-    about = metadata.create_summary_metadata(data.HParamsPluginData(session_end_info=end))
-    return _summary(tag=metadata.SESSION_END_INFO_TAG, metadata=about)
-
-
-def _objective(sweep: SweepResults, result: Result) -> list[Any]:
-    """The best value as a curve of its own: the tab shows the last value of the others."""
-    if result.objective is None:
-        return []
-    return [_summary(tag=f"best/{sweep.monitor}", simple_value=result.objective)]
-
-
-def _summary(**value: Any) -> Any:
+def _end(result: Result, tag: str) -> list[Any]:
+    """How a trial ended, and its objective; TensorBoard's own function for it needs TensorFlow."""
     from tensorboard.compat.proto import summary_pb2
+    from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
 
+    api: Any = api_pb2  # protobuf makes these modules when they are imported
+    data: Any = plugin_data_pb2
     proto: Any = summary_pb2
-    return proto.Summary(value=[proto.Summary.Value(**value)])
+    trial = result.trial
+    values = []
+    if trial.state in ("complete", "stopped", "failed"):
+        status = api.STATUS_FAILURE if trial.state == "failed" else api.STATUS_SUCCESS
+        end = (trial.started or 0.0) + (trial.wall_s or 0.0)
+        ended = data.HParamsPluginData(
+            session_end_info=data.SessionEndInfo(status=status, end_time_secs=end)
+        )
+        about = metadata.create_summary_metadata(ended)
+        values.append({"tag": metadata.SESSION_END_INFO_TAG, "metadata": about})
+    if trial.objective is not None:  # a curve: the tab shows the last value of the others
+        values.append({"tag": tag, "simple_value": trial.objective})
+    return [proto.Summary(value=[proto.Summary.Value(**value)]) for value in values]
 
 
 def _write(folder: Path, summaries: list[Any]) -> None:
@@ -92,10 +71,10 @@ def _write(folder: Path, summaries: list[Any]) -> None:
     from tensorboard.summary.writer.record_writer import RecordWriter
 
     proto: Any = event_pb2
+    first = proto.Event(wall_time=0.0, file_version="brain.Event:2")
     temporary = folder / f".{_FILE.replace('tfevents', 'new')}"
     with temporary.open("wb") as file:
         writer = RecordWriter(file)
-        writer.write(proto.Event(wall_time=0.0, file_version="brain.Event:2").SerializeToString())
-        for part in summaries:
-            writer.write(proto.Event(wall_time=0.0, step=0, summary=part).SerializeToString())
+        for event in [first, *(proto.Event(wall_time=0.0, step=0, summary=s) for s in summaries)]:
+            writer.write(event.SerializeToString())
     temporary.replace(folder / _FILE)

@@ -1,0 +1,212 @@
+"""What a grid and a search have in common: claim trials, launch them, wait for them, report.
+
+Hydra's launchers are used, its sweepers' loops are not: they stop at the first failed job, repeat
+everything when they are started again, and lose a whole batch when a launcher loses one worker.
+So a trial's outcome is read from its record, not from the launcher's answer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import shlex
+import sys
+import time
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from hydra.core.plugins import Plugins
+from hydra.errors import HydraException
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from scene_track.sweeps import records
+from scene_track.sweeps.records import Trial
+from scene_track.sweeps.trial import quoted
+
+log = logging.getLogger(__name__)
+
+_POLL_S = 1.0
+
+
+class SweepFailed(Exception):
+    """Trials of a sweep failed.
+
+    Attributes:
+        code: of the exit; 2 if all of them failed by a user's mistake, else 1.
+    """
+
+    code: Literal[1, 2] = 1
+
+
+class TrialSweeper(Sweeper):
+    """Base of the sweepers: makes trials until none is left to make."""
+
+    config: DictConfig
+    hydra_context: HydraContext
+    folder: Path
+    one_by_one: bool  # Hydra's own launcher runs one job after the other
+
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
+        """Keep what Hydra passes and build the launcher.
+
+        Raises:
+            ValueError: ``hydra.sweep.subdir`` is set.
+        """
+        self.hydra_context, self.config = hydra_context, config
+        self.folder = Path(config.hydra.sweep.dir).absolute()
+        for word in config.hydra.overrides.hydra:
+            if word.startswith("hydra.sweep.subdir="):
+                raise ValueError(
+                    f"{word}: the folders of a sweep's trials are numbered, so that it can be"
+                    " resumed; leave it out, and name the sweep's folder by hydra.sweep.dir=…"
+                )
+        self._launcher: Launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+        kind = type(self._launcher).__module__
+        self.one_by_one = kind.startswith("hydra._internal")
+        # A cluster may start a trial long after its launcher has lost another one.
+        self._patience_s = 60.0 if "submitit" in kind else 0.0
+
+    @abstractmethod
+    def _prepare(self, arguments: list[str]) -> None:
+        """Read the overrides; nothing is written yet."""
+
+    @abstractmethod
+    def _begin(self) -> None:
+        """Called once the folder exists and dead trials are recorded."""
+
+    @abstractmethod
+    def _take(self) -> list[Path]:
+        """Claim the next trials; none if there are none, or other processes make them."""
+
+    @abstractmethod
+    def _finish(self, trials: Sequence[Trial]) -> None:
+        """Called with the trials that were taken when they have ended."""
+
+    @abstractmethod
+    def _failures(self, trials: Sequence[Trial]) -> list[Trial]:
+        """Of all trials, those by which the sweep counts as failed."""
+
+    def _left(self) -> list[str]:
+        """The trials that other processes still make."""
+        trials = records.read_all(self.folder).values()
+        left = [trial for trial in trials if trial.state in records.UNFINISHED]
+        return [f"trial {t.number} on {t.process.host if t.process else '?'}" for t in left]
+
+    def _beat(self) -> None:
+        """Called every ``records.BEAT_S`` seconds while trials run."""
+
+    def sweep(self, arguments: list[str]) -> Any:
+        """Make the trials that are missing.
+
+        Raises:
+            SweepFailed: trials failed; see ``_failures``.
+        """
+        self._prepare(arguments)
+        with records.locked(self.folder):
+            OmegaConf.save(self.config, self.folder / "multirun.yaml")
+        self._bury()
+        self._begin()
+        with self._reported():
+            while (folders := self._take()) or self._look_again():
+                if folders:
+                    self._finish(self._launch(folders))
+            if names := self._left():
+                more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+                log.warning(
+                    "other processes still make %d trials (%s); run the same command again later:"
+                    " it makes those that died",
+                    *(len(names), ", ".join(names[:5]) + more),
+                )
+        trials = list(records.read_all(self.folder).values())
+        if failed := self._failures(trials):
+            first = f"trial {failed[0].number}: {failed[0].reason}"
+            tried = len({t.overrides for t in trials if t.state in records.DONE})
+            points = len({t.overrides for t in failed})
+            error = SweepFailed(f"{points} of {tried + points} trials failed, the first: {first}")
+            error.code = 2 if all(t.fault == "mistake" for t in failed) else 1
+            raise error
+
+    @contextlib.contextmanager
+    def _reported(self) -> Iterator[None]:
+        """Write the report however the sweep ends; after an exception, print how to resume."""
+        try:
+            yield
+        except BaseException:
+            typed = [word for word in sys.argv[1:] if not word.startswith("hydra.sweep.dir=")]
+            module = getattr(sys.modules["__main__"], "__spec__", None)
+            program = ["-m", module.name] if module is not None else [sys.argv[0]]
+            command = ["python", *program, *typed, f"hydra.sweep.dir={quoted(self.folder)}"]
+            print(f"to resume: {shlex.join(command)}", file=sys.stderr, flush=True)
+            raise
+        finally:
+            from scene_track.sweeps.report import report
+
+            try:
+                report(self.folder)
+            except FileNotFoundError as error:  # other processes made all trials elsewhere
+                log.info("no report: %s", error)
+            except Exception:  # must not hide how the sweep ended
+                log.exception("no report could be made of %s", self.folder)
+
+    def _bury(self) -> bool:
+        """Record dead trials as failed; whether there were any."""
+        dead = records.bury(self.folder)
+        for trial in dead:
+            log.info("trial %d: %s", trial.number, records.GONE)
+        return bool(dead)
+
+    def _look_again(self) -> bool:
+        """Whether trials of other processes have died.
+
+        Each trial on another machine is waited for until it gives a sign of life or counts as
+        dead. A sweep that is resumed on a new machine right after a kill would otherwise end
+        without the trials of the machine that is gone.
+        """
+        if first := records.unsure(self.folder):
+            log.info("waiting up to %.0f s for signs of life of %d trials of other machines",
+                     records.SILENT_S, len(first))  # fmt: skip
+        end = time.monotonic() + records.SILENT_S + _POLL_S  # clocks of machines may differ
+        while time.monotonic() < end and any(
+            first.get(folder) == beat for folder, beat in records.unsure(self.folder).items()
+        ):
+            time.sleep(_POLL_S)
+        return self._bury()
+
+    def _launch(self, folders: Sequence[Path]) -> list[Trial]:
+        """Launch claimed trials and wait until all of them have ended."""
+        claimed = records.read_all(self.folder)
+        jobs = [[*claimed[f].overrides, f"hydra.sweep.subdir={f.name}"] for f in folders]
+        with records.kept_waiting(folders, self._beat):
+            try:
+                self._launcher.launch(jobs, initial_job_idx=int(folders[0].name))
+            except (HydraException, OmegaConfBaseException):  # the sweep itself is wrong
+                for folder in folders:
+                    records.give_up(folder, claimed[folder], "it could not be launched")
+                raise
+            except Exception as error:  # whatever a launcher's library raises for a lost worker
+                reason = " ".join(str(error).split())
+                log.warning("the launcher gave up: %s: %s", type(error).__name__, reason)
+            return [self._ended(folder) for folder in folders]
+
+    def _ended(self, folder: Path) -> Trial:
+        """A trial's record when it has ended; after a launcher's fault it may still run."""
+        since = time.monotonic()
+        while (trial := records.read(folder)) is not None and trial.state in records.UNFINISHED:
+            if trial.state == "waiting" and time.monotonic() - since > self._patience_s:
+                records.give_up(folder, trial, "its launcher never started it")
+            elif records.is_dead(folder, trial):
+                records.give_up(folder, trial, records.GONE)
+            else:
+                time.sleep(_POLL_S)
+        gone = Trial(int(folder.name), "failed", (), reason="its record is gone", fault="died")
+        return trial or gone
