@@ -4,23 +4,25 @@ Hydra finds sweepers only in a package that every Hydra program of the environme
 ``register`` puts ours in the place of Hydra's two, for this process alone.
 """
 
+from __future__ import annotations
+
+import logging
+from typing import Any
+
 
 def register() -> None:
     """Make ``--multirun`` and ``hydra/sweeper=optuna`` of this process use our sweepers."""
-    import logging
-    from typing import Any
-
     from hydra.core.plugins import Plugins
-    from hydra.plugins.sweeper import Sweeper
 
     from scene_track.sweeps.grid import GridSweeper
 
-    def search(**options: Any) -> Sweeper:
-        from scene_track.sweeps.search import SearchSweeper  # imports Optuna
-
-        return SearchSweeper(**options)
-
     known: dict[str, Any] = Plugins.instance().class_name_to_class
     known["hydra._internal.core_plugins.basic_sweeper.BasicSweeper"] = GridSweeper
-    known["hydra_plugins.hydra_optuna_sweeper.optuna_sweeper.OptunaSweeper"] = search
+    known["hydra_plugins.hydra_optuna_sweeper.optuna_sweeper.OptunaSweeper"] = _search
     logging.getLogger("alembic").setLevel(logging.WARNING)  # logs a line for each migration
+
+
+def _search(**options: Any) -> Any:
+    from scene_track.sweeps.search import SearchSweeper  # imports Optuna
+
+    return SearchSweeper(**options)

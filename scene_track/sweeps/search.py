@@ -336,7 +336,9 @@ def axis(override: Override) -> BaseDistribution:
     key, value = override.get_key_element(), override.value()
     if key.lstrip("+").split(".")[0] == "monitor":
         raise ValueError(f"{key} cannot vary: trials are compared by it")
-    if isinstance(value, RangeSweep) and not value.shuffle:
+    if isinstance(value, ChoiceSweep | RangeSweep):  # another process would shuffle otherwise
+        value = replace(value, shuffle=False)
+    if isinstance(value, RangeSweep):
         assert value.start is not None and value.stop is not None
         count = math.ceil((value.stop - value.start) / value.step)
         if count < 1 or value.step < 0:

@@ -167,7 +167,7 @@ def test_a_search_replaces_what_a_vanished_machine_had_waiting(app: App) -> None
     far = Process("elsewhere", 1, 1)
     url = f"sqlite:///{app.folder}/study.db"
     begun = optuna.create_study(study_name="sweep", storage=url, direction="maximize")
-    for folder, x in (app.sweep / "0", 1), (Path("/on/its/own/disk"), 2):
+    for folder in (app.sweep / "0", Path("/on/its/own/disk")):
         trial = begun.ask()
         trial.suggest_categorical("x", (1, 2))
         trial.set_user_attr("folder", str(folder))
