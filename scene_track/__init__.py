@@ -3,4 +3,4 @@
 Importing the package imports neither torch nor Lightning; the rooms below do when a job runs.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -1,18 +1,74 @@
-"""Fixtures for all tests: where things are, and small machines are kept quiet."""
+"""Fixtures for all tests, and the rule that marks the tests which start processes."""
 
 from __future__ import annotations
 
+import fcntl
+import inspect
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import CodeType, FunctionType, MethodType
+from typing import Any
 
 import pytest
 from omegaconf import DictConfig
 
-# Two test processes with a pool of threads each would fight for two cores.
+# Two test processes with a thread pool each would compete for two cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 ROOT = Path(__file__).resolve().parents[1]
+_STARTERS = {"subprocess", "multiprocessing"}
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m selects
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks with ``process`` each test whose own code or fixtures start another process.
+
+    Tests, their fixtures and the helpers under ``tests`` that they name are searched for the
+    modules in ``_STARTERS``. ``make check`` leaves these tests out.
+    """
+    known: dict[Any, bool] = {}
+    for item in items:
+        if not isinstance(item, pytest.Function):
+            continue
+        fixtures = item._fixtureinfo.name2fixturedefs.values()
+        functions = [item.function, *(fixture.func for group in fixtures for fixture in group)]
+        if any(_starts_a_process(function, known) for function in functions):
+            item.add_marker(pytest.mark.process)
+
+
+def _starts_a_process(thing: Any, known: dict[Any, bool]) -> bool:
+    """Whether a function or class under ``tests`` refers, also indirectly, to a process module."""
+    if isinstance(thing, MethodType):
+        thing = thing.__func__
+    thing = inspect.unwrap(thing) if callable(thing) else thing
+    if not isinstance(thing, FunctionType | type) or not thing.__module__.startswith("tests"):
+        return False
+    if thing not in known:
+        known[thing] = False  # while it is searched: functions may refer to each other
+        known[thing] = any(
+            getattr(found, "__name__", None) in _STARTERS or _starts_a_process(found, known)
+            for found in _references(thing)
+        )
+    return known[thing]
+
+
+def _references(thing: FunctionType | type) -> Iterator[Any]:
+    """The global objects that the code of a function, or of a class's methods, names."""
+    if isinstance(thing, type):
+        yield from (part for part in vars(thing).values() if isinstance(part, FunctionType))
+        return
+    codes = [thing.__code__]
+    while codes:
+        code = codes.pop()
+        codes += [constant for constant in code.co_consts if isinstance(constant, CodeType)]
+        imported = [sys.modules[name] for name in code.co_names if name in sys.modules]
+        yield from imported
+        for name in code.co_names:
+            for module in imported:  # from tests.compose import command
+                yield getattr(module, name, None)
+            yield thing.__globals__.get(name)
 
 
 @pytest.fixture(scope="session")
@@ -34,11 +90,19 @@ def shared() -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_dance(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+def session_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that the worker processes of a parallel test session share."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "session"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_dance(session_folder: Path) -> list[str]:
     """Overrides that make ``dataset=synthetic_dance`` a set of three short, small sequences."""
-    root = tmp_path_factory.mktemp("dance")
     return [
-        f"dataset.root={root}",
+        f"dataset.root={session_folder / 'dance'}",
         "dataset.source.train_sequences=2",
         "dataset.source.val_sequences=1",
         "dataset.source.test_sequences=1",
@@ -52,18 +116,20 @@ def tiny_dance(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def run_folder(tiny_dance: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of one finished run of two epochs; not to be written to."""
+def run_folder(tiny_dance: list[str], session_folder: Path) -> Path:
+    """The folder of one finished run of two epochs, which tests only read.
+
+    With several test processes the first one trains it, the others wait and use the same folder.
+    """
     from tests.compose import MINIMAL, command
 
-    folder = tmp_path_factory.mktemp("run")
-    run = folder / "run"
-    done = command(
-        "train",
-        [*MINIMAL, *tiny_dance, f"hydra.run.dir={run}", "trainer.max_epochs=2"],
-        folder,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    run = session_folder / "run"
+    words = [*MINIMAL, *tiny_dance, f"hydra.run.dir={run}", "trainer.max_epochs=2"]
+    with (session_folder / "run.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (run / "summary.json").is_file():
+            done = command("train", words, session_folder)
+            assert done.returncode == 0, done.stderr[-3000:]
     return run
 
 

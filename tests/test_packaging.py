@@ -45,7 +45,7 @@ def test_the_wheel_carries_the_configuration_and_nothing_else(
     }
     assert "scene_track/config/check.py" in files
     tops = {name.split("/")[0] for name in files}
-    assert tops == {"scene_track", "scene_track-0.1.0.dist-info"}
+    assert tops == {"scene_track", "scene_track-0.2.0.dist-info"}
     assert any(name.endswith("licenses/LICENSE") for name in files)
     assert not any("__pycache__" in name for name in files)
 

@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from scene_track.data.mot_files import write_atomic
+from scene_track.io.atomic import write_atomic
 from scene_track.sweeps.hparams import write_hparams
 from scene_track.sweeps.importance import importance
 from scene_track.sweeps.results import Result, SweepResults, read_sweep

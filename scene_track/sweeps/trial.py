@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
-from scene_track.data.mot_files import write_atomic
+from scene_track.io.atomic import write_atomic
 from scene_track.sweeps import records
 from scene_track.sweeps.records import Trial
 

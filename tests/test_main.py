@@ -1,0 +1,85 @@
+"""The command ``scene-track``: verbs, help, a mistyped verb."""
+
+from __future__ import annotations
+
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from scene_track import __version__
+from scene_track.__main__ import VERBS, main
+
+
+def _call(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["scene-track", *words])
+    try:
+        main()
+    except SystemExit as end:
+        assert isinstance(end.code, int)
+        return end.code
+    return 0
+
+
+def test_verbs_are_the_entry_points(repo_root: Path) -> None:
+    files = (repo_root / "scene_track").glob("[!_]*.py")
+    assert set(VERBS) == {file.stem for file in files}
+
+
+def test_help_has_one_line_per_verb(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _call(monkeypatch, "--help") == 0
+    shown = capsys.readouterr().out
+    for verb, line in VERBS.items():
+        assert f"  {verb:<10}{line}\n" in shown
+    assert _call(monkeypatch, "--version") == 0
+    assert __version__ in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [(["trian"], "trian: unknown command; did you mean train?"), ([], "no command")],
+)
+def test_a_wrong_verb_is_one_line_and_exit_code_2(
+    words: list[str],
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert _call(monkeypatch, *words) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_a_verb_runs_its_entry_point_with_the_other_words(
+    verb: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called = []
+    monkeypatch.setattr(
+        runpy, "run_module", lambda name, **how: called.append((name, how, sys.argv[1:]))
+    )
+    assert _call(monkeypatch, verb, "seed=2", "--help") == 0
+    how = {"run_name": "__main__", "alter_sys": True}
+    assert called == [(f"scene_track.{verb}", how, ["seed=2", "--help"])]
+
+
+def test_the_command_in_a_process_of_its_own(tmp_path: Path) -> None:
+    def shown(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+
+    # -X importtime lists on stderr what was imported
+    helped = shown(sys.executable, "-X", "importtime", "-m", "scene_track", "--help")
+    assert helped.returncode == 0
+    assert not {"torch", "hydra"} & {
+        line.split("|")[-1].strip() for line in helped.stderr.split("\n")
+    }
+    by_verb = shown(sys.executable, "-m", "scene_track", "train", "--cfg", "job", "seed=7")
+    by_module = shown(sys.executable, "-m", "scene_track.train", "--cfg", "job", "seed=7")
+    assert by_verb.returncode == 0 and "seed: 7" in by_verb.stdout
+    assert by_verb.stdout == by_module.stdout
+    wrong = shown(sys.executable, "-m", "scene_track", "train", "optimizer.lr=abc")
+    assert wrong.returncode == 2 and wrong.stderr.startswith("optimizer.lr=abc")
