@@ -197,7 +197,7 @@ def test_a_file_that_is_no_checkpoint_is_named(
 
 
 @pytest.mark.parametrize(
-    "word", ["experiment=mot_adl", "recipe=mot", "ablation=none", "debug=minimal"]
+    "word", ["experiment=mot_adl", "recipe=mot", "experiment=joint", "debug=minimal"]
 )
 def test_what_would_be_ignored_beside_a_checkpoint_is_refused(
     run_folder: Path, tmp_path: Path, composed: Callable, word: str

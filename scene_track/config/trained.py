@@ -47,7 +47,7 @@ def checked_group(cfg: DictConfig, group: str, *, source: str, trusted: Sequence
 
 
 # Groups that set values of others: what they would set is the checkpoint's.
-_WITHOUT_EFFECT = ("experiment", "recipe", "ablation", "debug", "sweep")
+_WITHOUT_EFFECT = ("experiment", "recipe", "debug", "sweep")
 
 
 def refuse_without_effect(overrides: Sequence[str]) -> None:
