@@ -14,7 +14,7 @@ def register() -> None:
     """Make ``--multirun`` and ``hydra/sweeper=optuna`` of this process use our sweepers."""
     from hydra.core.plugins import Plugins
 
-    from scene_track.sweeps.grid import GridSweeper
+    from scene_track.sweeps.sweeper import GridSweeper
 
     known: dict[str, Any] = Plugins.instance().class_name_to_class
     known["hydra._internal.core_plugins.basic_sweeper.BasicSweeper"] = GridSweeper

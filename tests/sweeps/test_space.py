@@ -7,8 +7,8 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
-from scene_track.sweeps.grid import grid
 from scene_track.sweeps.search import axis
+from scene_track.sweeps.sweeper import grid
 
 
 def parsed(*words: str):
