@@ -15,9 +15,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-import random
 import re
-import time
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -33,7 +31,7 @@ from hydra_plugins.hydra_optuna_sweeper._impl import create_optuna_distribution_
 from omegaconf import OmegaConf
 from optuna.distributions import BaseDistribution
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy.exc import IntegrityError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
 from scene_track.sweeps import records
 from scene_track.sweeps.records import Trial
@@ -41,7 +39,6 @@ from scene_track.sweeps.sweeper import TrialSweeper
 
 log = logging.getLogger(__name__)
 
-_OPENINGS = 5
 _TRIES, _RANDOM_TRIES = 20, 500  # proposals for one trial: by the sampler, then at random
 # User attributes of the study's trials
 _FOLDER, _REASON, _FAULT = "folder", "reason", "fault"
@@ -72,7 +69,7 @@ class SearchSweeper(TrialSweeper):
                     f"hydra.sweeper.{name}: not supported; list what varies under"
                     " hydra.sweeper.params, or type it: optimizer.lr='interval(1e-4,1e-2)'"
                 )
-        mode = self.config.monitor.mode
+        mode = self.run.monitor.mode
         self._direction = {"max": "maximize", "min": "minimize"}[mode]
         if (typed := self._typed("direction")) not in (None, self._direction):
             raise ValueError(
@@ -114,20 +111,20 @@ class SearchSweeper(TrialSweeper):
     def _typed(self, option: str) -> str | None:
         """The value that was typed for an option of the sweeper; None if none was."""
         start = f"hydra.sweeper.{option}="
-        words = [o for o in self.config.hydra.overrides.hydra if o.startswith(start)]
+        words = [o for o in self.run.hydra.overrides.hydra if o.startswith(start)]
         return words[-1].removeprefix(start) if words else None
 
     def _begin(self) -> None:
         self._study = self._open()
         self._settle()
-        node = self.config.hydra.sweeper.sampler
+        node = self.run.hydra.sweeper.sampler
         # With the seed of the first start the sampler would propose the points of that again.
         if (existing := len(self._study.trials)) and OmegaConf.select(node, "seed") is not None:
             self.sampler = instantiate(node, seed=int(node.seed) + existing)
         log.info(
             "study %s in %s: %d of %d trials are done; to %s %s",
             *(self._name, self._url_to_show(), len(self._counted()), self._n_trials),
-            *(self._direction, self.config.monitor.metric),
+            *(self._direction, self.run.monitor.metric),
         )
 
     def _open(self) -> optuna.Study:
@@ -139,34 +136,26 @@ class SearchSweeper(TrialSweeper):
         logging.getLogger("optuna").setLevel(logging.WARNING)
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
         warnings.filterwarnings("ignore", message="Heartbeat of storage is supposed")
-        other = (
-            f"the study {self._name} has the other direction than monitor.mode="
-            f"{self.config.monitor.mode}: type another hydra.sweeper.study_name or hydra.sweep.dir"
-        )
-        for attempt in range(_OPENINGS):
-            try:
+        try:
+            with self._alone():  # two processes that create the tables disturb each other
                 study = self._create()
-                break
-            except ValueError as error:  # by version 2; later ones load the study as it is
-                raise ValueError(other) from error
-            except (SQLAlchemyError, ImportError, optuna.exceptions.StorageInternalError) as error:
-                # Two processes that create the tables at the same time disturb each other.
-                if attempt + 1 < _OPENINGS and isinstance(error, IntegrityError | OperationalError):
-                    time.sleep(random.uniform(0.2, 1.0))
-                    continue
-                raise ValueError(
-                    f"hydra.sweeper.storage={self._url_to_show()} cannot be opened:"
-                    f" {str(error).splitlines()[0]}; expected such as sqlite:////FOLDER/study.db or"
-                    " postgresql://USER:PASSWORD@HOST/NAME, whose folder or database exists"
-                ) from error
+        except ValueError as error:  # version 2 refuses, later ones load the study as it is
+            raise ValueError(self._other_direction()) from error
+        except (SQLAlchemyError, ImportError, optuna.exceptions.StorageInternalError) as error:
+            raise ValueError(
+                f"hydra.sweeper.storage={self._url_to_show()} cannot be opened:"
+                f" {str(error).splitlines()[0]}; expected such as sqlite:////FOLDER/study.db or"
+                " postgresql://USER:PASSWORD@HOST/NAME, whose folder or database exists"
+            ) from error
         if study.direction.name.lower() != self._direction:
-            raise ValueError(other)
+            raise ValueError(self._other_direction())
         return study
 
     def _create(self) -> optuna.Study:
         sqlite = self._url.startswith("sqlite:")
-        self._retry = optuna.storages.RetryFailedTrialCallback(max_retry=1)
-        self._storage = optuna.storages.RDBStorage(
+        storages: Any = optuna.storages
+        self._retry = storages.RetryFailedTrialCallback(max_retry=1)
+        self._storage = storages.RDBStorage(
             self._url,
             engine_kwargs={"connect_args": {"timeout": 60}} if sqlite else {},  # s, for its lock
             heartbeat_interval=math.ceil(records.BEAT_S),
@@ -179,6 +168,12 @@ class SearchSweeper(TrialSweeper):
             sampler=self.sampler,
             direction=self._direction,
             load_if_exists=True,
+        )
+
+    def _other_direction(self) -> str:
+        return (
+            f"the study {self._name} has the other direction than monitor.mode="
+            f"{self.run.monitor.mode}: type another hydra.sweeper.study_name or hydra.sweep.dir"
         )
 
     def _url_to_show(self) -> str:
@@ -230,13 +225,15 @@ class SearchSweeper(TrialSweeper):
         return None
 
     def _alone(self) -> contextlib.AbstractContextManager[None]:
-        """Hold a lock while a trial is asked for.
+        """Hold a lock on an SQLite study while it is created, or asked for a trial.
 
         Optuna 2.10 checks and takes a queued trial in two statements, between which another process
         may do the same; only database servers lock the row.
         """
-        folder = re.fullmatch(r"sqlite:///(.+)/[^/]+", self._url)
-        return contextlib.nullcontext() if folder is None else records.locked(Path(folder[1]))
+        file = re.fullmatch(r"sqlite:///(.+)", self._url)
+        folder = Path(file[1] if file else "").parent
+        exists = file is not None and folder.is_dir()
+        return records.locked(folder) if exists else contextlib.nullcontext()
 
     def _beat(self) -> None:
         """Record heartbeats: Optuna does so in ``optimize`` only, which runs the trial itself."""

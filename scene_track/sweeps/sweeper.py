@@ -54,20 +54,15 @@ class SweepFailed(Exception):
 class TrialSweeper(Sweeper):
     """Base of the sweepers: makes trials until none is left to make."""
 
-    config: DictConfig
-    hydra_context: HydraContext
+    run: DictConfig  # composed without what the sweep varies
     folder: Path
     one_by_one: bool  # Hydra's own launcher runs one job after the other
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
-        """Keep what Hydra passes and build the launcher.
-
-        Raises:
-            ValueError: ``hydra.sweep.subdir`` is set.
-        """
-        self.hydra_context, self.config = hydra_context, config
+        """Build the launcher; a ValueError is raised if ``hydra.sweep.subdir`` is typed."""
+        self.hydra_context, self.config, self.run = hydra_context, config, config
         self.folder = Path(config.hydra.sweep.dir).absolute()
         for word in config.hydra.overrides.hydra:
             if word.startswith("hydra.sweep.subdir="):
@@ -95,7 +90,6 @@ class TrialSweeper(Sweeper):
     def _take(self) -> list[Path]:
         """Claim the next trials; none if there are none, or other processes make them."""
 
-    @abstractmethod
     def _finish(self, trials: Sequence[Trial]) -> None:
         """Called with the trials that were taken when they have ended."""
 
@@ -120,13 +114,15 @@ class TrialSweeper(Sweeper):
         """
         self._prepare(arguments)
         with records.locked(self.folder):
-            OmegaConf.save(self.config, self.folder / "multirun.yaml")
+            OmegaConf.save(self.run, self.folder / "multirun.yaml")
         self._bury()
         self._begin()
         with self._reported():
             while (folders := self._take()) or self._look_again():
-                if folders:
-                    self._finish(self._launch(folders))
+                trials = self._launch(folders) if folders else []
+                self._finish(trials)
+                if lost := [str(trial.number) for trial in trials if trial.fault == "died"]:
+                    log.warning("lost, to be started once more: trials %s", ", ".join(lost))
             if names := self._left():
                 more = f" and {len(names) - 5} more" if len(names) > 5 else ""
                 log.warning(
@@ -203,9 +199,9 @@ class TrialSweeper(Sweeper):
             except Exception as error:  # whatever a launcher's library raises for a lost worker
                 reason = " ".join(str(error).split())
                 log.warning("the launcher gave up: %s: %s", type(error).__name__, reason)
-            return [self._ended(folder) for folder in folders]
+            return [self._ended(folder, claimed[folder]) for folder in folders]
 
-    def _ended(self, folder: Path) -> Trial:
+    def _ended(self, folder: Path, claimed: Trial) -> Trial:
         """A trial's record when it has ended; after a launcher's fault it may still run."""
         since = time.monotonic()
         while (trial := records.read(folder)) is not None and trial.state in records.UNFINISHED:
@@ -215,8 +211,7 @@ class TrialSweeper(Sweeper):
                 records.give_up(folder, trial, records.GONE)
             else:
                 time.sleep(_POLL_S)
-        gone = Trial(int(folder.name), "failed", (), reason="its record is gone", fault="died")
-        return trial or gone
+        return trial or claimed.failed("its record is gone", "died")
 
 
 class GridSweeper(TrialSweeper):
@@ -242,6 +237,7 @@ class GridSweeper(TrialSweeper):
         self._params = [f"{key}={value}" for key, value in (params or {}).items()]
 
     def _prepare(self, arguments: list[str]) -> None:
+        assert self.hydra_context is not None
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         self._points = grid(parser.parse_overrides([*self._params, *arguments]))
         self.validate_batch_is_legal([overrides for overrides, _ in self._points])
@@ -272,10 +268,6 @@ class GridSweeper(TrialSweeper):
         if trial.state == "failed":
             return trial.fault != "died" and folder not in self._earlier
         return not records.is_dead(folder, trial)
-
-    def _finish(self, trials: Sequence[Trial]) -> None:
-        if lost := [str(trial.number) for trial in trials if trial.fault == "died"]:
-            log.warning("trials %s were lost: they are started once more", ", ".join(lost))
 
     def _failures(self, trials: Sequence[Trial]) -> list[Trial]:
         # the latest of each combination that is not complete

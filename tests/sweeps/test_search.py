@@ -35,7 +35,7 @@ def searching(*, sampler: str = "TPESampler", n_trials: int = 100, **options: An
         "custom_search_space": None,
     }  # fmt: skip
     search = SearchSweeper(sampler=getattr(optuna.samplers, sampler)(**options), **of_hydra)
-    search.config = OmegaConf.create(
+    search.run = OmegaConf.create(
         {
             "monitor": {"metric": "val/hota", "mode": "max"},
             "hydra": {"overrides": {"hydra": []}, "sweeper": {"sampler": options}},
