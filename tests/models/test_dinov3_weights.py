@@ -17,6 +17,7 @@ from scene_track.models.backbones.dinov3 import DinoV3, DinoV3ConvNeXt
 from scene_track.models.backbones.dinov3.hf_networks import HfConvNeXt, HfVit
 from scene_track.models.backbones.dinov3.state import read_official_state
 from scene_track.models.backbones.dinov3.variants import CONVNEXTS, VITS
+from tests.compose import arguments
 from tests.models.official_weights import official_state
 
 VARIANTS = {"vits16": VITS["vits16"], "convnext_tiny": CONVNEXTS["convnext_tiny"]}
@@ -127,7 +128,11 @@ def refused(path: Path, message: str, variant: str = "vits16") -> None:
 
 def test_missing_file_says_where_to_get_it(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError) as error:
-        DinoV3(weights=tmp_path / "dinov3_vits16.pth")
+        DinoV3(
+            **arguments(
+                "model.backbone", "model/backbone=dinov3_vits16", weights=tmp_path / "x.pth"
+            )
+        )
     text = str(error.value)
     assert "\n" not in text
     for part in ("dinov3_vits16.pth", "licence", "ai.meta.com", "model.backbone.weights=null"):

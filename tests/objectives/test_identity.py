@@ -32,7 +32,7 @@ def test_last_before_equals_a_loop(present: list[bool]) -> None:
 
 def head() -> PointerIdentity:
     torch.manual_seed(0)
-    return PointerIdentity(dim=16, width=16, heads=2, appearance=4)
+    return shipped("model.identity", dim=16, width=16, heads=2, appearance=4)
 
 
 def test_the_naming_of_tracks_does_not_matter() -> None:

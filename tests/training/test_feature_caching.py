@@ -21,7 +21,7 @@ from scene_track.models.backbones.base import BackboneFeatures
 from scene_track.models.backbones.hybrid import HybridBackbone
 from scene_track.models.backbones.packing import FeatureLayout, fingerprint, name_of, weights_digest
 from scene_track.train import train
-from tests.compose import MINIMAL, compose_run, shipped
+from tests.compose import MINIMAL, arguments, compose_run, shipped
 
 REPEATABLE = [
     f"dataset.augment.{name}=0"
@@ -196,7 +196,9 @@ def test_a_fast_dev_run_writes_nothing(runs: Runs, tmp_path: Path) -> None:
 
 def backbone(**changes: Any) -> HybridBackbone:
     torch.manual_seed(0)
-    return HybridBackbone(**{"dim": 32, "depth": 1, "freeze": True} | changes).eval()
+    return HybridBackbone(
+        **arguments("model.backbone", dim=32, depth=1, freeze=True) | changes
+    ).eval()
 
 
 def test_a_row_holds_all_levels(tmp_path: Path) -> None:

@@ -40,10 +40,10 @@ class DinoV3ConvNeXt(Backbone):
                 " weights"
             ),
         ],
-        variant: Literal["tiny", "small", "base"] = "tiny",
-        loader: Literal["timm", "hf", "hub"] = "timm",
-        repository: Path = Path("third_party/dinov3"),
-        size_multiple: Annotated[int, Field(ge=32, multiple_of=32)] = 32,
+        variant: Literal["tiny", "small", "base"],
+        loader: Literal["timm", "hf", "hub"],
+        repository: Path,
+        size_multiple: Annotated[int, Field(ge=32, multiple_of=32)],
         **training: Unpack[TrainingOptions],
     ) -> None:
         """Build the network and load its weights.

@@ -42,10 +42,10 @@ class DinoV3(Backbone):
                 " weights"
             ),
         ],
-        variant: Literal["vits16", "vits16plus", "vitb16", "vitl16"] = "vits16",
-        loader: Literal["timm", "hf", "hub"] = "timm",
-        repository: Path = Path("third_party/dinov3"),
-        size_multiple: Annotated[int, Field(ge=16, multiple_of=16)] = 16,
+        variant: Literal["vits16", "vits16plus", "vitb16", "vitl16"],
+        loader: Literal["timm", "hf", "hub"],
+        repository: Path,
+        size_multiple: Annotated[int, Field(ge=16, multiple_of=16)],
         **training: Unpack[TrainingOptions],
     ) -> None:
         """Build the network and load its weights.
