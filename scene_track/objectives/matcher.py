@@ -9,7 +9,7 @@ epsilons included.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 import numpy as np
@@ -30,9 +30,6 @@ _FOCAL_GAMMA = 2.0
 Matches = list[tuple[Tensor, Tensor]]
 
 _Indices = NDArray[np.int64]
-_assign: Callable[[NDArray[np.floating]], tuple[_Indices, _Indices]] = (
-    optimize.linear_sum_assignment  # pyright: ignore[reportUnknownMemberType]
-)
 
 
 class HungarianMatcher(nn.Module):
@@ -189,9 +186,14 @@ class HungarianMatcher(nn.Module):
                         i, logits[i], boxes[i], target_labels[i, columns], target_boxes[i, columns]
                     )
                 )
-            query, target = _assign(matrix)
+            query, target = _assigned(matrix)
             solved.append((query.astype(np.int64), columns[target].astype(np.int64)))
         return solved
+
+
+def _assigned(cost: NDArray[np.floating]) -> tuple[_Indices, _Indices]:
+    # scipy has no type stubs
+    return optimize.linear_sum_assignment(cost)  # pyright: ignore
 
 
 def check_weights(cost_class: float, cost_bbox: float, cost_giou: float) -> None:

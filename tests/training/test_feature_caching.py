@@ -268,7 +268,7 @@ def test_the_name_changes_with_the_code_of_a_checkout(
                 patch.delitem(sys.modules, name, raising=False)
             kind = importlib.import_module("mine_of_a_test").Mine
             torch.manual_seed(0)
-            net = kind(dim=32, depth=1, freeze=True).eval()
+            net = kind(**arguments("model.backbone", dim=32, depth=1, freeze=True)).eval()
             found = fingerprint(net, size=(32, 48), precision="float32")
             for name in ("mine_of_a_test", "helping"):
                 del sys.modules[name]
