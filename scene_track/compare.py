@@ -62,7 +62,7 @@ def options(
 
 def compare(cfg: DictConfig) -> float:
     """One comparison, from a checked configuration to the HOTA of the model's own tracker."""
-    from scene_track.data.mot_files import write_atomic
+    from scene_track.io.atomic import write_atomic
     from scene_track.tracking import comparison as names
     from scene_track.tracking.bytetrack import ByteTrack
     from scene_track.tracking.comparison import Row, report, summarise

@@ -63,7 +63,7 @@ def evaluate(cfg: DictConfig) -> float | None:
     Returns:
         HOTA of people, PCK@5 px of a ball; None where the split has no ground truth.
     """
-    from scene_track.data.mot_files import write_atomic
+    from scene_track.io.atomic import write_atomic
     from scene_track.training.checkpointing import resolve_checkpoint
     from scene_track.training.trained_run import load_run, run_folder, track_split
 

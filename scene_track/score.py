@@ -115,7 +115,9 @@ def _score_balls(clips: list[Path], predictions: Path) -> dict[str, Any]:
                 f"{find_labels(folder)}: no such file; restore it, or score against a folder "
                 "without this clip"
             )
-        clip = TrackNetFolder(root=folder.parent).read_clip(folder)
+        clip = TrackNetFolder(root=folder.parent, class_name="ball", frame_rate=30.0).read_clip(
+            folder
+        )
         rules = PointRules(frames=clip.frames.tolist(), every_frame=True)
         found, _ = read_points(files[name], rules)
         assert clip.points is not None
@@ -149,7 +151,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         scores = score_folders(Path(options["ground_truth"]), Path(options["predictions"]))
         print(format_table(scores))
         if output is not None:
-            from scene_track.data.mot_files import write_atomic
+            from scene_track.io.atomic import write_atomic
 
             output.parent.mkdir(parents=True, exist_ok=True)
             write_atomic(output, json.dumps(scores, indent=1, allow_nan=False) + "\n")

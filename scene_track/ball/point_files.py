@@ -19,7 +19,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from scene_track.data.mot_files import first_few, write_atomic
+from scene_track.data.mot_files import first_few
+from scene_track.io.atomic import write_atomic
 
 __all__ = ["PointTable", "PointRules", "read_points", "write_points"]
 

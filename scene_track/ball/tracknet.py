@@ -41,8 +41,8 @@ class TrackNetFolder:
         self,
         *,
         root: DirectoryPath,
-        class_name: str = "ball",
-        frame_rate: Annotated[float, Field(gt=0, le=1000)] = 30.0,
+        class_name: str,
+        frame_rate: Annotated[float, Field(gt=0, le=1000)],
     ) -> None:
         """Describes the folder; nothing is read yet.
 

@@ -347,7 +347,7 @@ def _options_with(config_name: str, key: str) -> list[str]:
     if not depths:
         return []
     group = parts[: max(depths)]
-    options = sorted(file.stem for file in root.joinpath(*group).glob("*.yaml"))
+    options = sorted(file.stem for file in root.joinpath(*group).glob("[!_]*.yaml"))
     typed = [f"{'/'.join(group)}={option}" for option in options]
     return [
         word

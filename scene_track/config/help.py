@@ -37,7 +37,7 @@ def help_text(directory: str, config_name: str, program: str, summary: str) -> s
     root = Path(directory)
     chosen = _defaults(root, config_name)
     groups: dict[str, list[Path]] = {}
-    for file in sorted(root.rglob("*.yaml")):
+    for file in sorted(root.rglob("[!_]*.yaml")):  # _base.yaml is no option
         group = file.parent.relative_to(root).as_posix()
         if group != ".":
             groups.setdefault(group, []).append(file)

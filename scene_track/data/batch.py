@@ -92,11 +92,6 @@ class SceneBatch:
             original footage, NaN where not visible. For scoring: it stays an array on the CPU,
             wherever the batch goes. None where targets are boxes.
         xyz: ``[B, T, M, 3]`` float32 positions in metres in the camera frame; NaN where unknown.
-        path_boxes: ``[B, L, P, 4]`` float32 cxcywh boxes of a longer stretch of each sequence,
-            without
-            pictures: what a clip is too short to teach of motion. None outside training.
-        path_ids: ``[B, L, P]`` int64 identities of these boxes; -1 where padded.
-        path_seconds: ``[B, L]`` float32 times of these frames.
         stored: B x T: True where ``features`` has the frame's, False where the frame is padding,
             and the frame's key where the features are still to be computed from ``frames``. None
             where nobody looked for features.
@@ -119,9 +114,6 @@ class SceneBatch:
     num_frames: int | None = None
     points: NDArray[np.float64] | None = None
     xyz: Tensor | None = None
-    path_boxes: Tensor | None = None
-    path_ids: Tensor | None = None
-    path_seconds: Tensor | None = None
     stored: list[list[bool | FrameKey]] | None = None
     features: Tensor | None = None
 

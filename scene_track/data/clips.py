@@ -16,13 +16,12 @@ import torch
 from torch import Tensor
 
 from scene_track.data.batch import SceneBatch
-from scene_track.data.drawn_ball import draw_balls
 from scene_track.data.feature_store import FeatureSource, FrameKey
 from scene_track.data.frame_store import FrameError, FrameStore
 from scene_track.data.resumable_loader import derive_seed
-from scene_track.data.samples import BoxPath, Sample, mix
+from scene_track.data.samples import Sample, mix
 from scene_track.data.targets import Objects, read_objects
-from scene_track.data.transforms import Clip, ClipAugment, clip_boxes
+from scene_track.data.transforms import Clip, ClipAugment
 from scene_track.data.video import OnError, Video
 from scene_track.data.visibility import Visibility
 
@@ -196,7 +195,6 @@ class ClipDataset(_Clips):
         augment: ClipAugment,
         seed: int,
         base_scale: float = 1.0,
-        path_length: int = 0,
         same_every_epoch: bool = False,
         cache_dir: Path | None = None,
         on_error: OnError = "raise",
@@ -215,7 +213,6 @@ class ClipDataset(_Clips):
             augment: the transforms.
             seed: of every random draw, with epoch and index.
             base_scale: frames are kept at this multiple of ``size`` before the transforms.
-            path_length: frames L of the boxes that come without pictures; 0 = none.
             same_every_epoch: draw for every epoch what epoch 0 draws, to learn a few clips by
                 heart.
             cache_dir: folder for resized frames; None = decode every time.
@@ -232,7 +229,6 @@ class ClipDataset(_Clips):
         self.max_interval = max_interval
         self.augment = augment
         self.seed = seed
-        self.path_length = path_length
         self.same_every_epoch = same_every_epoch
         self.windows = [
             (number, start)
@@ -266,15 +262,11 @@ class ClipDataset(_Clips):
             epoch = 0
         generator = torch.Generator().manual_seed(derive_seed(self.seed, epoch, index))
         sample = self._clip(epoch, index, generator)
-        if self.path_length:
-            sample.path = self._path(sample.sequence, generator)
         weight = self.augment.draw_mix(generator)
         if weight < 1:
             other = int(torch.randint(0, len(self), (), generator=generator))
             sample = mix(sample, self._clip(epoch, other, generator), weight)
-        if self.augment.drawn_balls and sample.sequence.points is not None:
-            sample = draw_balls(sample, self.augment.drawn_balls, generator)
-        return sample
+        return self.augment.add_objects(sample, generator)
 
     def _clip(self, epoch: int, index: int, generator: torch.Generator) -> Sample:
         """One augmented clip; every draw comes from the generator."""
@@ -297,33 +289,6 @@ class ClipDataset(_Clips):
             canvas = self.augment.canvas(self.size)
             clip = Clip.of(torch.zeros(0, 3, *canvas, dtype=torch.uint8), corners)
         return self._sample(sequence, clip, read, objects, asked[0])
-
-    def _path(self, sequence: Video, generator: torch.Generator) -> BoxPath:
-        """Boxes of a random stretch: interval, direction and side as random as those of a clip."""
-        count = len(sequence)
-        length = min(self.path_length, count)
-        most = min(self.max_interval, (count - 1) // (length - 1)) if length > 1 else 1
-        interval = int(torch.randint(1, most + 1, (), generator=generator))
-        start = int(torch.randint(0, count - (length - 1) * interval, (), generator=generator))
-        positions = [start + i * interval for i in range(length)]
-        if self.augment.draw_reversed(generator):
-            positions.reverse()
-        mirrored = bool(torch.rand((), generator=generator) < 0.5)
-        picture = _picture(sequence)
-        boxes: list[Tensor] = []
-        ids: list[Tensor] = []
-        for position in positions:
-            objects = read_objects(sequence, [position])
-            corners = objects.corners(picture, picture)
-            cut, keep = clip_boxes(corners, picture, self.augment.min_visible)
-            cut = cut[keep] / cut.new_tensor(picture[::-1] * 2)
-            centre, extent = (cut[:, :2] + cut[:, 2:]) / 2, cut[:, 2:] - cut[:, :2]
-            if mirrored:
-                centre = torch.stack((1 - centre[:, 0], centre[:, 1]), dim=1)
-            boxes.append(torch.cat((centre, extent), dim=1))
-            ids.append(torch.from_numpy(objects.ids)[keep])
-        seconds = torch.from_numpy(sequence.frames[positions]).float() / sequence.info.frame_rate
-        return BoxPath(boxes, ids, seconds)
 
 
 class StreamDataset(_Clips):
@@ -434,7 +399,6 @@ def collate(samples: Sequence[Sample], length: int) -> SceneBatch:
             visibility[b, t, : len(sample.visibility[t])] = sample.visibility[t]
             if xyz is not None and sample.xyz is not None:
                 xyz[b, t, :n] = sample.xyz[t]
-    path_boxes, path_ids, path_seconds = _collate_paths([s.path for s in samples])
     stored, features = _collate_features(samples, length) if looked else (None, None)
     return SceneBatch(
         frames=frames,
@@ -454,9 +418,6 @@ def collate(samples: Sequence[Sample], length: int) -> SceneBatch:
         num_frames=max(1, *(len(s.boxes) for s in samples)),
         points=points,
         xyz=xyz,
-        path_boxes=path_boxes,
-        path_ids=path_ids,
-        path_seconds=path_seconds,
         stored=stored,
         features=features,
     )
@@ -489,24 +450,3 @@ def _collate_features(
             features[b, t] = entry
             stored[b][t] = True
     return stored, features
-
-
-def _collate_paths(
-    paths: Sequence[BoxPath | None],
-) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """Padded boxes ``[B, L, P, 4]``, ids ``[B, L, P]``, seconds ``[B, L]``; None without paths."""
-    whole = [path for path in paths if path is not None]
-    if len(whole) < len(paths) or not whole:
-        return None, None, None
-    length = max(len(path.boxes) for path in whole)
-    most = max([1, *(len(boxes) for path in whole for boxes in path.boxes)])
-    boxes = torch.zeros(len(whole), length, most, 4)
-    ids = torch.full((len(whole), length, most), -1, dtype=torch.long)
-    seconds = torch.zeros(len(whole), length)
-    for b, path in enumerate(whole):
-        seconds[b] = path.seconds[-1]
-        seconds[b, : len(path.seconds)] = path.seconds
-        for t, (box, identity) in enumerate(zip(path.boxes, path.track_ids, strict=True)):
-            boxes[b, t, : len(box)] = box
-            ids[b, t, : len(box)] = identity
-    return boxes, ids, seconds

@@ -33,8 +33,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scene_track.data.mot_files import write_atomic
 from scene_track.data.video import Video
+from scene_track.io.atomic import write_atomic
 
 log = logging.getLogger(__name__)
 

@@ -40,10 +40,9 @@ class Window:
     def __init__(
         self,
         *,
-        length: Annotated[int, Field(ge=1, le=1000)] = 4,
-        stride: Annotated[int, Field(ge=1, le=100_000)] = 4,
-        max_interval: Annotated[int, Field(ge=1, le=1000)] = 1,
-        path: Annotated[int, Field(ge=0, le=1000)] = 0,
+        length: Annotated[int, Field(ge=1, le=1000)],
+        stride: Annotated[int, Field(ge=1, le=100_000)],
+        max_interval: Annotated[int, Field(ge=1, le=1000)],
     ) -> None:
         """Sets the window.
 
@@ -51,9 +50,7 @@ class Window:
             length: frames per clip.
             stride: frames between the starts of windows.
             max_interval: a clip takes every k-th frame, k random from 1 to this.
-            path: frames of the boxes without pictures that come with each clip; 0 = none.
         """
-        self.path = path
         self.length = length
         self.stride = stride
         self.max_interval = max_interval
@@ -62,7 +59,7 @@ class Window:
 class EvalWindow:
     """How sequences are cut into chunks for streaming."""
 
-    def __init__(self, *, length: Annotated[int, Field(ge=1, le=1000)] = 8) -> None:
+    def __init__(self, *, length: Annotated[int, Field(ge=1, le=1000)]) -> None:
         """Sets the window.
 
         Args:
@@ -77,11 +74,11 @@ class Loader:
     def __init__(
         self,
         *,
-        num_workers: Annotated[int, Field(ge=0, le=256)] = 0,
-        pin_memory: bool = False,
-        persistent_workers: bool = True,
-        prefetch_factor: Annotated[int, Field(ge=1, le=64)] = 4,
-        drop_last: bool = True,
+        num_workers: Annotated[int, Field(ge=0, le=256)],
+        pin_memory: bool,
+        persistent_workers: bool,
+        prefetch_factor: Annotated[int, Field(ge=1, le=64)],
+        drop_last: bool,
     ) -> None:
         """Sets the loader.
 
@@ -114,15 +111,15 @@ class TrackingDataModule(LightningDataModule):
         eval_window: EvalWindow,
         augment: ClipAugment,
         loader: Loader,
-        batch_size: Annotated[int, Field(ge=1, le=4096)] = 2,
-        train: str | list[str] = "train",
-        val: str | list[str] = "val",
-        test: str | list[str] | None = "test",
-        base_scale: Annotated[float, Field(ge=0.5, le=4)] = 1.0,
-        cache: bool = False,
-        cache_dir: str | None = None,
-        on_error: Literal["raise", "skip"] = "raise",
-        seed: Annotated[int, Field(ge=0)] = 0,
+        batch_size: Annotated[int, Field(ge=1, le=4096)],
+        train: str | list[str],
+        val: str | list[str],
+        test: str | list[str] | None,
+        base_scale: Annotated[float, Field(ge=0.5, le=4)],
+        cache: bool,
+        cache_dir: str | None,
+        on_error: Literal["raise", "skip"],
+        seed: Annotated[int, Field(ge=0)],
     ) -> None:
         """Describes the data; nothing is read before :meth:`setup`.
 
@@ -267,7 +264,6 @@ class TrackingDataModule(LightningDataModule):
                 augment=self.augment,
                 seed=self.seed,
                 base_scale=self.base_scale,
-                path_length=self.window.path,
                 same_every_epoch=overfit,
                 cache_dir=self._cache_folder(_FRAMES) if self.cache else None,
                 on_error=self.on_error,

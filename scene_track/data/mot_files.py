@@ -9,7 +9,6 @@ any other is read line by line, which also tells which lines are wrong and why.
 from __future__ import annotations
 
 import configparser
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -17,6 +16,8 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from scene_track.io.atomic import write_atomic
 
 __all__ = [
     "BoxTable",
@@ -27,7 +28,6 @@ __all__ = [
     "read_boxes",
     "read_length",
     "read_seqinfo",
-    "write_atomic",
     "write_results",
 ]
 
@@ -379,27 +379,6 @@ def write_results(path: Path | str, table: BoxTable) -> None:
         for frame, track, (left, top, width, height), confidence in rows
     )
     write_atomic(path, text)
-
-
-def write_atomic(path: Path | str, text: str) -> None:
-    """Write a UTF-8 text file so that readers see the old content or the whole new one.
-
-    The temporary file lies in the same folder: a rename is only atomic within one file system.
-
-    Raises:
-        FileNotFoundError: if the folder does not exist.
-    """
-    file = Path(path)
-    if not file.parent.is_dir():
-        raise FileNotFoundError(
-            f"{file.parent}: no such folder, create it before writing {file.name}"
-        )
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
-        os.replace(temporary, file)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _seqinfo_section(path: Path | str) -> tuple[Path, configparser.SectionProxy]:

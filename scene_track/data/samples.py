@@ -15,21 +15,6 @@ from scene_track.data.visibility import Visibility
 
 
 @dataclass
-class BoxPath:
-    """Where everybody was in a stretch of a sequence, without pictures.
-
-    Attributes:
-        boxes: L tensors ``[N, 4]`` cxcywh, 0-1 of the picture.
-        track_ids: L tensors ``[N]`` int64.
-        seconds: ``[L]`` float32.
-    """
-
-    boxes: list[Tensor]
-    track_ids: list[Tensor]
-    seconds: Tensor
-
-
-@dataclass
 class Sample:
     """One clip, not padded.
 
@@ -47,7 +32,6 @@ class Sample:
         frame_indices: ``[T]`` int64; with T = 0 (every frame was skipped) still one number, the
             first asked for.
         sequence: the video.
-        path: boxes without pictures of a longer stretch of the sequence; None when streaming.
         features: of each frame its features ``[R]`` float16, or the key under which they are to be
             kept; None where nobody looked for them.
     """
@@ -62,7 +46,6 @@ class Sample:
     xyz: list[Tensor] | None
     frame_indices: Tensor
     sequence: Video
-    path: BoxPath | None = None
     features: list[Tensor | FrameKey] | None = None
 
 

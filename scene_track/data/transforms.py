@@ -25,6 +25,8 @@ from torchvision import tv_tensors
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
+from scene_track.data.samples import Sample
+
 
 @dataclass
 class Clip:
@@ -69,22 +71,21 @@ class ClipAugment:
     def __init__(
         self,
         *,
-        flip: Annotated[float, Field(ge=0, le=1)] = 0.5,
-        reverse: Annotated[float, Field(ge=0, le=1)] = 0.5,
-        scale: Annotated[float, Field(ge=0, le=2)] = 0.3,
-        shift: Annotated[float, Field(ge=0, le=1)] = 0.15,
-        channel_permutation: Annotated[float, Field(ge=0, le=1)] = 1.0,
-        gain: Annotated[float, Field(ge=0, le=2)] = 0.3,
-        bias: Annotated[float, Field(ge=0, le=255)] = 20.0,
-        min_visible: Annotated[float, Field(ge=0, le=1)] = 0.25,
-        mix: Annotated[float, Field(ge=0, le=1)] = 0.0,
-        mix_alpha: Annotated[float, Field(gt=0, le=100)] = 0.5,
+        flip: Annotated[float, Field(ge=0, le=1)],
+        reverse: Annotated[float, Field(ge=0, le=1)],
+        scale: Annotated[float, Field(ge=0, le=2)],
+        shift: Annotated[float, Field(ge=0, le=1)],
+        channel_permutation: Annotated[float, Field(ge=0, le=1)],
+        gain: Annotated[float, Field(ge=0, le=2)],
+        bias: Annotated[float, Field(ge=0, le=255)],
+        min_visible: Annotated[float, Field(ge=0, le=1)],
+        mix: Annotated[float, Field(ge=0, le=1)],
+        mix_alpha: Annotated[float, Field(gt=0, le=100)],
         crop: Annotated[
             list[Annotated[int, Field(ge=16, le=8192)]], Field(min_length=2, max_length=2)
         ]
-        | None = None,
-        crop_near: Annotated[float, Field(ge=0, le=1)] = 0.8,
-        drawn_balls: Annotated[int, Field(ge=0, le=20)] = 0,
+        | None,
+        crop_near: Annotated[float, Field(ge=0, le=1)],
     ) -> None:
         """Sets the strengths.
 
@@ -107,7 +108,6 @@ class ClipAugment:
                 step costs in proportion; multiples of the backbone's patch size. None = the whole
                 canvas.
             crop_near: probability that the crop is laid over an object of the clip, not anywhere.
-            drawn_balls: up to so many further balls are drawn into a clip of a ball.
         """
         self.flip = flip
         self.reverse = reverse
@@ -121,7 +121,6 @@ class ClipAugment:
         self.mix_alpha = mix_alpha
         self.crop = None if crop is None else (int(crop[0]), int(crop[1]))
         self.crop_near = crop_near
-        self.drawn_balls = drawn_balls
 
     def canvas(self, size: tuple[int, int]) -> tuple[int, int]:
         """(height, width) of training clips where the model's pictures have ``size``."""
@@ -148,6 +147,10 @@ class ClipAugment:
         # torch draws no Beta from a given generator.
         weight = np.random.default_rng(seed).beta(self.mix_alpha, self.mix_alpha)
         return max(weight, 1 - weight) if mixed else 1.0
+
+    def add_objects(self, sample: Sample, generator: torch.Generator) -> Sample:
+        """For subclasses: draws further objects into a finished (mixed) clip and its targets."""
+        return sample
 
     def __call__(self, clip: Clip, size: tuple[int, int], generator: torch.Generator) -> Clip:
         """Augments a clip.

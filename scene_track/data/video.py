@@ -28,8 +28,8 @@ from scene_track.data.mot_files import (
     SequenceInfo,
     read_boxes,
     read_seqinfo,
-    write_atomic,
 )
+from scene_track.io.atomic import write_atomic
 
 log = logging.getLogger(__name__)
 
@@ -136,21 +136,21 @@ class MotFolder:
         self,
         *,
         root: DirectoryPath,
-        classes: dict[Annotated[int, Field(ge=0)], str] | None = None,
+        classes: dict[Annotated[int, Field(ge=0)], str],
     ) -> None:
         """Describes the folder; nothing is read yet.
 
         Args:
             root: folder that holds sequence folders, or split folders of sequence folders.
             classes: MOTChallenge class number to name; the order gives label indices from 0. Rows
-                of other classes are dropped. None = ``{1: "person"}``.
+                of other classes are dropped.
 
         Raises:
             ValueError: if ``classes`` is empty or names a class twice.
         """
         self.root = Path(root)
-        self.classes = {int(k): str(v) for k, v in (classes or {1: "person"}).items()}
-        if classes is not None and not classes:
+        self.classes = {int(k): str(v) for k, v in classes.items()}
+        if not classes:
             raise ValueError("dataset.source.classes is empty: name one class, such as {1: person}")
         if len(set(self.classes.values())) < len(self.classes):
             raise ValueError(f"dataset.source.classes names a class twice: {self.classes}")

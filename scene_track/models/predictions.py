@@ -75,7 +75,6 @@ class ScenePredictions:
         layers: the L decoder layers, last one last.
         dense: per-cell proposals.
         denoising: the L layers' answers on the denoising slots (Q = K), with their queries.
-        denoising_tokens: ``[B, T, K, D]`` last decoder states of these slots.
         extras: further outputs of the chosen head by name, each ``[B, T, Q, ...]``.
     """
 
@@ -88,7 +87,6 @@ class ScenePredictions:
     dense: DensePredictions
     denoising: list[LayerPredictions] = field(default_factory=list)
     denoising_queries: DenoisingQueries | None = None
-    denoising_tokens: Tensor | None = None
     extras: dict[str, Tensor] = field(default_factory=dict)
 
     @property

@@ -217,8 +217,7 @@ class SceneModel(ClipModel):
             layers.append(self.head(hidden[:, :, slots:], boxes[:, :, slots:], index))
             if slots:
                 noised.append(self.head(hidden[:, :, :slots], boxes[:, :, :slots], index))
-        hidden = decoded.hidden[-1].unflatten(0, (b, t))
-        tokens = hidden[:, :, slots:]
+        tokens = decoded.hidden[-1].unflatten(0, (b, t))[:, :, slots:]
         last = layers[-1]
         predictions = ScenePredictions(
             bbox_center=last.boxes[..., :2],
@@ -230,7 +229,6 @@ class SceneModel(ClipModel):
             dense=DensePredictions(heat.unflatten(0, (b, t)), dense.unflatten(0, (b, t))),
             denoising=noised,
             denoising_queries=denoising,
-            denoising_tokens=hidden[:, :, :slots] if slots else None,
             extras=self.head.extras(tokens),
         )
         return predictions, SceneState(temporal, queries, clock_start)

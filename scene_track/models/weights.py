@@ -23,65 +23,87 @@ _HASH_IN_NAME = re.compile(r"-([0-9a-f]{8})\.[a-z]+$")
 
 
 @dataclass(frozen=True)
-class KeyComparison:
-    """How the keys of a file fit a module.
+class StateDictComparison:
+    """How the tensors of a file fit those that are wanted.
 
     Attributes:
-        matched: in both, with the same shape.
-        missing: in the module only.
-        unexpected: in the file only.
-        reshaped: in both with different shapes, as ``key (file (3, 4), model (3, 5))``.
+        matched: keys in both with the same shape.
+        missing: keys that are wanted and not in the file.
+        unexpected: keys of the file that are not wanted.
+        reshaped: keys in both with different shapes, with ``(3, 4) instead of (3, 5)``.
+        retyped: keys in both with different types, at least one of them floating point, with
+            ``float16 instead of float32``.
     """
 
     matched: list[str]
     missing: list[str]
     unexpected: list[str]
-    reshaped: list[str]
+    reshaped: dict[str, str]
+    retyped: dict[str, str]
 
     @property
     def exact(self) -> bool:
-        """Whether file and module agree in every key and shape."""
+        """Whether all keys and shapes agree; types may differ."""
         return not (self.missing or self.unexpected or self.reshaped)
+
+    @property
+    def problems(self) -> list[str]:
+        """One text for each difference, missing keys first and types last."""
+        return [
+            *(f"{key} is missing" for key in self.missing),
+            *(f"{key} is unexpected" for key in self.unexpected),
+            *(f"{key} is {text}" for key, text in {**self.reshaped, **self.retyped}.items()),
+        ]
 
     def __str__(self) -> str:
         """One line with the counts and the first keys of each kind."""
         parts = [f"{len(self.matched)} keys match"]
-        for name in ("missing", "unexpected", "reshaped"):
-            keys = getattr(self, name)
+        reshaped = [f"{key} {text}" for key, text in self.reshaped.items()]
+        for name, keys in (
+            ("missing", self.missing),
+            ("unexpected", self.unexpected),
+            ("reshaped", reshaped),
+        ):
             if keys:
                 more = ", ..." if len(keys) > 3 else ""
                 parts.append(f"{len(keys)} {name} ({', '.join(keys[:3])}{more})")
         return "; ".join(parts)
 
 
-def compare_keys(module: nn.Module, state: Mapping[str, Tensor]) -> KeyComparison:
-    """Compare ``state`` with what ``module.load_state_dict`` wants.
+def compare_state_dicts(
+    wanted: Mapping[str, Tensor] | Mapping[str, tuple[int, ...]], found: Mapping[str, Tensor]
+) -> StateDictComparison:
+    """Compare the tensors of a file with those that are wanted.
 
     Args:
-        module: the module to be filled.
-        state: tensors by key.
-
-    Returns:
-        The comparison; its ``str`` is one line for a log or an error.
+        wanted: a model's tensors by key, or their shapes alone (types are not compared then).
+        found: the file's tensors by key.
     """
-    wanted = {key: tuple(value.shape) for key, value in module.state_dict().items()}
-    return compare_shapes(wanted, state)
-
-
-def compare_shapes(
-    wanted: Mapping[str, tuple[int, ...]], state: Mapping[str, Tensor]
-) -> KeyComparison:
-    """Compare ``state`` with the shapes that are wanted by key, see ``compare_keys``."""
-    both = [key for key in wanted if key in state]
-    return KeyComparison(
-        matched=[key for key in both if wanted[key] == tuple(state[key].shape)],
-        missing=[key for key in wanted if key not in state],
-        unexpected=[key for key in state if key not in wanted],
-        reshaped=[
-            f"{key} (file {tuple(state[key].shape)}, model {wanted[key]})"
-            for key in both
-            if wanted[key] != tuple(state[key].shape)
-        ],
+    matched: list[str] = []
+    reshaped: dict[str, str] = {}
+    retyped: dict[str, str] = {}
+    for key, value in wanted.items():
+        if key not in found:
+            continue
+        there = found[key]
+        shape = tuple(value.shape) if isinstance(value, Tensor) else value
+        if shape == tuple(there.shape):
+            matched.append(key)
+        else:
+            reshaped[key] = f"{tuple(there.shape)} instead of {shape}"
+        if (
+            isinstance(value, Tensor)
+            and value.dtype != there.dtype
+            and (value.is_floating_point() or there.is_floating_point())
+        ):
+            types = (str(tensor.dtype).removeprefix("torch.") for tensor in (there, value))
+            retyped[key] = " instead of ".join(types)
+    return StateDictComparison(
+        matched=matched,
+        missing=[key for key in wanted if key not in found],
+        unexpected=[key for key in found if key not in wanted],
+        reshaped=reshaped,
+        retyped=retyped,
     )
 
 
@@ -96,7 +118,7 @@ def load_strictly(module: nn.Module, state: Mapping[str, Tensor], source: str | 
     Raises:
         ValueError: keys or shapes differ.
     """
-    comparison = compare_keys(module, state)
+    comparison = compare_state_dicts(module.state_dict(), state)
     if not comparison.exact:
         raise ValueError(f"{source} does not fit {type(module).__name__}: {comparison}")
     module.load_state_dict(dict(state), strict=True)

@@ -5,10 +5,6 @@ is seen twice: as it is, by the detections that ask "who am I?", and *augmented*
 answers. Augmentation is the identity side of denoising (MOTIP, CVPR 2025, section 3.4): tokens
 vanish (occlusion), close neighbours swap tokens (identity switches of the past), and confident
 unmatched detections enter memory as tracks of one frame. No loop over tracks or frames.
-
-A clip of a few pictures is short for learning motion, and pictures are what costs. So each clip
-brings the boxes of a longer stretch of its sequence (``SceneBatch.path_*``); they go through the
-same head, with noise like a detector's and without looks.
 """
 
 from __future__ import annotations
@@ -64,9 +60,6 @@ class IdentityLoss(nn.Module):
         switch: Annotated[float, Field(ge=0, le=1)] = 0.05,
         false_positives: Annotated[int, Field(ge=0)] = 2,
         false_positive_score: Annotated[float, Field(ge=0, le=1)] = 0.2,
-        path_weight: Annotated[float, Field(ge=0)] = 1.0,
-        path_noise: Annotated[float, Field(ge=0)] = 0.05,
-        path_miss: Annotated[float, Field(ge=0, lt=1)] = 0.1,
     ) -> None:
         """Store the strengths of trajectory augmentation.
 
@@ -78,16 +71,12 @@ class IdentityLoss(nn.Module):
             switch: probability, per frame, that two close identities swap their tokens in memory.
             false_positives: unmatched detections per frame that enter memory as one-frame tracks.
             false_positive_score: existence above which they do.
-            path_weight: weight of a detection of the longer stretches, relative to one of the clip.
-            path_noise: standard deviation of their centres and log sizes, in box sizes.
-            path_miss: probability that one of their detections is missing.
         """
         super().__init__()
         self.max_identities = max_identities
         self.token_drop, self.span_drop, self.switch = token_drop, span_drop, switch
         self.false_positives = false_positives
         self.false_positive_score = false_positive_score
-        self.path_weight, self.path_noise, self.path_miss = path_weight, path_noise, path_miss
 
     def forward(
         self,
@@ -105,61 +94,15 @@ class IdentityLoss(nn.Module):
             batch: the ground truth.
 
         Returns:
-            Sums ``identity`` (cross-entropy), ``motion`` (smooth L1 of the expected boxes, in
-            object sizes) and, where the batch has longer stretches, ``path`` (both of these on
-            them, weighted), and the share of the clip's detections that point right.
+            Sums ``identity`` (cross-entropy) and ``motion`` (smooth L1 of the expected boxes, in
+            object sizes), and the share of the clip's detections that point right.
         """
         tokens = head.tokens(predictions.tokens).float()
         boxes = predictions.boxes.detach().float()
         seconds = batch.frame_indices.float() / batch.frame_rate.unsqueeze(1)
         tracks = self._tracks(tokens, boxes, matches, batch)
         extra = self._unmatched(predictions, tokens, boxes, matches)
-        terms, accuracy = self._point(head, tracks, extra, seconds)
-        if batch.path_boxes is not None and self.path_weight and head.training:
-            # Sums are divided by the clip's number of objects: weigh the stretches by theirs.
-            share = tracks[2].sum() / (batch.path_ids >= 0).sum().clamp(min=1)  # type: ignore[operator]
-            path, _ = self._point(head, *self._path(head, batch))
-            terms["path"] = self.path_weight * share * (path["identity"] + path["motion"])
-        return terms, accuracy
-
-    def denoised(
-        self, head: PointerIdentity, predictions: ScenePredictions, batch: SceneBatch
-    ) -> dict[str, Tensor]:
-        """The same losses on the denoising answers: tracks of noised truth, free of matching.
-
-        Each object has a noised copy in every frame, whose decoder state and refined box become its
-        detection (one group of copies; the others differ in noise alone).
-
-        Args:
-            head: the pointer head.
-            predictions: with denoising answers.
-            batch: the ground truth that was noised.
-
-        Returns:
-            Sums ``identity`` and ``motion`` over the copies.
-        """
-        queries, noised = predictions.denoising_queries, predictions.denoising_tokens
-        assert queries is not None and noised is not None
-        b, t, m = batch.track_ids.shape
-        slots = queries.valid.shape[1]
-        copies = queries.valid & queries.positive
-        # The first positive copy of each object; one place more takes what is none.
-        where = torch.where(copies, queries.target_index, m)
-        number = torch.arange(slots, device=where.device).expand_as(where)
-        first = where.new_full((b * t, m + 1), slots).scatter_reduce(1, where, number, "amin")
-        first = first[:, :m].unflatten(0, (b, t))
-        copy = torch.where(first < slots, first, -1)
-        tracks = self._tracks(
-            head.tokens(noised).float(),
-            predictions.denoising[-1].boxes.detach().float(),
-            copy,
-            batch,
-        )
-        grid, grid_boxes, present = tracks
-        nobody = (grid[:, :, :0], grid_boxes[:, :, :0], present[:, :, :0])
-        seconds = batch.frame_indices.float() / batch.frame_rate.unsqueeze(1)
-        terms, _ = self._point(head, tracks, nobody, seconds)
-        return terms
+        return self._point(head, tracks, extra, seconds)
 
     def _tracks(
         self, tokens: Tensor, boxes: Tensor, matches: Tensor, batch: SceneBatch
@@ -238,39 +181,6 @@ class IdentityLoss(nn.Module):
         # An empty clip must still touch every parameter of the head, or DDP waits for it forever.
         touch = 0.0 * (state.sum() + logits.clamp(min=-1).sum() + head.blank.sum())
         return {"identity": loss + touch, "motion": motion}, accuracy
-
-    def _path(
-        self, head: PointerIdentity, batch: SceneBatch
-    ) -> tuple[tuple[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor], Tensor]:
-        """The longer stretches as tracks: boxes with detector-like noise, and blank tokens."""
-        assert batch.path_boxes is not None and batch.path_ids is not None
-        assert batch.path_seconds is not None
-        boxes, ids = batch.path_boxes, batch.path_ids
-        b, t, p = ids.shape
-        slots = identity_slots(ids.flatten(1)).view(b, t, p)
-        # As wide as the stretch with most identities; see ``forward`` on this one sync.
-        count = min(max(int(slots.max()) + 1, 1), self.max_identities)
-        where = torch.where((slots >= 0) & (slots < count), slots, count)
-        noise = torch.randn_like(boxes) * self.path_noise
-        noisy = torch.cat(
-            (
-                boxes[..., :2] + noise[..., :2] * boxes[..., 2:],
-                boxes[..., 2:] * noise[..., 2:].exp(),
-            ),
-            dim=-1,
-        )
-        grid_boxes = boxes.new_zeros(b, t, count + 1, 4)
-        grid_boxes = grid_boxes.scatter(2, where.unsqueeze(-1).expand(-1, -1, -1, 4), noisy)
-        present = torch.zeros(b, t, count + 1, dtype=torch.bool, device=ids.device)
-        present = present.scatter(2, where, True)[:, :, :count]
-        present = present & (torch.rand(present.shape, device=ids.device) >= self.path_miss)
-        tokens = head.blank.float().expand(b, t, count, -1)
-        nobody = (
-            tokens.new_zeros(b, t, 0, tokens.shape[-1]),
-            boxes.new_zeros(b, t, 0, 4),
-            present.new_zeros(b, t, 0),
-        )
-        return (tokens, grid_boxes[:, :, :count], present), nobody, batch.path_seconds
 
     def _unmatched(
         self, predictions: ScenePredictions, tokens: Tensor, boxes: Tensor, matches: Tensor

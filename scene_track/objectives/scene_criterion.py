@@ -48,7 +48,6 @@ class SceneCriterion(nn.Module):
         weight_dense: Annotated[float, Field(ge=0)] = 1.0,
         weight_identity: Annotated[float, Field(ge=0)] = 1.0,
         weight_motion: Annotated[float, Field(ge=0)] = 0.5,
-        weight_dn_identity: Annotated[float, Field(ge=0)] = 0.0,
         weight_auxiliary: Annotated[float, Field(ge=0)] = 1.0,
         focal_alpha: Annotated[float, Field(ge=0, le=1)] = 0.25,
         focal_gamma: Literal[0] | Annotated[float, Field(ge=1)] = 2.0,
@@ -68,8 +67,6 @@ class SceneCriterion(nn.Module):
             weight_dense: box losses of the dense proposals, relative to the decoder's.
             weight_identity: cross-entropy over tracks and "new".
             weight_motion: expected-box loss of the tracks.
-            weight_dn_identity: identity and motion on the denoising answers, relative to those on
-                the detections, times ``lambda_dn``; 0 leaves them out.
             weight_auxiliary: layers before the last, relative to the last.
             focal_alpha: weight of positives in the focal losses.
             focal_gamma: focusing exponent; between 0 and 1 its gradient is unbounded.
@@ -90,9 +87,8 @@ class SceneCriterion(nn.Module):
             "dense_giou": weight_dense * weight_giou,
             "identity": weight_identity,
             "motion": weight_motion,
-            "path": weight_identity,
         }
-        self.weight_auxiliary, self.weight_dn_identity = weight_auxiliary, weight_dn_identity
+        self.weight_auxiliary = weight_auxiliary
         self.focal_alpha, self.focal_gamma = focal_alpha, focal_gamma
         self.max_match_distance, self.heat_sigma = max_match_distance, heat_sigma
 
@@ -180,12 +176,6 @@ class SceneCriterion(nn.Module):
                 losses[name] = share * value / normaliser
                 weighted = weighted + self.weights[name] * losses[name]
             losses["id_accuracy"] = accuracy
-            if self.weight_dn_identity and predictions.denoising_tokens is not None:
-                noised = self.identity.denoised(model.identity, predictions, batch)
-                for name, value in noised.items():
-                    losses[f"dn_{name}"] = value / normaliser
-                    weight = lambda_dn * self.weight_dn_identity * self.weights[name]
-                    weighted = weighted + weight * losses[f"dn_{name}"]
         for name, value in self.extra_terms(predictions, batch, matches[-1]).items():
             losses[name] = value / normaliser
             weighted = weighted + self.weights[name] * losses[name]

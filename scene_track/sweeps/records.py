@@ -20,7 +20,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from scene_track.data.mot_files import write_atomic
+from scene_track.io.atomic import write_atomic
 
 RECORD = "trial.json"
 _LOCK = ".lock"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from scene_track.data.mot_files import write_atomic
+from scene_track.io.atomic import write_atomic
 from scene_track.sweeps.hparams import write_hparams
 from scene_track.sweeps.importance import Importance, importance
 from scene_track.sweeps.page import page

@@ -26,7 +26,7 @@ from pathlib import Path
 from types import FrameType
 from typing import IO, Any, Literal
 
-from scene_track.data.mot_files import write_atomic
+from scene_track.io.atomic import write_atomic
 from scene_track.sweeps import records
 from scene_track.sweeps.records import Process, Trial
 

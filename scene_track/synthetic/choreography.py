@@ -1,9 +1,9 @@
-"""Who dances where: skeletons in three dimensions, formations that permute, a camera that pans.
+"""Choreography of a dance: skeletons in 3-D, formations that permute, a camera that pans.
 
-Everything about one synthetic dance sequence is drawn from one random generator before the first
-pixel is drawn, so a sequence depends on its seed alone. Dancers share one choreography (the poses
-of a beat, the sway, the formations) and differ by a little delay, amplitude, mirroring and height:
-association has to live on motion and on slight differences of looks, as in DanceTrack.
+Everything about one sequence comes from one random generator before the first pixel is drawn, so a
+sequence depends on its seed alone. Dancers share one choreography (the poses of a beat, the sway,
+the formations) and differ by a little delay, amplitude, mirroring and height: association has to
+rely on motion and on slight differences of looks, as in DanceTrack.
 
 Coordinates: world and camera frames are metres; the world has x right, y up, z away from the
 camera, the camera frame x right, y *down*, z forward. Shape vocabulary: S instants, N dancers, J
@@ -15,9 +15,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from scene_track.synthetic.drawing import Array, smoothstep
 
 # Joint order of `Dance.joints`.
 PELVIS, CHEST, NECK, HEAD = 0, 1, 2, 3
@@ -45,10 +44,10 @@ class Stage:
     """The camera and the room.
 
     Attributes:
-        width: picture width in pixels.
-        height: picture height in pixels.
+        width: image width in pixels.
+        height: image height in pixels.
         focal: focal length in pixels.
-        horizon: picture row of the horizon, pixels.
+        horizon: image row of the horizon, pixels.
         camera_height: metres above the floor.
     """
 
@@ -81,11 +80,6 @@ class Dance:
     joints: Array
     pan: Array
     stature: Array
-
-
-def _smoothstep(x: Array) -> Array:
-    x = np.clip(x, 0.0, 1.0)
-    return x * x * (3 - 2 * x)
 
 
 def _formation(rng: np.random.Generator, count: int) -> Array:
@@ -142,13 +136,13 @@ def _floor_paths(rng: np.random.Generator, times: Array, count: int, pace: float
     current = slots_now()
     now = start
     while now < end:
-        # At most two are away at once, somebody who is away comes back after a phase or two.
+        # At most two are away at once, and come back after a phase or two.
         for dancer in range(count):
             if away[dancer]:
                 away[dancer] = rng.random() < 0.45
             elif away.sum() < min(2, count - 3):
                 away[dancer] = rng.random() < 0.2
-        # Nobody runs faster than people do: a long way takes several phases.
+        # The speed is limited to that of a running person: a long way takes several phases.
         way = slots_now() - current
         far = np.linalg.norm(way, axis=1)
         walk = max(rng.uniform(0.6, 1.2) / pace, float(np.median(far)) / _MAX_WALK)
@@ -156,7 +150,7 @@ def _floor_paths(rng: np.random.Generator, times: Array, count: int, pace: float
         way *= np.minimum(1.0, _MAX_WALK * walk / np.maximum(far, 1e-9))[:, None]
         following = current + way
         inside = (times >= now) & (times < now + duration)
-        mix = _smoothstep((times[inside] - now) / walk)[:, None, None]
+        mix = smoothstep((times[inside] - now) / walk)[:, None, None]
         position[inside] = current * (1 - mix) + following * mix
         current, now = following, now + duration
     beat = rng.uniform(1.0, 1.5) * pace
@@ -178,14 +172,14 @@ def _poses(rng: np.random.Generator, times: Array, count: int, pace: float) -> d
     library_size = rng.integers(6, 10)
     order = rng.integers(0, library_size, keys)
     sided = {k: rng.uniform(*v, (library_size, 2))[order] for k, v in _POSE_RANGES.items()}
-    # Arms hang more often than they fly: spread arms make boxes of half the neighbours' air.
+    # Arms hang more often than they are spread: spread arms make wide boxes.
     low, high = _POSE_RANGES["arm_out"]
     sided["arm_out"] = low + (sided["arm_out"] - low) ** 1.7 / (high - low) ** 0.7
     common = {k: rng.uniform(*v, library_size)[order] for k, v in _COMMON_RANGES.items()}
     jump = np.where(rng.random(library_size) < 0.25, rng.uniform(0.1, 0.3, library_size), 0.0)[
         order
     ]
-    # A few full turns, kept by everybody after they were made.
+    # A few full turns; a turn stays in all later angles.
     turns = np.cumsum(np.where(rng.random(keys) < 0.08, rng.choice((-360.0, 360.0), keys), 0.0))
     common["yaw"] = common["yaw"] + turns
 
@@ -197,7 +191,7 @@ def _poses(rng: np.random.Generator, times: Array, count: int, pace: float) -> d
 
     place = (times[:, None] - delay[None] - start) / step  # [S, N]
     index = np.floor(place).astype(int)
-    mix = _smoothstep(place - index)
+    mix = smoothstep(place - index)
     angles: dict[str, Array] = {}
     for number, name in enumerate(_SIDED):
         key = sided[name]
@@ -263,9 +257,7 @@ def _skeleton(angles: dict[str, Array], speed: Array, times: Array, stature: Arr
         joints[..., ANKLES[i], :] = joints[..., KNEES[i], :] + 0.41 * shin[..., i, :]
         joints[..., TOES[i], :] = joints[..., ANKLES[i], :] + (side[i] * 0.04, -0.03, 0.13)
     lowest = joints[..., 1].min(axis=-1)
-    joints[..., 1] -= (
-        lowest[..., None] - 0.03
-    )  # the lower foot stands on the floor: knees make a crouch
+    joints[..., 1] -= lowest[..., None] - 0.03  # the lower foot stands on the floor
     joints[..., 1] += angles["jump"][..., None]
     return joints * stature[None, :, None, None]
 
@@ -279,8 +271,8 @@ def choreograph(
         rng: source of every random decision.
         times: ``[S]`` instants in seconds.
         count: number of dancers.
-        width: picture width in pixels.
-        height: picture height in pixels.
+        width: image width in pixels.
+        height: image height in pixels.
     """
     focal = 1.75 * height * rng.uniform(0.95, 1.05)
     stage = Stage(

@@ -1,15 +1,16 @@
-"""Draws a synthetic data set into a folder, once, by several processes.
+"""Base of the drawn datasets: draws a dataset into a folder, once, by several processes.
 
-Special here: a data set is a pure function of its parameters and of its version. Both are hashed
-into the folder's name, so a changed parameter is another folder and never a mixture. The folder is
-built beside its final place and renamed at the end, under a lock that dies with its holder: a kill
-leaves no half data set, and processes that start together build it once.
+A dataset is a pure function of its options and of its version. Both are hashed into the folder's
+name, so other options give another folder. The folder is built under a hidden name beside its final
+place and renamed at the end, under a lock that the kernel releases when its holder dies. A killed
+process leaves no half dataset, and processes that start together build it once.
 """
 
 from __future__ import annotations
 
 import fcntl
 import hashlib
+import importlib
 import json
 import logging
 import os
@@ -18,158 +19,200 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field
 
 import scene_track
+from scene_track.data.video import OnError, Video
 
 log = logging.getLogger(__name__)
 
-Job = tuple[str, int]
-"""Split and number of one video."""
-
 SPLITS = ("train", "val", "test")
+_WORKER = "from scene_track.synthetic.folder import work; work()"
 
 
-@dataclass(frozen=True)
-class DrawnFolder:
-    """A data set that is drawn on first use.
+@dataclass(frozen=True, kw_only=True)
+class DrawnDataset(ABC):
+    """A dataset that is drawn on first use; subclasses add what the images depend on.
 
     Attributes:
-        root: folder that holds the data set's own folder.
-        spec: dataclass of everything that the pictures depend on, ``version`` among it.
-        videos: path of every video, relative to the data set's folder, by job.
-        module: dotted name of a module that passes ``--worker`` on to :func:`work`.
-        what: what is drawn, for the log.
+        VERSION: increase it whenever the images or the ground truth of the same options change.
+        class_names: names of the classes.
+        root: folder that holds the dataset's own folder.
         workers: processes that draw; None = one per core that this process may use.
     """
 
-    root: Path
-    spec: Any
-    videos: dict[Job, str]
-    module: str
-    what: str
-    workers: int | None = None
+    VERSION: ClassVar[int]
+    class_names: ClassVar[tuple[str, ...]]
 
-    @property
-    def name(self) -> str:
-        """Version and fingerprint of the parameters."""
-        digest = hashlib.sha256(json.dumps(asdict(self.spec), sort_keys=True).encode()).hexdigest()
-        return f"v{self.spec.version}-{digest[:10]}"
+    root: str
+    workers: Annotated[int, Field(ge=1, le=256)] | None
+
+    @abstractmethod
+    def videos(self) -> list[tuple[str, int]]:
+        """Split and number of every video."""
+
+    @abstractmethod
+    def place(self, split: str, number: int) -> str:
+        """Path of a video relative to the dataset's folder."""
+
+    @abstractmethod
+    def draw(self, folder: Path, split: str, number: int) -> None:
+        """Draws one video into the dataset's folder."""
+
+    @abstractmethod
+    def reader(self) -> Any:
+        """The reader of the drawn folder."""
+
+    def options(self) -> dict[str, Any]:
+        """Everything that the images depend on, the version included."""
+        own = [field.name for field in fields(self) if field.name not in ("root", "workers")]
+        return {"version": self.VERSION} | {name: getattr(self, name) for name in own}
 
     @property
     def folder(self) -> Path:
-        """The folder of exactly these parameters."""
-        return self.root / self.name
+        """The dataset's folder: its name holds the version and a hash of the options."""
+        text = json.dumps(self.options(), sort_keys=True)
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        return Path(self.root) / f"v{self.VERSION}-{digest[:10]}"
 
     def prepare(self) -> Path:
-        """Writes the data set unless it is there; safe to call from several processes at once.
+        """Draws the dataset unless it is there; safe to call from several processes at once.
 
         Returns:
-            The data set's folder.
+            The dataset's folder.
 
         Raises:
-            RuntimeError: if drawing failed; what the drawing process printed is part of the
-                message.
+            RuntimeError: a drawing process failed; the message holds what it printed.
         """
-        if self.folder.is_dir():
-            return self.folder
-        self.root.mkdir(parents=True, exist_ok=True)
-        with _locked(self.root / f".{self.name}.lock"):
-            if self.folder.is_dir():  # another process was first
-                return self.folder
-            for leftover in self.root.glob(f".{self.name}.tmp-*"):  # of a killed process
+        folder, name = self.folder, self.folder.name
+        if folder.is_dir():
+            return folder
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with (folder.parent / f".{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if folder.is_dir():  # another process was first
+                return folder
+            for leftover in folder.parent.glob(f".{name}.tmp-*"):  # of a killed process
                 shutil.rmtree(leftover)
-            temporary = self.root / f".{self.name}.tmp-{os.getpid()}"
+            temporary = folder.parent / f".{name}.tmp-{os.getpid()}"
             started = time.perf_counter()
-            log.info("drawing %d %s into %s", len(self.videos), self.what, self.folder)
+            log.info("drawing %d videos into %s", len(self.videos()), folder)
             try:
-                self._draw(temporary)
-                manifest = asdict(self.spec) | {"sequences": list(self.videos.values())}
-                (temporary / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
-                os.replace(temporary, self.folder)
+                self._draw_all(temporary)
+                paths = [self.place(*video) for video in self.videos()]
+                manifest = json.dumps(self.options() | {"sequences": paths}, indent=1)
+                (temporary / "manifest.json").write_text(f"{manifest}\n")
+                os.replace(temporary, folder)
             finally:
                 shutil.rmtree(temporary, ignore_errors=True)
             log.info("drawn in %.0f s", time.perf_counter() - started)
-        return self.folder
+        return folder
 
-    def _draw(self, folder: Path) -> None:
+    def sequences(
+        self,
+        split: str | Sequence[str],
+        *,
+        on_error: OnError = "raise",
+        cache_dir: Path | None = None,
+    ) -> list[Video]:
+        """The videos of a split; see the reader's ``sequences``.
+
+        Raises:
+            FileNotFoundError: :meth:`prepare` was not called, or the split is unknown.
+        """
+        if not self.folder.is_dir():
+            raise FileNotFoundError(f"{self.folder}: not drawn yet, call prepare() first")
+        return self.reader().sequences(split, on_error=on_error, cache_dir=cache_dir)
+
+    def _draw_all(self, folder: Path) -> None:
         for split in SPLITS:
             (folder / split).mkdir(parents=True, exist_ok=True)
-        jobs = list(self.videos)
-        workers = min(self.workers or _cores(), len(jobs))
-        # Own interpreters rather than a pool: they inherit neither torch's threads nor a CUDA
-        # context, and work whatever the main module is.
-        paths = [str(Path(scene_track.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
-        environment = os.environ | {
-            "PYTHONPATH": os.pathsep.join(p for p in paths if p),
-            "OMP_NUM_THREADS": "1",
-        }
-        running = []
+        videos = self.videos()
+        workers = min(self.workers or _cores(), len(videos))
+        running: list[subprocess.Popen[str]] = []
         try:
             for worker in range(workers):
-                request = {
-                    "spec": asdict(self.spec),
-                    "folder": str(folder.absolute()),
-                    "jobs": jobs[worker::workers],
-                }
-                process = subprocess.Popen(
-                    [sys.executable, "-m", self.module, "--worker"],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.PIPE,
-                    env=environment,
-                    text=True,
-                )
-                assert process.stdin is not None
-                process.stdin.write(json.dumps(request) + "\n")
-                process.stdin.flush()  # stays open: its end tells the painter that we have died
-                running.append(process)
+                running.append(self._start_worker(folder, videos[worker::workers]))
             for process in running:
                 assert process.stderr is not None
                 errors = process.stderr.read()
                 if process.wait() != 0:
-                    raise RuntimeError(f"drawing the {self.what} failed:\n{errors}")
+                    raise RuntimeError(f"drawing {self.folder} failed:\n{errors}")
         finally:
             for process in running:
-                if process.poll() is None:
-                    process.kill()
-                    process.wait()
+                process.kill()
+                process.wait()
                 for pipe in (process.stdin, process.stderr):
                     if pipe is not None:
                         pipe.close()
 
+    def _start_worker(self, folder: Path, videos: list[tuple[str, int]]) -> subprocess.Popen[str]:
+        """A new interpreter that draws some videos.
 
-def work(write: Callable[[dict[str, Any], Path, str, int], None]) -> None:
-    """What a drawing process does: takes its request from stdin, draws its videos.
+        Not a pool: a new interpreter inherits neither torch's threads nor a CUDA context, and works
+        whatever the main module is.
+        """
+        paths = [str(Path(scene_track.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+        python_path = os.pathsep.join(path for path in paths if path)
+        process = subprocess.Popen(
+            [sys.executable, "-c", _WORKER],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            env=os.environ | {"PYTHONPATH": python_path, "OMP_NUM_THREADS": "1"},
+            text=True,
+        )
+        own = {field.name: getattr(self, field.name) for field in fields(self)}
+        request = {
+            "module": type(self).__module__,
+            "class": type(self).__name__,
+            "options": own,
+            "folder": str(folder.absolute()),
+            "videos": videos,
+        }
+        assert process.stdin is not None
+        process.stdin.write(json.dumps(request) + "\n")
+        process.stdin.flush()  # stays open: its end tells the worker that this process has died
+        return process
 
-    Args:
-        write: draws one video, given the spec as a dictionary, the folder, split and number.
-    """
+
+def work() -> None:
+    """Main function of a drawing process: reads its request from stdin and draws its videos."""
     request = json.loads(sys.stdin.readline())
     threading.Thread(target=_exit_with_parent, daemon=True).start()
-    for split, number in request["jobs"]:
-        write(request["spec"], Path(request["folder"]), split, number)
+    module = importlib.import_module(request["module"])
+    dataset = getattr(module, request["class"])(**request["options"])
+    for split, number in request["videos"]:
+        dataset.draw(Path(request["folder"]), split, number)
 
 
-def by_hand(arguments: list[str], draw: Callable[[str], Path], root: str) -> None:
-    """``python -m scene_track.synthetic.dance root=FOLDER``: draws the default set.
+def draw_by_hand(dataset: str, arguments: Sequence[str]) -> None:
+    """Draws the dataset of ``conf/dataset/<dataset>.yaml`` and prints its folder.
 
     Args:
-        arguments: of the command line.
-        draw: draws into a root, returns the data set's folder.
-        root: where none is given.
+        dataset: name of the YAML.
+        arguments: of the command line: nothing, or ``root=FOLDER``.
     """
+    from hydra import compose, initialize_config_dir
+    from hydra.utils import instantiate
+
+    from scene_track.config.paths import config_dir
+
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    with initialize_config_dir(config_dir(), version_base="1.3"):
+        node = compose("config", [f"dataset={dataset}"]).dataset
     for argument in arguments:
         key, _, value = argument.partition("=")
         if key != "root" or not value:
             sys.exit(f"{argument}: expected root=FOLDER")
-        root = value
-    sys.stdout.write(f"{draw(root)}\n")
+        node.root = value
+    sys.stdout.write(f"{instantiate(node.source).prepare()}\n")
 
 
 def _cores() -> int:
@@ -178,15 +221,7 @@ def _cores() -> int:
     return os.cpu_count() or 1
 
 
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Holds an exclusive lock that the kernel releases when the holder dies."""
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
 def _exit_with_parent() -> None:
-    """An orphan must not go on drawing into a folder that the next run removes."""
+    """Ends the process when stdin closes: an orphan must not draw into a folder that is removed."""
     sys.stdin.read()
     os._exit(1)

@@ -1,20 +1,20 @@
-"""A tennis court as a broadcast camera sees it: the picture behind and the net in front of a rally.
+"""A tennis court as a broadcast camera sees it: the background and the net of a rally.
 
-Special here: one game has one court, painted once, larger than a picture; a frame is a piece of it,
-moved, turned and zoomed a little (camera shake and pan). The same movement is applied to everything
-that is drawn on top, and to the ground truth, so pictures and labels cannot part.
+One game has one court, painted once, larger than an image. A frame is a piece of it, moved, turned
+and zoomed a little (camera shake and pan). The same movement is applied to everything that is drawn
+on top and to the ground truth, so images and labels agree.
 
-Coordinates: court pixels and picture pixels are continuous, 0 at the edge of the picture.
+Coordinates: court pixels and image pixels are continuous, 0 at the edge of the image.
 """
 
 from __future__ import annotations
 
-import colorsys
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
+from scene_track.synthetic.drawing import Array, Colour, hsv, to_image
 from scene_track.synthetic.tennis_rally import (
     FENCE,
     HALF_LENGTH,
@@ -23,14 +23,12 @@ from scene_track.synthetic.tennis_rally import (
     SERVICE,
     SIDE_FENCE,
     SINGLES,
-    Array,
 )
 
-Colour = tuple[int, int, int]
-Span = tuple[float, float]
+Point3 = tuple[float, float, float]
 
-_FINE = 2  # painting size over picture size
-_MARGIN = 0.06  # of the width, painted around the picture for the camera to move in
+_FINE = 2  # painting size over image size
+_MARGIN = 0.06  # of the width, painted around the image for the camera to move in
 BALL_RADIUS = 0.095  # metres; nearly three times the real one, as glare and blur make it on film
 
 _SURFACES: tuple[tuple[Colour, Colour], ...] = (  # court, surround
@@ -49,8 +47,8 @@ class Camera:
     """A fixed pinhole camera behind the near base line.
 
     Attributes:
-        width: picture width in pixels.
-        height: picture height in pixels.
+        width: image width in pixels.
+        height: image height in pixels.
         focal: focal length in pixels.
         position: ``[3]`` metres.
         rotation: ``[3, 3]`` rows right, down, ahead.
@@ -91,7 +89,7 @@ class Camera:
 
 @dataclass(frozen=True)
 class Movement:
-    """How a frame lies on the court: picture = linear (court - c) + c + move.
+    """How a frame lies on the court: image = linear (court - c) + c + move.
 
     Attributes:
         linear: ``[2, 2]``.
@@ -104,12 +102,12 @@ class Movement:
     move: Array
 
     def __call__(self, points: Array) -> Array:
-        """Court pixels ``[..., 2]`` to picture pixels."""
+        """Court pixels ``[..., 2]`` to image pixels."""
         return (points - self.centre) @ self.linear.T + self.centre + self.move
 
     @property
     def scale(self) -> float:
-        """Picture pixels per court pixel."""
+        """Image pixels per court pixel."""
         return float(np.sqrt(np.linalg.det(self.linear)))
 
     def cut(self, image: Image.Image, margin: int, box: tuple[int, int, int, int]) -> Image.Image:
@@ -118,7 +116,7 @@ class Movement:
         Args:
             image: court pixels, with ``margin`` more on every side.
             margin: pixels.
-            box: left, top, right, bottom in picture pixels.
+            box: left, top, right, bottom in image pixels.
         """
         inverse = np.linalg.inv(self.linear)
         origin = np.array(box[:2], dtype=np.float64)
@@ -134,13 +132,13 @@ class Movement:
 
 @dataclass(frozen=True)
 class Court:
-    """What is painted once for a game.
+    """The painted court of one game.
 
     Attributes:
         camera: where it is seen from.
-        ground: RGB picture of court, walls and stands, with ``margin`` pixels more on every side.
-        net: RGBA picture of the net alone, of the same size.
-        post: RGBA picture of a fence post before the camera, of the same size; None = no fence.
+        ground: RGB image of court, walls and stands, with ``margin`` pixels more on every side.
+        net: RGBA image of the net alone, of the same size.
+        post: RGBA image of a fence post before the camera, of the same size; None = no fence.
         post_at: ``[2, 2]`` court pixels of its upper and lower end.
         margin: pixels.
         flashes: ``[K, 2]`` court pixels in the stands where cameras may flash.
@@ -159,12 +157,6 @@ class Court:
     light: float
 
 
-def hsv(hue: float, saturation: float, value: float) -> Colour:
-    """A colour of 0-255 from hue, saturation and value of 0-1."""
-    r, g, b = colorsys.hsv_to_rgb(hue % 1.0, min(max(saturation, 0), 1), min(max(value, 0), 1))
-    return round(255 * r), round(255 * g), round(255 * b)
-
-
 class _Painter:
     """Paints in world coordinates."""
 
@@ -180,14 +172,22 @@ class _Painter:
         flat = (self.camera.project(np.asarray(points, dtype=np.float64)) + self.margin) * _FINE
         return [(float(x), float(y)) for x, y in flat]
 
-    def area(self, points: list[tuple[float, float, float]], colour: tuple[int, ...]) -> None:
+    def area(self, points: list[Point3], colour: tuple[int, ...]) -> None:
         self.draw.polygon(self.pixels(np.array(points)), fill=colour)
 
     def wall(
-        self, x: tuple[float, float], y: tuple[float, float], z: float, colour: Colour
+        self, x: tuple[float, float], y: tuple[float, float], z: float, colour: tuple[int, ...]
     ) -> None:
         """An upright rectangle across the court."""
         self.area([(x[0], y[0], z), (x[1], y[0], z), (x[1], y[1], z), (x[0], y[1], z)], colour)
+
+    def floor(self, x: tuple[float, float], z: tuple[float, float], colour: Colour) -> None:
+        """A rectangle on the ground."""
+        self.area([(x[0], 0, z[0]), (x[1], 0, z[0]), (x[1], 0, z[1]), (x[0], 0, z[1])], colour)
+
+    def line(self, start: Point3, end: Point3, colour: tuple[int, ...]) -> None:
+        """A line one painting pixel wide."""
+        self.draw.line(self.pixels(np.array((start, end))), fill=colour, width=1)
 
     def ball(self, place: Array, radius: float, colour: Colour) -> None:
         """A ball of ``radius`` metres around a place."""
@@ -216,9 +216,8 @@ def paint_court(rng: np.random.Generator, camera: Camera) -> Court:
     _lost_balls(rng, painter, ball)
     ground = painter.finished()
     shading = rng.normal(0, 5, (ground.height // 6, ground.width // 6, 1)).repeat(3, 2)
-    soft = Image.fromarray((shading + 128).clip(0, 255).astype(np.uint8)).resize(ground.size)
-    mixed = np.asarray(ground, np.int16) + np.asarray(soft, np.int16) - 128
-    ground = Image.fromarray(mixed.clip(0, 255).astype(np.uint8))
+    soft = to_image(shading + 128).resize(ground.size)
+    ground = to_image(np.asarray(ground, np.int16) + np.asarray(soft, np.int16) - 128)
     ground = ground.filter(ImageFilter.GaussianBlur(rng.uniform(0.2, 0.6)))
     net = _paint_net(rng, camera)
     ground.paste(net, (0, 0), net)
@@ -278,30 +277,20 @@ def _walls(rng: np.random.Generator, painter: _Painter) -> None:
 
 
 def _lines(rng: np.random.Generator, painter: _Painter, court: Colour) -> None:
-    corners = [(-HALF_WIDTH, -1), (HALF_WIDTH, -1), (HALF_WIDTH, 1), (-HALF_WIDTH, 1)]
-    painter.area([(x, 0, s * HALF_LENGTH) for x, s in corners], court)
+    sides = (-HALF_WIDTH, HALF_WIDTH)
+    painter.floor(sides, (-HALF_LENGTH, HALF_LENGTH), court)
     if rng.random() < 0.3:  # worn stripes
         for z in np.arange(-HALF_LENGTH, HALF_LENGTH, 3.4):
-            stripe = _vary(rng, court)
-            low, high = z, min(z + 1.7, HALF_LENGTH)
-            painter.area([(x, 0, low if s < 0 else high) for x, s in corners], stripe)
-    white = (228, 230, 226)
-
-    def along(x: float, z0: float, z1: float, w: float = 0.05) -> None:
-        painter.area([(x - w, 0, z0), (x + w, 0, z0), (x + w, 0, z1), (x - w, 0, z1)], white)
-
-    def across(z: float, half: float, w: float = 0.05) -> None:
-        painter.area(
-            [(-half, 0, z - w), (half, 0, z - w), (half, 0, z + w), (-half, 0, z + w)], white
-        )
-
+            painter.floor(sides, (z, min(z + 1.7, HALF_LENGTH)), _vary(rng, court))
+    white, w = (228, 230, 226), 0.05
     for x in (-HALF_WIDTH, -SINGLES, SINGLES, HALF_WIDTH):
-        along(x, -HALF_LENGTH, HALF_LENGTH)
-    along(0.0, -SERVICE, SERVICE)
+        painter.floor((x - w, x + w), (-HALF_LENGTH, HALF_LENGTH), white)
+    painter.floor((-w, w), (-SERVICE, SERVICE), white)
     for side in (-1, 1):
-        across(side * SERVICE, SINGLES)
-        across(side * HALF_LENGTH, HALF_WIDTH, 0.07)
-        along(0.0, side * (HALF_LENGTH - 0.25), side * HALF_LENGTH)
+        service, base = side * SERVICE, side * HALF_LENGTH
+        painter.floor((-SINGLES, SINGLES), (service - w, service + w), white)
+        painter.floor((-HALF_WIDTH, HALF_WIDTH), (base - 0.07, base + 0.07), white)
+        painter.floor((-w, w), (side * (HALF_LENGTH - 0.25), base), white)
 
 
 def _furniture(rng: np.random.Generator, painter: _Painter) -> None:
@@ -320,13 +309,8 @@ def _furniture(rng: np.random.Generator, painter: _Painter) -> None:
 def _lost_balls(rng: np.random.Generator, painter: _Painter, colour: Colour) -> None:
     """Balls at rest, exactly like the one in play: only movement tells them apart."""
     for _ in range(int(rng.integers(0, 4))):
-        place = np.array(
-            (
-                rng.uniform(-SIDE_FENCE, SIDE_FENCE),
-                BALL_RADIUS,
-                rng.choice((0.4, FENCE - 0.3, 14.0)),
-            )
-        )
+        x, z = rng.uniform(-SIDE_FENCE, SIDE_FENCE), rng.choice((0.4, FENCE - 0.3, 14.0))
+        place = np.array((x, BALL_RADIUS, z))
         if rng.random() < 0.3:
             place[2] = -rng.uniform(12.5, 15.0)
         shade = place + (0.4 * BALL_RADIUS, -0.8 * BALL_RADIUS, 0)
@@ -337,25 +321,18 @@ def _lost_balls(rng: np.random.Generator, painter: _Painter, colour: Colour) -> 
 def _paint_net(rng: np.random.Generator, camera: Camera) -> Image.Image:
     painter = _Painter(camera, "RGBA", (255, 255, 255, 0))
     half = HALF_WIDTH + 0.9
-    mesh = (18, 20, 22, int(rng.uniform(90, 130)))
-    painter.area([(-half, 0, 0), (half, 0, 0), (half, 1.0, 0), (-half, 1.0, 0)], mesh)
+    painter.wall((-half, half), (0, 1.0), 0, (18, 20, 22, int(rng.uniform(90, 130))))
     rope = (12, 14, 16, 190)
     for x in np.arange(-half, half, 0.16):
-        painter.draw.line(painter.pixels(np.array([(x, 0, 0), (x, 1.0, 0)])), fill=rope, width=1)
+        painter.line((x, 0, 0), (x, 1.0, 0), rope)
     for y in np.arange(0, 0.95, 0.16):
-        painter.draw.line(
-            painter.pixels(np.array([(-half, y, 0), (half, y, 0)])), fill=rope, width=1
-        )
+        painter.line((-half, y, 0), (half, y, 0), rope)
     low, high = NET_HEIGHT - 0.02, NET_HEIGHT + 0.09
-    tape = [(-half, high + 0.1, 0), (0, high, 0), (half, high + 0.1, 0)]
-    painter.area(
-        [*tape, (half, low + 0.1, 0), (0, low, 0), (-half, low + 0.1, 0)], (236, 236, 232, 255)
-    )
+    upper = [(-half, high + 0.1, 0), (0, high, 0), (half, high + 0.1, 0)]
+    lower = [(half, low + 0.1, 0), (0, low, 0), (-half, low + 0.1, 0)]
+    painter.area([*upper, *lower], (236, 236, 232, 255))
     for x in (-half, half):
-        painter.area(
-            [(x - 0.06, 0, 0), (x + 0.06, 0, 0), (x + 0.06, 1.15, 0), (x - 0.06, 1.15, 0)],
-            (60, 66, 62, 255),
-        )
+        painter.wall((x - 0.06, x + 0.06), (0, 1.15), 0, (60, 66, 62, 255))
     return painter.finished()
 
 

@@ -1,26 +1,29 @@
 """Draws frames of a rally on a court: players, the ball with its motion blur, shadows, the net.
 
-Special here: how well the ball can be seen is measured, not guessed: the drawing knows which part
-of the ball is hidden by what lies in front of it, and how much the picture changes where it is.
+The visibility of the ball is measured: the drawing knows which part of the ball is hidden by what
+lies in front of it, and how much the image changes where the ball is.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from scene_track.data.visibility import Visibility
-from scene_track.synthetic.tennis_court import BALL_RADIUS, Camera, Colour, Court, Movement, hsv
-from scene_track.synthetic.tennis_rally import Array, Player
+from scene_track.synthetic.drawing import Array, Colour, hsv, to_image
+from scene_track.synthetic.tennis_court import BALL_RADIUS, Camera, Court, Movement
+from scene_track.synthetic.tennis_rally import Player
 
-_FINE = 3  # painting size over picture size, of players
-_PATCH = (2.6, 3.0)  # width and height in metres of what is painted of a player
-_INSTANTS = 12  # of an exposure, at which the ball is painted
+Point = tuple[float, float]
+
+_FINE = 3  # painting size over image size, of players
+_PATCH = (2.6, 3.0)  # width and height in metres of the layer of a player
 _HIDDEN, _HALF_HIDDEN = 0.75, 0.45  # part of the ball behind something: occluded, hard
-_FAINT = 95.0  # levels of 255 by which a ball must change the picture to be easy to see
+_FAINT = 95.0  # levels of 255 by which a ball must change the image to be easy to see
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,7 @@ class Outfit:
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Outfit:
-        """White as often as not, as on court."""
+        """White in two of five cases, as on court."""
 
         def cloth() -> Colour:
             if rng.random() < 0.4:
@@ -55,7 +58,7 @@ class Outfit:
 
 @dataclass(frozen=True)
 class Seen:
-    """The ball in one picture.
+    """The ball in one image.
 
     Attributes:
         position: ``[2]`` pixels, an integer is the centre of a pixel; NaN when absent.
@@ -66,9 +69,12 @@ class Seen:
     visibility: Visibility
 
 
+_ABSENT = Seen(np.full(2, np.nan), Visibility.ABSENT)
+
+
 @dataclass(frozen=True)
 class _Layer:
-    """Something painted on the frame, farthest first."""
+    """An RGBA image to paste on the frame; ``depth`` is in metres."""
 
     depth: float
     image: Image.Image
@@ -77,13 +83,13 @@ class _Layer:
 
 @dataclass
 class Stage:
-    """What one clip is drawn with.
+    """The court, players and noise of one clip.
 
     Attributes:
         court: of the game.
         players: both.
         outfits: of both.
-        grain: noise tile, larger than a picture.
+        grain: noise tile, larger than an image.
     """
 
     court: Court
@@ -103,7 +109,7 @@ class Stage:
             trail: ``[K, 3]`` the ball at K instants of the exposure, metres; NaN = absent.
 
         Returns:
-            The picture, and where the ball is at the middle of the exposure.
+            The image, and where the ball is at the middle of the exposure.
         """
         court, camera = self.court, self.court.camera
         box = (0, 0, camera.width, camera.height)
@@ -116,30 +122,28 @@ class Stage:
         for player in self.players:
             _shade_ground(image, camera, movement, player.place[index], court.light)
         layers += _post_layer(court, movement)
-        seen = Seen(np.full(2, np.nan), Visibility.ABSENT)
         layers.sort(key=lambda layer: -layer.depth)
+        seen, behind, front = _ABSENT, layers, []
         ball = None if np.isnan(trail).any() else _Ball.of(camera, movement, trail)
-        waiting = ball is not None
-        for layer in [*layers, None]:
-            if waiting and ball is not None and (layer is None or layer.depth < ball.depth):
-                front = [other for other in layers if other.depth < ball.depth]
-                seen = self._paint_ball(image, movement, ball, front)
-                waiting = False
-            if layer is not None:
-                image.paste(layer.image, layer.corner, layer.image)
+        if ball is not None:
+            behind = [layer for layer in layers if layer.depth >= ball.depth]
+            front = layers[len(behind) :]
+        _paste(image, behind)
+        if ball is not None:
+            seen = self._paint_ball(image, movement, ball, front)
+        _paste(image, front)
         return self._develop(rng, image), seen
 
     def _paint_ball(
         self, image: Image.Image, movement: Movement, ball: _Ball, front: list[_Layer]
     ) -> Seen:
-        """Puts the ball on the frame; what lies in front of it is painted later, or is the net."""
-        absent = Seen(np.full(2, np.nan), Visibility.ABSENT)
+        """Paints the ball behind the net; ``front`` is pasted over it later."""
         left, top = np.floor(ball.centre).astype(int)
         if not (0 <= left < image.width and 0 <= top < image.height):
-            return absent
+            return _ABSENT
         patch = ball.paint(image.size)
         if patch is None:
-            return absent
+            return _ABSENT
         box, coverage = patch
         _shadow(image, ball, self.court.light)
         under = np.asarray(image.crop(box), dtype=np.float64)
@@ -149,16 +153,10 @@ class Stage:
             free = free * (1 - np.asarray(net, dtype=np.float64)[..., 3] / 255)
         colour = np.array(self.court.ball, dtype=np.float64)
         over = under + free[..., None] * (colour * ball.shade - under)
-        image.paste(Image.fromarray((over + 0.5).clip(0, 255).astype(np.uint8)), box[:2])
+        image.paste(to_image(over + 0.5), box[:2])
         for layer in front:
-            cut = layer.image.crop(
-                (
-                    box[0] - layer.corner[0],
-                    box[1] - layer.corner[1],
-                    box[2] - layer.corner[0],
-                    box[3] - layer.corner[1],
-                )
-            )
+            x, y = layer.corner
+            cut = layer.image.crop((box[0] - x, box[1] - y, box[2] - x, box[3] - y))
             free = free * (1 - np.asarray(cut, dtype=np.float64)[..., 3] / 255)
         hidden = 1 - free.sum() / max(coverage.sum(), 1e-9)
         change = float((free * np.abs(colour * ball.shade - under).max(axis=-1)).max())
@@ -171,7 +169,7 @@ class Stage:
         return Seen(ball.centre - 0.5, visibility)
 
     def _flash(self, rng: np.random.Generator, image: Image.Image, movement: Movement) -> None:
-        """Now and then a spectator's camera, as small and bright as a ball."""
+        """In some frames the flash of a spectator's camera, as small and bright as a ball."""
         if rng.random() < 0.12:
             x, y = movement(self.court.flashes[rng.integers(len(self.court.flashes))])
             r = rng.uniform(0.8, 2.0)
@@ -184,7 +182,12 @@ class Stage:
         light = np.int16(round(rng.normal(0, 1.5)))
         pixels = np.asarray(image).astype(np.int16)
         pixels += noise + light
-        return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+        return to_image(pixels)
+
+
+def _paste(image: Image.Image, layers: list[_Layer]) -> None:
+    for layer in layers:
+        image.paste(layer.image, layer.corner, layer.image)
 
 
 def draw_grain(rng: np.random.Generator, camera: Camera) -> NDArray[np.int16]:
@@ -198,8 +201,8 @@ class _Ball:
     """The ball during one exposure.
 
     Attributes:
-        path: ``[K, 2]`` picture pixels.
-        shadow: ``[2]`` picture pixels of its shadow on the ground.
+        path: ``[K, 2]`` image pixels.
+        shadow: ``[2]`` image pixels of its shadow on the ground.
         radius: pixels.
         depth: metres ahead of the camera.
         beyond_net: whether the net is in front of it.
@@ -229,11 +232,11 @@ class _Ball:
 
     @property
     def centre(self) -> Array:
-        """``[2]`` picture pixels at the middle of the exposure."""
+        """``[2]`` image pixels at the middle of the exposure."""
         return self.path[len(self.path) // 2]
 
     def paint(self, size: tuple[int, int]) -> tuple[tuple[int, int, int, int], Array] | None:
-        """Box of the picture and ``[h, w]`` coverage 0-1, averaged over the exposure.
+        """Box in the image and ``[h, w]`` coverage 0-1, averaged over the exposure.
 
         Anti-aliased: a pixel is covered by how far its centre is inside the disc.
         """
@@ -259,7 +262,7 @@ def _shadow(image: Image.Image, ball: _Ball, light: float) -> None:
 def _shade_ground(
     image: Image.Image, camera: Camera, movement: Movement, place: Array, light: float
 ) -> None:
-    """The shade under a player."""
+    """The shadow under a player."""
     feet = np.array((place[0], 0.0, place[1]))
     x, y = movement(camera.project(feet))
     unit = camera.focal / float(camera.depth(feet))
@@ -293,7 +296,7 @@ def _post_layer(court: Court, movement: Movement) -> list[_Layer]:
 def _player_layer(
     camera: Camera, movement: Movement, player: Player, outfit: Outfit, index: int
 ) -> _Layer:
-    """A player as a small picture, to be put on the frame."""
+    """The layer of one player."""
     x, z = player.place[index]
     feet = np.array((x, 0.0, z))
     unit = camera.focal / float(camera.depth(feet)) * movement.scale  # pixels per metre
@@ -301,34 +304,40 @@ def _player_layer(
     width, height = (int(np.ceil(side * unit)) + 2 for side in _PATCH)
     corner = np.floor(foot - (width / 2, height * 0.9)).astype(int)
     canvas = Image.new("RGBA", (width * _FINE, height * _FINE), (*outfit.shirt, 0))
-    origin = (foot - corner) * _FINE
-    _paint_player(ImageDraw.Draw(canvas), origin, unit * _FINE, player, outfit, index)
+    pen = _Pen(ImageDraw.Draw(canvas), (foot - corner) * _FINE, unit * _FINE)
+    _paint_player(pen, player, outfit, index)
     small = canvas.resize((width, height), Image.Resampling.BOX)
     return _Layer(float(camera.depth(feet)), small, (int(corner[0]), int(corner[1])))
 
 
-def _paint_player(
-    draw: ImageDraw.ImageDraw,
-    origin: Array,
-    unit: float,
-    player: Player,
-    outfit: Outfit,
-    index: int,
-) -> None:
-    """A body of capsules, facing the net; ``unit`` pixels per metre, up is negative."""
+@dataclass(frozen=True)
+class _Pen:
+    """Paints in metres around a player's feet, y upwards; ``unit`` is pixels per metre."""
 
-    def at(x: float, y: float) -> tuple[float, float]:
-        return float(origin[0] + x * unit), float(origin[1] - y * unit)
+    draw: ImageDraw.ImageDraw
+    origin: Array
+    unit: float
 
-    def limb(
-        start: tuple[float, float], end: tuple[float, float], r: float, colour: Colour
-    ) -> None:
-        a, b = at(*start), at(*end)
-        draw.line((a, b), fill=(*colour, 255), width=max(1, round(2 * r * unit)))
-        for x, y in (a, b):
-            s = r * unit
-            draw.ellipse((x - s, y - s, x + s, y + s), fill=(*colour, 255))
+    def at(self, point: Point) -> Point:
+        """Pixels of a point in metres."""
+        x, y = point
+        return float(self.origin[0] + x * self.unit), float(self.origin[1] - y * self.unit)
 
+    def disc(self, point: Point, radius: float, **style: Any) -> None:
+        x, y = self.at(point)
+        r = radius * self.unit
+        self.draw.ellipse((x - r, y - r, x + r, y + r), **style)
+
+    def limb(self, start: Point, end: Point, radius: float, colour: Colour) -> None:
+        """A capsule."""
+        width = max(1, round(2 * radius * self.unit))
+        self.draw.line((self.at(start), self.at(end)), fill=(*colour, 255), width=width)
+        for point in (start, end):
+            self.disc(point, radius, fill=(*colour, 255))
+
+
+def _paint_player(pen: _Pen, player: Player, outfit: Outfit, index: int) -> None:
+    """A body of capsules, facing the net."""
     step = np.sin(player.stride[index])
     reach = float(player.reach[index])
     phase = player.swing[index]
@@ -337,32 +346,26 @@ def _paint_player(
     for leg in (-1, 1):
         foot = (leg * (0.2 + 0.16 * abs(step)), 0.06 + 0.14 * max(0.0, leg * step))
         knee = (leg * 0.19 + 0.06 * step, 0.5)
-        limb((leg * 0.11, hip), knee, 0.085, outfit.shorts)
-        limb(knee, foot, 0.06, outfit.skin)
-        limb(foot, (foot[0] + 0.05 * leg, foot[1]), 0.06, outfit.shoes)
-    limb((0.0, hip), (0.0, chest - 0.1), 0.17, outfit.shirt)
-    limb((-0.14, chest - 0.08), (0.14, chest - 0.08), 0.1, outfit.shirt)
-    limb((0.0, hip - 0.04), (0.0, hip), 0.16, outfit.shorts)
+        pen.limb((leg * 0.11, hip), knee, 0.085, outfit.shorts)
+        pen.limb(knee, foot, 0.06, outfit.skin)
+        pen.limb(foot, (foot[0] + 0.05 * leg, foot[1]), 0.06, outfit.shoes)
+    pen.limb((0.0, hip), (0.0, chest - 0.1), 0.17, outfit.shirt)
+    pen.limb((-0.14, chest - 0.08), (0.14, chest - 0.08), 0.1, outfit.shirt)
+    pen.limb((0.0, hip - 0.04), (0.0, hip), 0.16, outfit.shorts)
     # Arm and racket turn from behind the body, over contact at hand height, to the other shoulder.
     turn = -0.35 if np.isnan(phase) else -1.3 + 2.2 * (phase + 1) / 2
-    elbow = (reach * (0.32 + 0.05 * np.cos(turn)), chest - 0.28 + 0.2 * max(0.0, turn))
-    hand = (elbow[0] + reach * 0.24 * np.cos(turn), elbow[1] + 0.24 * np.sin(turn))
-    limb((reach * 0.2, chest - 0.06), elbow, 0.055, outfit.skin)
-    limb(elbow, hand, 0.045, outfit.skin)
-    limb((-reach * 0.2, chest - 0.06), (-reach * 0.36, chest - 0.36), 0.05, outfit.skin)
-    throat = (hand[0] + reach * 0.3 * np.cos(turn), hand[1] + 0.3 * np.sin(turn))
-    limb(hand, throat, 0.018, outfit.racket)
-    head = (throat[0] + reach * 0.16 * np.cos(turn), throat[1] + 0.16 * np.sin(turn))
-    x, y = at(*head)
-    s = 0.15 * unit
-    draw.ellipse(
-        (x - s, y - s, x + s, y + s), outline=(*outfit.racket, 255), width=max(1, int(0.03 * unit))
-    )
-    draw.ellipse((x - s * 0.8, y - s * 0.8, x + s * 0.8, y + s * 0.8), fill=(225, 225, 215, 70))
-    limb(
-        (0.0, chest + 0.1),
-        (0.0, chest + 0.2),
-        0.11,
-        outfit.skin if player.side > 0 else outfit.hair,
-    )
-    limb((0.0, chest + 0.24), (0.0, chest + 0.26), 0.105, outfit.hair)
+    cos, sin = np.cos(turn), np.sin(turn)
+    elbow = (reach * (0.32 + 0.05 * cos), chest - 0.28 + 0.2 * max(0.0, turn))
+    hand = (elbow[0] + reach * 0.24 * cos, elbow[1] + 0.24 * sin)
+    pen.limb((reach * 0.2, chest - 0.06), elbow, 0.055, outfit.skin)
+    pen.limb(elbow, hand, 0.045, outfit.skin)
+    pen.limb((-reach * 0.2, chest - 0.06), (-reach * 0.36, chest - 0.36), 0.05, outfit.skin)
+    throat = (hand[0] + reach * 0.3 * cos, hand[1] + 0.3 * sin)
+    pen.limb(hand, throat, 0.018, outfit.racket)
+    centre = (throat[0] + reach * 0.16 * cos, throat[1] + 0.16 * sin)
+    frame = max(1, int(0.03 * pen.unit))
+    pen.disc(centre, 0.15, outline=(*outfit.racket, 255), width=frame)
+    pen.disc(centre, 0.15 * 0.8, fill=(225, 225, 215, 70))
+    face = outfit.skin if player.side > 0 else outfit.hair
+    pen.limb((0.0, chest + 0.1), (0.0, chest + 0.2), 0.11, face)
+    pen.limb((0.0, chest + 0.24), (0.0, chest + 0.26), 0.105, outfit.hair)

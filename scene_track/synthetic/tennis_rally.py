@@ -12,12 +12,11 @@ near base line z = -11.885. Shape vocabulary: S instants.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from scene_track.synthetic.drawing import Array, smoothstep
 
 HALF_LENGTH, HALF_WIDTH, SINGLES = 11.885, 5.485, 4.115
 SERVICE = 6.40
@@ -25,6 +24,7 @@ NET_HEIGHT = 0.914
 FENCE = 17.5  # of the back walls, from the net
 SIDE_FENCE = 9.5
 _GRAVITY = 9.81
+_FALL = np.array((0.0, -_GRAVITY, 0.0))
 _RADIUS = 0.035  # where a ball touches the ground
 _BASE = 12.4  # where a player waits, from the net
 _RUN_OUT = 1.2  # seconds that a dead ball stays on court
@@ -44,6 +44,10 @@ class Piece:
         """``[S, 3]`` positions."""
         t = (times - self.start)[:, None]
         return self.position + self.velocity * t + 0.5 * self.acceleration * t * t
+
+    def position_at(self, time: float) -> Array:
+        """``[3]`` metres."""
+        return self.at(np.array([time]))[0]
 
     def velocity_at(self, time: float) -> Array:
         """``[3]`` metres per second."""
@@ -89,7 +93,7 @@ class Rally:
 
 
 def play(rng: np.random.Generator, end: float) -> Rally:
-    """A stretch of a match from time 0 to ``end`` (seconds): rallies, and pauses without a ball."""
+    """A match from time 0 to ``end`` (seconds): rallies, and pauses without a ball."""
     rally = Rally()
     now = -rng.uniform(0.3, 1.5)
     serve = rng.random() < 0.3
@@ -124,10 +128,8 @@ def _point(rng: np.random.Generator, rally: Rally, now: float, end: float, serve
         reply = after.start + wait
         if wait < 0.1 or rng.random() < 0.1:
             return _run_out(rally, after)
-        rally.pieces.append(
-            Piece(after.start, reply, after.position, after.velocity, after.acceleration)
-        )
-        now, position, side, serve = reply, after.at(np.array([reply]))[0], -side, False
+        rally.pieces.append(replace(after, end=reply))
+        now, position, side, serve = reply, after.position_at(reply), -side, False
     return now
 
 
@@ -135,13 +137,12 @@ def _toss(rng: np.random.Generator, rally: Rally, now: float, side: int) -> tupl
     """The ball goes up from the server's hand; returns when and where it is struck."""
     start = np.array((rng.uniform(-3.0, 3.0), 1.2, side * (HALF_LENGTH + 0.2)))
     velocity = np.array((0.0, rng.uniform(6.2, 6.8), -side * 0.5))
-    falling = np.array((0.0, -_GRAVITY, 0.0))
     # Struck on the way down, at 2.7 m.
     drop = velocity[1] ** 2 - 2 * _GRAVITY * (2.7 - start[1])
     struck = now + (velocity[1] + math.sqrt(max(drop, 0.0))) / _GRAVITY
-    piece = Piece(now, struck, start, velocity, falling)
+    piece = Piece(now, struck, start, velocity, _FALL)
     rally.pieces.append(piece)
-    return struck, piece.at(np.array([struck]))[0]
+    return struck, piece.position_at(struck)
 
 
 def _shot(rng: np.random.Generator, now: float, position: Array, side: int, serve: bool) -> Piece:
@@ -162,14 +163,14 @@ def _shot(rng: np.random.Generator, now: float, position: Array, side: int, serv
         velocity = (target - position) / duration - 0.5 * pull * duration
         piece = Piece(now, now + duration, position, velocity, pull)
         crossing = now - position[2] / velocity[2]
-        if piece.at(np.array([crossing]))[0, 1] > NET_HEIGHT + 0.2:
+        if piece.position_at(crossing)[1] > NET_HEIGHT + 0.2:
             return piece
         duration *= 1.06  # slower is higher
 
 
 def _rebound(rng: np.random.Generator, piece: Piece) -> Piece:
     """The flight after the bounce that ends a piece; its end is left open."""
-    position = piece.at(np.array([piece.end]))[0]
+    position = piece.position_at(piece.end)
     velocity = piece.velocity_at(piece.end) * (rng.uniform(0.7, 0.85), -rng.uniform(0.7, 0.82), 0.0)
     velocity[2] = piece.velocity_at(piece.end)[2] * rng.uniform(0.6, 0.8)
     velocity[1] = max(velocity[1], 2.5)
@@ -190,13 +191,11 @@ def _into_net(rng: np.random.Generator, rally: Rally, piece: Piece) -> float:
     side = 1 if piece.position[2] > 0 else -1
     height = rng.uniform(0.3, 0.8)
     duration = crossing - piece.start
-    target = np.array((piece.at(np.array([crossing]))[0, 0], height, side * 0.06))
+    target = np.array((piece.position_at(crossing)[0], height, side * 0.06))
     velocity = (target - piece.position) / duration - 0.5 * piece.acceleration * duration
-    stopped = Piece(piece.start, crossing, piece.position, velocity, piece.acceleration)
-    rally.pieces.append(stopped)
+    rally.pieces.append(replace(piece, end=crossing, velocity=velocity))
     back = np.array((0.2 * velocity[0], 0.5, side * rng.uniform(0.3, 1.0)))
-    falling = np.array((0.0, -_GRAVITY, 0.0))
-    return _run_out(rally, Piece(crossing, math.inf, target, back, falling))
+    return _run_out(rally, Piece(crossing, math.inf, target, back, _FALL))
 
 
 def _run_out(rally: Rally, piece: Piece) -> float:
@@ -207,21 +206,20 @@ def _run_out(rally: Rally, piece: Piece) -> float:
         stop = min(ground, wall, gone)
         # A ball that hardly leaves the ground would bounce for ever.
         stop = max(stop, piece.start + 0.04)
-        rally.pieces.append(
-            Piece(piece.start, stop, piece.position, piece.velocity, piece.acceleration)
-        )
-        position, velocity = piece.at(np.array([stop]))[0], piece.velocity_at(stop)
+        rally.pieces.append(replace(piece, end=stop))
+        position, velocity = piece.position_at(stop), piece.velocity_at(stop)
         position[1] = max(position[1], _RADIUS)
         if stop == wall:
             velocity = velocity * (0.6, 0.8, -0.35)
         elif stop < gone:
             rally.bounces.append(stop)
             velocity = velocity * (0.8, -0.7, 0.8)
-        piece = Piece(stop, math.inf, position, velocity, np.array((0.0, -_GRAVITY, 0.0)))
+        piece = Piece(stop, math.inf, position, velocity, _FALL)
     return gone
 
 
 def _time_to_wall(piece: Piece) -> float:
+    """When a piece reaches the wall that it flies towards; infinity if never."""
     speed = piece.velocity[2]
     way = math.copysign(FENCE, speed) - piece.position[2]
     return piece.start + way / speed if abs(speed) > 1e-6 and way * speed > 0 else math.inf
@@ -248,7 +246,7 @@ class Player:
 
 
 def run(rng: np.random.Generator, rally: Rally, side: int, times: Array) -> Player:
-    """How a player gets to the strokes of a rally."""
+    """The movement of one player through the strokes of a rally."""
     mine = [stroke for stroke in rally.strokes if stroke.side == side]
     reach = [1.0 if rng.random() < 0.65 else -1.0 for _ in mine]
     keys = [(float(times[0]) - 3.0, rng.uniform(-2.0, 2.0), side * _BASE)]
@@ -273,11 +271,10 @@ def run(rng: np.random.Generator, rally: Rally, side: int, times: Array) -> Play
 
 
 def _ease(times: Array, keys: list[tuple[float, float, float]], column: int) -> Array:
-    """Smooth way through key positions."""
+    """A smooth path through key positions (time, x, z); ``column`` chooses x or z."""
     when = np.array([key[0] for key in keys])
     where = np.array([key[column] for key in keys])
     index = np.clip(np.searchsorted(when, times, side="right") - 1, 0, len(keys) - 2)
     mix = (times - when[index]) / np.maximum(when[index + 1] - when[index], 1e-6)
-    mix = np.clip(mix, 0, 1)
-    mix = mix * mix * (3 - 2 * mix)
+    mix = smoothstep(mix)
     return where[index] * (1 - mix) + where[index + 1] * mix

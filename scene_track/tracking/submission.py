@@ -8,7 +8,6 @@ every file in it has been read back. The same tracks give the same bytes, whenev
 
 from __future__ import annotations
 
-import os
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from scene_track.data.mot_files import BoxTable, first_few, parse_boxes
+from scene_track.io.atomic import atomic_path
 
 FOLDER = "tracker"
 """Folder in the zip."""
@@ -70,8 +70,7 @@ def write_submission(
         raise FileNotFoundError(
             f"{path.parent}: no such folder, create it, or type output=FILE.zip"
         )
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with atomic_path(path) as temporary:
         with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
             for name in sorted(tracks):
                 entry = zipfile.ZipInfo(f"{FOLDER}/{name}.txt", _EPOCH)
@@ -81,11 +80,6 @@ def write_submission(
         found, problems = _examine(temporary, frames)
         if problems:
             raise ValueError(f"{path} is not written: {_all_in_one(problems)}")
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return Submission(path, found.num_sequences, found.num_frames, found.num_boxes, found.empty)
 
 

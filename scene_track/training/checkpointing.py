@@ -21,7 +21,6 @@ import pickle
 import shutil
 import signal
 import sys
-import tempfile
 import threading
 import zipfile
 from collections.abc import Collection, Iterator, Mapping
@@ -39,6 +38,7 @@ from pytorch_lightning.utilities.exceptions import SIGTERMException
 from torch import Tensor
 
 from scene_track.config.resumed import refuse_another_run
+from scene_track.io.atomic import atomic_path
 
 log = logging.getLogger(__name__)
 
@@ -50,30 +50,6 @@ _AGREE_EVERY = 10  # optimiser steps between two looks of several processes at e
 
 class NonFiniteError(RuntimeError):
     """A loss or a weight is NaN or infinite; nothing of it may be saved."""
-
-
-@contextlib.contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """Write to the yielded path, which replaces ``path`` on success and is removed on failure.
-
-    The temporary file lies in the same folder (a rename across file systems is a copy) and is
-    flushed to the disk before the rename, so that a crash of the machine does not leave an empty
-    file either.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        mask = os.umask(0)
-        os.umask(mask)
-        temporary.chmod(0o666 & ~mask)  # mkstemp makes files that only their owner can read
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

@@ -18,10 +18,10 @@ from typing import Annotated, Literal
 import pytorch_lightning as pl
 from pydantic import Field
 
+from scene_track.io.atomic import atomic_path
 from scene_track.sweeps import records
 from scene_track.sweeps.results import read_curves
 from scene_track.sweeps.trial import STOPPED
-from scene_track.training.checkpointing import atomic_path
 
 log = logging.getLogger(__name__)
 

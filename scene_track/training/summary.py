@@ -26,7 +26,8 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
-from scene_track.training.checkpointing import RunCheckpoint, atomic_path
+from scene_track.io.atomic import atomic_path
+from scene_track.training.checkpointing import RunCheckpoint
 
 log = logging.getLogger(__name__)
 

@@ -15,23 +15,23 @@ from torch import Tensor
 from scene_track.ball.tracknet import TrackNetFolder
 from scene_track.data.clips import ClipDataset, StreamDataset, collate
 from scene_track.data.samples import mix
-from scene_track.data.transforms import Clip, ClipAugment
+from scene_track.data.transforms import Clip
 from scene_track.data.video import Video
+from tests.data.augment import augment
 
 SIZE = (36, 64)
-OFF: dict[str, Any] = {
-    "flip": 0, "reverse": 0, "scale": 0, "shift": 0, "channel_permutation": 0, "gain": 0, "bias": 0,
-}  # fmt: skip
 
 
 def read(folder: Path) -> Video:
-    return TrackNetFolder(root=folder.parents[1]).read_clip(folder)
+    return TrackNetFolder(root=folder.parents[1], class_name="ball", frame_rate=30.0).read_clip(
+        folder
+    )
 
 
 def training(clips: list[Video], **options: Any) -> ClipDataset:
-    augment = ClipAugment(**(OFF | options.pop("augment", {})))
     settings: dict[str, Any] = {
-        "size": SIZE, "length": 6, "stride": 6, "max_interval": 1, "seed": 0, "augment": augment,
+        "size": SIZE, "length": 6, "stride": 6, "max_interval": 1, "seed": 0,
+        "augment": augment(**options.pop("augment", {})),
     }  # fmt: skip
     return ClipDataset(clips, **(settings | options))
 
@@ -72,19 +72,19 @@ def test_a_marked_spot_and_its_coordinate_never_part(
 ) -> None:
     """Resize, crop, flip and looks move the picture and the point alike, to a part of a pixel."""
     x, y = x * width, y * height
-    augment = ClipAugment(
-        flip=flip, reverse=0, scale=scale, shift=shift, channel_permutation=float(looks),
-        gain=0.2 * looks, bias=0, crop=crop,
+    transforms = augment(
+        flip=flip, scale=scale, shift=shift, channel_permutation=float(looks), gain=0.2 * looks,
+        crop=crop,
     )  # fmt: skip
     point = torch.tensor([[x + 0.5, y + 0.5] * 2])
     clip = Clip.of(blob((height, width), x, y, 2.0), point)
-    moved = augment(clip, target, torch.Generator().manual_seed(seed))
+    moved = transforms(clip, target, torch.Generator().manual_seed(seed))
     found = moved.boxes.as_subclass(Tensor)[0]
     assert torch.equal(found[:2], found[2:])  # a point stays a point
     room = 9 * max(target[0] / height, target[1] / width)
     inside = [
         room < v < limit - room
-        for v, limit in zip(found[:2].tolist(), augment.canvas(target)[::-1], strict=True)
+        for v, limit in zip(found[:2].tolist(), transforms.canvas(target)[::-1], strict=True)
     ]
     assume(all(inside))
     assert bool(moved.keep[0])
@@ -98,16 +98,16 @@ def test_the_way_through_store_and_data_set(make_clip, flight) -> None:
     """A white pixel in the file, a coordinate in the batch: at every size, and mirrored."""
     clip = read(make_clip(balls=flight))
     for size, base in (((36, 64), 1.0), ((72, 128), 1.0), ((54, 80), 1.3)):
-        for augment in ({}, {"flip": 1.0}, {"scale": 0.2, "shift": 0.05, "flip": 0.5}):
+        for options in ({}, {"flip": 1.0}, {"scale": 0.2, "shift": 0.05, "flip": 0.5}):
             for epoch in range(3):
-                data = training([clip], size=size, base_scale=base, augment=augment)
+                data = training([clip], size=size, base_scale=base, augment=options)
                 batch = collate([data[epoch, 0]], 6)
                 for t in range(6):
                     if batch.visibility[0, t, 0] < 1:
                         continue
                     found = batch.boxes[0, t, 0, :2] * torch.tensor((size[1], size[0]))
                     at = centre_of_light(batch.frames[0, t])
-                    assert at == pytest.approx(found.tolist(), abs=0.3), (size, augment, t)
+                    assert at == pytest.approx(found.tolist(), abs=0.3), (size, options, t)
 
 
 def test_what_a_batch_says_of_a_ball(make_clip, flight) -> None:

@@ -80,7 +80,6 @@ def test_a_batch_that_nobody_has_looked_at_trains_every_parameter() -> None:
         "model.detail.channels=[8,8]",
         "model.stack=null",
         "model.temporal_encoder=null",
-        "model.backbone.fine=true",
         "model.decoder.upsample=deconv",
         "model.decoder.upsample=pixel_shuffle",
         "model.decoder.blocks_per_stage=2",

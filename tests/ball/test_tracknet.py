@@ -12,9 +12,11 @@ from scene_track.ball.tracknet import TrackNetFolder
 
 ONE = {0: (1, 3, 4), 1: (1, 5, 6)}
 
+SHIPPED: dict = {"class_name": "ball", "frame_rate": 30.0}
+
 
 def reader(folder: Path) -> TrackNetFolder:
-    return TrackNetFolder(root=folder.parents[1])
+    return TrackNetFolder(root=folder.parents[1], **SHIPPED)
 
 
 def test_a_clip_is_read_exactly(make_clip, flight) -> None:
@@ -69,7 +71,7 @@ def test_splits_that_cannot_be_meant(make_clip, split, error, message: str) -> N
 def test_badminton(make_clip) -> None:
     balls = {n: ((1, 0, 1)[n % 3], n, n) for n in range(12)}
     folder = make_clip("match1/1_01_00", balls=balls, badminton=True)
-    (clip,) = TrackNetFolder(root=folder.parents[2]).sequences("match1")
+    (clip,) = TrackNetFolder(root=folder.parents[2], **SHIPPED).sequences("match1")
     assert clip.name == "match1_1_01_00" and clip.labelled
     assert clip.label_file == "../../csv/1_01_00_ball.csv"
     assert clip.points is not None
@@ -121,11 +123,11 @@ def test_pictures_that_are_none(make_clip, flight) -> None:
     with pytest.raises(ValueError, match="0000.png: the size of the pictures cannot be read"):
         reader(folder).sequences("game1")
     with pytest.raises(FileNotFoundError, match="Type dataset.root=FOLDER"):
-        TrackNetFolder(root=Path("nowhere")).sequences("game1")
+        TrackNetFolder(root=Path("nowhere"), **SHIPPED).sequences("game1")
 
 
 def test_real_footage(shared: Path) -> None:
-    source = TrackNetFolder(root=shared / "data" / "tracknet_tennis")
+    source = TrackNetFolder(root=shared / "data" / "tracknet_tennis", **SHIPPED)
     train, val = source.sequences(["game2"]), source.sequences(["game3"])
     assert (len(train), sum(map(len, train))) == (6, 282)
     assert (len(val), sum(map(len, val))) == (3, 47)

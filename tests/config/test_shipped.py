@@ -19,7 +19,7 @@ from scene_track.config.help import _comment
 from scene_track.config.paths import config_dir
 from tests.compose import OF_A_BALL
 
-_FILES = sorted(Path(config_dir()).rglob("*.yaml"))
+_FILES = sorted(Path(config_dir()).rglob("[!_]*.yaml"))
 _OPTIONS = [
     (file.parent.relative_to(config_dir()).as_posix(), file.stem)
     for file in _FILES

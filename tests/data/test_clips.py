@@ -15,14 +15,11 @@ from hypothesis import strategies as st
 from scene_track.data.clips import ClipDataset, StreamDataset, collate, window_starts
 from scene_track.data.frame_store import FrameError
 from scene_track.data.resumable_loader import ResumableLoader
-from scene_track.data.transforms import ClipAugment
 from scene_track.data.video import read_sequence
+from tests.data.augment import STRONG, augment
 
 SIZE = (32, 48)
 PERSON = {1: "person"}
-OFF = ClipAugment(
-    flip=0, reverse=0, scale=0, shift=0, channel_permutation=0, gain=0, bias=0, min_visible=0
-)
 
 
 def clips(folders: list[Path], **options: Any) -> ClipDataset:
@@ -31,7 +28,7 @@ def clips(folders: list[Path], **options: Any) -> ClipDataset:
         "length": 4,
         "stride": 2,
         "max_interval": 1,
-        "augment": OFF,
+        "augment": augment(),
         "seed": 0,
     }
     on_error = options.get("on_error", "raise")
@@ -61,8 +58,8 @@ def test_windows_cover_the_sequence(count: int, length: int, stride: int) -> Non
 
 @pytest.mark.parametrize("reverse", [0, 1])
 def test_targets_belong_to_their_frames(make_sequence, walking_gt, reverse: int) -> None:
-    augment = ClipAugment(**{**vars(OFF), "reverse": reverse})
-    dataset = clips([make_sequence(gt=walking_gt)], length=2, max_interval=3, augment=augment)
+    options = {"length": 2, "max_interval": 3, "augment": augment(reverse=reverse)}
+    dataset = clips([make_sequence(gt=walking_gt)], **options)
     intervals = set()
     for epoch in range(12):
         for index in range(len(dataset)):
@@ -94,12 +91,12 @@ def test_a_long_interval_gives_way_to_a_short_sequence(make_sequence) -> None:
 
 def test_a_sample_is_a_function_of_seed_epoch_and_index(make_sequence, walking_gt) -> None:
     folder = make_sequence(gt=walking_gt)
-    first, second = (clips([folder], augment=ClipAugment(), seed=3) for _ in range(2))
+    first, second = (clips([folder], augment=augment(**STRONG), seed=3) for _ in range(2))
     _ = [second[9, 0], torch.rand(3)]  # what came before does not matter
     a, b = first[4, 1], second[4, 1]
     assert torch.equal(a.frames, b.frames)
     assert all(torch.equal(x, y) for x, y in zip(a.boxes, b.boxes, strict=True))
-    others = [first[5, 1], first[4, 0], clips([folder], augment=ClipAugment(), seed=4)[4, 1]]
+    others = [first[5, 1], first[4, 0], clips([folder], augment=augment(**STRONG), seed=4)[4, 1]]
     assert all(not torch.equal(a.frames, other.frames) for other in others)
 
 
@@ -107,7 +104,7 @@ def test_workers_change_nothing_over_epochs(make_sequence, walking_gt, tmp_path:
     folders = [make_sequence(n, gt=walking_gt) for n in "AB"]
     seen = []
     for workers in (0, 2):
-        dataset = clips(folders, augment=ClipAugment(), cache_dir=tmp_path / f"cache{workers}")
+        dataset = clips(folders, augment=augment(**STRONG), cache_dir=tmp_path / f"cache{workers}")
         loader = ResumableLoader(
             dataset,
             batch_size=2,
@@ -163,8 +160,7 @@ def test_objects_are_padded_to_the_fullest_frame(make_sequence) -> None:
 def test_positions_are_mirrored_with_the_picture(make_sequence) -> None:
     gt = "1,1,0,0,5,5,1,1,1\n1,2,9,9,5,5,1,1,1\n"
     folder = make_sequence(length=1, gt=gt, xyz="1,1,1.5,2,7\n")
-    augment = ClipAugment(**{**vars(OFF), "flip": 1})
-    batch = collate([clips([folder], length=1, augment=augment)[0, 0]], length=1)
+    batch = collate([clips([folder], length=1, augment=augment(flip=1))[0, 0]], length=1)
     assert batch.xyz is not None
     assert batch.xyz[0, 0, 0].tolist() == [-1.5, 2, 7]
     assert batch.xyz[0, 0, 1].isnan().all()
@@ -172,8 +168,8 @@ def test_positions_are_mirrored_with_the_picture(make_sequence) -> None:
 
 def test_training_boxes_are_clipped_and_dropped(make_sequence) -> None:
     gt = "1,1,-8,0,16,32,1,1,1\n1,2,-14,0,16,32,1,1,1\n"
-    augment = ClipAugment(**{**vars(OFF), "min_visible": 0.25})
-    sample = clips([make_sequence(length=1, gt=gt)], length=1, augment=augment)[0, 0]
+    folder = make_sequence(length=1, gt=gt)
+    sample = clips([folder], length=1, augment=augment(min_visible=0.25))[0, 0]
     assert sample.track_ids[0].tolist() == [1]
     torch.testing.assert_close(sample.boxes[0], torch.tensor([[4 / 48, 0.5, 8 / 48, 1.0]]))
 
@@ -225,7 +221,7 @@ def test_a_clip_of_corrupt_frames_is_all_padding(make_sequence) -> None:
     folder = make_sequence(length=2)
     for file in (folder / "img1").iterdir():
         file.write_bytes(b"nothing")
-    dataset = clips([folder], on_error="skip", augment=ClipAugment())
+    dataset = clips([folder], on_error="skip", augment=augment(**STRONG))
     batch = collate([dataset[0, 0]], length=4)
     assert batch.padding_mask.all()
     assert batch.frames.shape == (1, 4, 3, *SIZE)
@@ -236,24 +232,7 @@ def test_overfitting_sees_the_same_clips_in_every_epoch(
     make_sequence: Any, walking_gt: str
 ) -> None:
     folder = make_sequence(gt=walking_gt)
-    augment = ClipAugment(flip=0.5, reverse=0.5, scale=0.3, shift=0.1, gain=0.3, bias=20)
-    fresh = clips([folder], augment=augment)
-    fixed = clips([folder], augment=augment, same_every_epoch=True)
+    fresh = clips([folder], augment=augment(**STRONG))
+    fixed = clips([folder], augment=augment(**STRONG), same_every_epoch=True)
     assert torch.equal(fixed[(5, 1)].frames, fixed[(0, 1)].frames)
     assert any(not torch.equal(fresh[(0, 1)].frames, fresh[(e, 1)].frames) for e in range(1, 6))
-
-
-def test_stretches_without_pictures_are_boxes_of_the_sequence(
-    make_sequence: Any, walking_gt: str
-) -> None:
-    data = clips([make_sequence(gt=walking_gt)], length=2, path_length=4)
-    batch = collate([data[(0, 0)], data[(0, 1)]], 2)
-    assert batch.path_boxes is not None and batch.path_ids is not None
-    assert batch.path_boxes.shape == (2, 4, 1, 4) and (batch.path_ids == 7).all()
-    # The box walks two pixels of 48 per frame, to the right or, mirrored, to the left.
-    steps = batch.path_boxes[:, :, 0, 0].diff(dim=1)
-    torch.testing.assert_close(steps.abs(), torch.full_like(steps, 2 / 48), atol=1e-5, rtol=0)
-    extent = torch.tensor((8 / 48, 10 / 32)).expand(2, 4, 1, 2)
-    torch.testing.assert_close(batch.path_boxes[..., 2:], extent)
-    assert batch.path_seconds is not None
-    torch.testing.assert_close(batch.path_seconds.diff(dim=1), torch.full((2, 3), 0.05))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from scene_track.data import module as data_module
 from scene_track.data.module import TrackingDataModule
-from scene_track.synthetic.dance import SyntheticDance
+from tests.compose import compose_run, shipped
 
 TINY: dict[str, Any] = {
     "train_sequences": 2,
@@ -27,29 +28,30 @@ TINY: dict[str, Any] = {
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("dance")
-    SyntheticDance(root=str(root), **TINY).prepare()
+    shipped("dataset.source", root=str(root), **TINY).prepare()
     return root
 
 
-def build(repo_root: Path, name: str, **options: Any) -> TrackingDataModule:
-    config = OmegaConf.load(repo_root / "conf" / "dataset" / f"{name}.yaml")
-    assert isinstance(config, DictConfig)
-    config.pop("defaults", None)
-    return instantiate(
-        OmegaConf.create({"seed": 3, "dataset": OmegaConf.merge(config, options)}).dataset
-    )
+@cache
+def _shipped(name: str) -> DictConfig:
+    return compose_run([f"dataset={name}"])
 
 
-def synthetic(repo_root: Path, root: Path, **options: Any) -> TrackingDataModule:
+def build(name: str, **options: Any) -> TrackingDataModule:
+    config = OmegaConf.merge(_shipped(name), {"seed": 3, "dataset": options})
+    return instantiate(config.dataset)
+
+
+def synthetic(root: Path, **options: Any) -> TrackingDataModule:
     settings = {"root": str(root), "source": TINY, "size": [32, 64]} | options
-    module = build(repo_root, "synthetic_dance", **settings)
+    module = build("synthetic_dance", **settings)
     module.prepare_data()
     module.setup("fit")
     return module
 
 
-def test_the_shipped_default(repo_root: Path, drawn: Path) -> None:
-    module = synthetic(repo_root, drawn)
+def test_the_shipped_default(drawn: Path) -> None:
+    module = synthetic(drawn)
     assert module.class_names == ["dancer"]
     assert module.num_classes == 1
     assert module.seed == 3  # the run's seed
@@ -66,8 +68,8 @@ def test_the_shipped_default(repo_root: Path, drawn: Path) -> None:
     assert module.train_dataloader() is loader
 
 
-def test_validation_streams_whole_sequences(repo_root: Path, drawn: Path) -> None:
-    module = synthetic(repo_root, drawn, eval_window={"length": 4})
+def test_validation_streams_whole_sequences(drawn: Path) -> None:
+    module = synthetic(drawn, eval_window={"length": 4})
     seen: dict[str, list[int]] = {}
     for batch in module.val_dataloader():
         assert batch.frames.shape == (1, 4, 3, 32, 64)
@@ -78,10 +80,8 @@ def test_validation_streams_whole_sequences(repo_root: Path, drawn: Path) -> Non
     assert all(s.table.boxes.dtype.name == "float64" for s in module.sequences("val"))
 
 
-def test_ranks_share_whole_sequences(
-    repo_root: Path, drawn: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    module = synthetic(repo_root, drawn)
+def test_ranks_share_whole_sequences(drawn: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = synthetic(drawn)
     seen = []
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
@@ -96,16 +96,16 @@ def test_ranks_share_whole_sequences(
     assert batch.padding_mask.all() and not batch.valid.any()
 
 
-def test_it_goes_on_where_it_stopped(repo_root: Path, drawn: Path) -> None:
-    whole = synthetic(repo_root, drawn).train_dataloader()
+def test_it_goes_on_where_it_stopped(drawn: Path) -> None:
+    whole = synthetic(drawn).train_dataloader()
     whole.set_epoch(1)
     expected = list(whole)
-    first = synthetic(repo_root, drawn).train_dataloader()
+    first = synthetic(drawn).train_dataloader()
     first.set_epoch(1)
     iterator = iter(first)
     next(iterator)
     state = first.state_dict()
-    second = synthetic(repo_root, drawn).train_dataloader()
+    second = synthetic(drawn).train_dataloader()
     second.load_state_dict(state)
     second.set_epoch(1)
     rest = list(second)
@@ -115,12 +115,10 @@ def test_it_goes_on_where_it_stopped(repo_root: Path, drawn: Path) -> None:
         assert torch.equal(a.boxes, b.boxes)
 
 
-def test_a_cached_run_sees_the_same_as_an_uncached_one(
-    repo_root: Path, drawn: Path, tmp_path: Path
-) -> None:
+def test_a_cached_run_sees_the_same_as_an_uncached_one(drawn: Path, tmp_path: Path) -> None:
     options: dict[str, Any] = {"cache_dir": str(tmp_path), "base_scale": 1.25}
     batches = [
-        next(iter(synthetic(repo_root, drawn, cache=cache, **options).train_dataloader()))
+        next(iter(synthetic(drawn, cache=cache, **options).train_dataloader()))
         for cache in (False, True, True)
     ]
     assert list(tmp_path.glob("frames/*-40x80-*.frames"))  # 1.25 times the size
@@ -130,42 +128,39 @@ def test_a_cached_run_sees_the_same_as_an_uncached_one(
         assert torch.equal(batch.boxes, batches[0].boxes)
 
 
-def test_a_root_that_cannot_be_written_to(
-    repo_root: Path, drawn: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_root_that_cannot_be_written_to(drawn: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(data_module.os, "access", lambda *_: False)
-    module = synthetic(repo_root, drawn)
+    module = synthetic(drawn)
     with pytest.raises(ValueError, match=r"dataset.cache_dir=FOLDER or dataset.cache=false"):
         module.train_dataloader()
-    next(iter(synthetic(repo_root, drawn, cache=False).train_dataloader()))
+    next(iter(synthetic(drawn, cache=False).train_dataloader()))
 
 
-def mot(repo_root: Path, root: Path, **options: Any) -> TrackingDataModule:
+def mot(root: Path, **options: Any) -> TrackingDataModule:
     settings = {"root": str(root), "size": [32, 48], "cache_dir": str(root / "cache")}
-    return build(repo_root, "mot", **(settings | options))
+    return build("mot", **(settings | options))
 
 
-def test_training_without_ground_truth_is_refused(repo_root: Path, make_sequence) -> None:
+def test_training_without_ground_truth_is_refused(make_sequence) -> None:
     root = make_sequence("A", gt=None).parents[1]
-    module = mot(repo_root, root, train="train", val="train", test="train")
+    module = mot(root, train="train", val="train", test="train")
     with pytest.raises(FileNotFoundError, match=r"train split have no gt/gt.txt, first A"):
         module.setup("fit")
     module.setup("test")  # a test split has none
     assert len(list(module.test_dataloader())) == 1
 
 
-def test_a_split_that_is_not_there(repo_root: Path, make_sequence) -> None:
+def test_a_split_that_is_not_there(make_sequence) -> None:
     root = make_sequence("A").parents[1]
-    module = mot(repo_root, root, train="train", val="val")
+    module = mot(root, train="train", val="val")
     with pytest.raises(FileNotFoundError, match="dataset.root="):
         module.setup("fit")
     with pytest.raises(ValueError, match="there is no test split: type dataset.test="):
         module.setup("test")
 
 
-def test_real_footage(repo_root: Path, shared: Path, tmp_path: Path) -> None:
+def test_real_footage(shared: Path, tmp_path: Path) -> None:
     module = mot(
-        repo_root,
         shared / "data" / "mot",
         train=["ADL-Rundle-6:1-12"],
         val=["ADL-Rundle-6:401-405", "TUD-Campus:1-3"],
@@ -180,16 +175,14 @@ def test_real_footage(repo_root: Path, shared: Path, tmp_path: Path) -> None:
     assert seen == [("ADL-Rundle-6_401-405", 401), ("TUD-Campus_1-3", 1)]
 
 
-def test_dancetrack_layout(repo_root: Path, make_sequence, walking_gt) -> None:
+def test_dancetrack_layout(make_sequence, walking_gt) -> None:
     for split, name, gt in (
         ("train", "dancetrack0001", walking_gt),
         ("val", "dancetrack0004", walking_gt),
         ("test", "dancetrack0003", None),
     ):
         root = make_sequence(name, split=split, digits=8, extension="jpg", gt=gt).parents[1]
-    module = build(
-        repo_root, "dancetrack", root=str(root), size=[32, 64], loader={"num_workers": 0}
-    )
+    module = build("dancetrack", root=str(root), size=[32, 64], loader={"num_workers": 0})
     module.prepare_data()
     module.setup("fit")
     module.setup("test")
@@ -198,20 +191,20 @@ def test_dancetrack_layout(repo_root: Path, make_sequence, walking_gt) -> None:
     assert next(iter(module.test_dataloader())).sequence_ids == ["dancetrack0003"]
 
 
-def tracknet(repo_root: Path, root: Path, **options: Any) -> TrackingDataModule:
+def tracknet(root: Path, **options: Any) -> TrackingDataModule:
     settings = {
         "root": str(root),
         "size": [36, 64],
         "cache_dir": str(root / "cache"),
         "eval_window": {"length": 3},
     }
-    return build(repo_root, "tracknet", **(settings | options))
+    return build("tracknet", **(settings | options))
 
 
-def test_a_ball_through_the_same_module(repo_root: Path, make_clip, flight, caplog) -> None:
+def test_a_ball_through_the_same_module(make_clip, flight, caplog) -> None:
     root = make_clip(balls=flight).parents[1]
     make_clip("game2/Clip1", balls=flight)
-    module = tracknet(repo_root, root, train=["game1"], val=["game2/Clip1:0-4"], batch_size=2)
+    module = tracknet(root, train=["game1"], val=["game2/Clip1:0-4"], batch_size=2)
     with caplog.at_level("INFO"):
         module.setup("fit")
     assert "absent 1, visible 3, hard 1, occluded 1" in caplog.text
@@ -227,16 +220,15 @@ def test_a_ball_through_the_same_module(repo_root: Path, make_clip, flight, capl
     assert clip.points is not None and clip.points[3].tolist() == [29, 13, 2]
 
 
-def test_training_on_clips_without_labels_is_refused(repo_root: Path, make_clip, flight) -> None:
+def test_training_on_clips_without_labels_is_refused(make_clip, flight) -> None:
     root = make_clip(balls=flight, labels="").parents[1]
-    module = tracknet(repo_root, root, train=["game1"], val=["game1"])
+    module = tracknet(root, train=["game1"], val=["game1"])
     with pytest.raises(FileNotFoundError, match="have no Label.csv, first game1_Clip1"):
         module.setup("fit")
 
 
-def test_real_tennis(repo_root: Path, shared: Path, tmp_path: Path) -> None:
+def test_real_tennis(shared: Path, tmp_path: Path) -> None:
     module = tracknet(
-        repo_root,
         shared / "data" / "tracknet_tennis",
         train=["game2/Clip4"],
         val=["game3/Clip3"],
@@ -252,13 +244,13 @@ def test_real_tennis(repo_root: Path, shared: Path, tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-def test_the_shipped_synthetic_tennis(repo_root: Path, tmp_path: Path) -> None:
+def test_the_shipped_synthetic_tennis(tmp_path: Path) -> None:
     source = {
         "train_games": 2, "val_games": 1, "test_games": 1, "clips_per_game": 1, "frames": 4,
         "width": 160, "height": 88, "workers": 1,
     }  # fmt: skip
     settings = {"root": str(tmp_path), "source": source, "size": [48, 80], "batch_size": 2}
-    module = build(repo_root, "synthetic_tennis", **settings)
+    module = build("synthetic_tennis", **settings)
     module.prepare_data()
     module.setup("fit")
     module.setup("test")

@@ -8,18 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from scene_track.data.transforms import Clip, ClipAugment, clip_boxes
+from scene_track.data.transforms import Clip, clip_boxes
+from tests.data.augment import STRONG, augment
 
-OFF: dict[str, Any] = {
-    "flip": 0,
-    "reverse": 0,
-    "scale": 0,
-    "shift": 0,
-    "channel_permutation": 0,
-    "gain": 0,
-    "bias": 0,
-    "min_visible": 0,
-}
 SIZE = (96, 160)
 
 
@@ -33,8 +24,7 @@ def noise(frames: int = 2) -> Tensor:
 
 
 def augmented(options: dict[str, Any], frames: Tensor, boxes: Tensor, seed: int) -> Clip:
-    augment = ClipAugment(**{**OFF, **options})
-    return augment(Clip.of(frames, boxes), SIZE, generator(seed))
+    return augment(**options)(Clip.of(frames, boxes), SIZE, generator(seed))
 
 
 def test_everything_off_changes_nothing() -> None:
@@ -144,7 +134,33 @@ def test_boxes_at_the_border() -> None:
 
 def test_reversal_has_its_probability() -> None:
     shared = generator(0)
-    augment = ClipAugment(**{**OFF, "reverse": 0.25})
-    share = sum(augment.draw_reversed(shared) for _ in range(2000)) / 2000
+    some = augment(reverse=0.25)
+    share = sum(some.draw_reversed(shared) for _ in range(2000)) / 2000
     assert 0.2 < share < 0.3
-    assert not any(ClipAugment(**OFF).draw_reversed(shared) for _ in range(50))
+    assert not any(augment().draw_reversed(shared) for _ in range(50))
+
+
+def test_a_marked_pixel_and_its_coordinate_stay_together_in_a_crop() -> None:
+    cropped = augment(**STRONG | {"channel_permutation": 0, "gain": 0, "bias": 0, "scale": 0.4,
+                                  "crop": [32, 48], "crop_near": 1.0})  # fmt: skip
+    seen = 0
+    for seed in range(60):
+        draws = generator(seed)
+        frames = torch.zeros(2, 3, 96, 160, dtype=torch.uint8)
+        y, x = (int(v) for v in torch.randint(8, 88, (2,), generator=draws))
+        frames[:, :, y - 2 : y + 3, x - 2 : x + 3] = 255
+        point = torch.tensor([[x + 0.5, y + 0.5] * 2] * 2)
+        clip = cropped(Clip.of(frames, point), SIZE, draws)
+        assert clip.frames.shape == (2, 3, 32, 48)
+        assert clip.keep.all()  # it was laid over the ball
+        light = clip.frames[0, 0].float()
+        place = clip.boxes[0].tolist()
+        if 4 < place[0] < 44 and 4 < place[1] < 28:
+            seen += 1
+            assert (
+                abs((light.sum(0) * (torch.arange(48) + 0.5)).sum() / light.sum() - place[0]) < 0.6
+            )
+            assert (
+                abs((light.sum(1) * (torch.arange(32) + 0.5)).sum() / light.sum() - place[1]) < 0.6
+            )
+    assert seen > 30

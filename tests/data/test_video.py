@@ -61,7 +61,7 @@ def test_xyz_follows_its_row(make_sequence) -> None:
 def test_frame_ranges(make_sequence, walking_gt, tmp_path: Path) -> None:
     make_sequence("A", gt=walking_gt)
     make_sequence("B", gt=walking_gt)
-    source = MotFolder(root=tmp_path / "root" / "train")
+    source = MotFolder(root=tmp_path / "root" / "train", classes=PERSON)
     first, second, whole = source.sequences(["A:2-3", "A:4-6", "B"])
     assert (first.name, second.name, whole.name) == ("A_2-3", "A_4-6", "B")
     assert first.frames.tolist() == [2, 3]
@@ -85,7 +85,7 @@ def test_frame_ranges(make_sequence, walking_gt, tmp_path: Path) -> None:
 def test_wrong_lists(make_sequence, tmp_path: Path, split: list[str], message: str) -> None:
     make_sequence("A")
     with pytest.raises(ValueError, match=message):
-        MotFolder(root=tmp_path / "root" / "train").sequences(split)
+        MotFolder(root=tmp_path / "root" / "train", classes=PERSON).sequences(split)
 
 
 def test_what_is_not_there_is_named_with_what_to_type(make_sequence, tmp_path: Path) -> None:
@@ -93,10 +93,10 @@ def test_what_is_not_there_is_named_with_what_to_type(make_sequence, tmp_path: P
     root = tmp_path / "root"
     (root / "empty").mkdir()
     for source, split, named in (
-        (MotFolder(root=tmp_path / "nowhere"), "train", "nowhere"),
-        (MotFolder(root=root), "val", str(root / "val")),
-        (MotFolder(root=root), "empty", str(root / "empty")),
-        (MotFolder(root=root / "train"), ["B"], str(root / "train" / "B")),
+        (MotFolder(root=tmp_path / "nowhere", classes=PERSON), "train", "nowhere"),
+        (MotFolder(root=root, classes=PERSON), "val", str(root / "val")),
+        (MotFolder(root=root, classes=PERSON), "empty", str(root / "empty")),
+        (MotFolder(root=root / "train", classes=PERSON), ["B"], str(root / "train" / "B")),
     ):
         with pytest.raises(FileNotFoundError, match="dataset.root=") as caught:
             source.sequences(split)
@@ -213,7 +213,7 @@ def test_faults_are_told_again_although_there_is_a_cache(
 
 
 def test_real_footage(shared: Path) -> None:
-    source = MotFolder(root=shared / "data" / "mot")
+    source = MotFolder(root=shared / "data" / "mot", classes=PERSON)
     adl, tud = source.sequences(["ADL-Rundle-6", "TUD-Campus"])
     assert (len(adl), len(adl.table), len(np.unique(adl.table.ids))) == (525, 5009, 24)
     assert (len(tud), len(tud.table), len(np.unique(tud.table.ids))) == (71, 359, 8)

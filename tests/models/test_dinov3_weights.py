@@ -147,7 +147,7 @@ def changed(state: dict[str, Tensor], **changes: Tensor | None) -> dict[str, Ten
     [
         ({"blocks__3__mlp__fc1__bias": None}, "1 missing .blocks.3.mlp.fc1.bias"),
         ({"extra__weight": torch.zeros(1)}, "1 unexpected .extra.weight"),
-        ({"norm__weight": torch.ones(768)}, r"1 reshaped .norm.weight .file .768,., model .384,"),
+        ({"norm__weight": torch.ones(768)}, r"norm.weight .768,. instead of .384,"),
         ({"storage_tokens": None}, "not an official DINOv3 ViT"),
         ({"rope_embed__periods": torch.ones(16)}, "rotary periods from 1 to 1"),
         ({"blocks__0__attn__qkv__bias_mask": torch.full((1152,), torch.nan)}, "bias_mask"),

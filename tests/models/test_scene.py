@@ -134,7 +134,7 @@ def test_a_size_that_the_backbone_cannot_take_is_named() -> None:
 
 
 def test_a_fine_map_moves_the_decoder_and_not_the_proposals() -> None:
-    model = build("model.backbone.fine=true")
+    model = build("model.neck.sample_stride=4")
     assert model.fine is not None
     batch = make_batch(frames=2)
     with torch.no_grad():

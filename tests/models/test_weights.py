@@ -10,7 +10,11 @@ import pytest
 import torch
 from torch import nn
 
-from scene_track.models.weights import compare_keys, load_state_dict_file, load_strictly
+from scene_track.models.weights import (
+    compare_state_dicts,
+    load_state_dict_file,
+    load_strictly,
+)
 
 
 def saved(path: Path, content: object) -> Path:
@@ -88,12 +92,18 @@ def test_wrong_content(tmp_path: Path, content: object, message: str) -> None:
 def test_comparison_names_every_kind_and_nothing_is_half_loaded() -> None:
     module = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 3))
     before = {key: value.clone() for key, value in module.state_dict().items()}
-    state = {"0.weight": torch.zeros(2, 2), "1.weight": torch.zeros(9, 2), "head": torch.zeros(1)}
-    comparison = compare_keys(module, state)
+    state = {
+        "0.weight": torch.zeros(2, 2, dtype=torch.float16),
+        "1.weight": torch.zeros(9, 2),
+        "head": torch.zeros(1),
+    }
+    comparison = compare_state_dicts(before, state)
     assert comparison.matched == ["0.weight"]
     assert comparison.missing == ["0.bias", "1.bias"]
     assert comparison.unexpected == ["head"]
-    assert comparison.reshaped == ["1.weight (file (9, 2), model (3, 2))"]
+    assert comparison.reshaped == {"1.weight": "(9, 2) instead of (3, 2)"}
+    assert comparison.retyped == {"0.weight": "float16 instead of float32"}
+    assert len(comparison.problems) == 5 and not comparison.exact
     with pytest.raises(ValueError, match="1 keys match; 2 missing .*; 1 unexpected .head"):
         load_strictly(module, state, "file.pth")
     assert all(torch.equal(before[key], value) for key, value in module.state_dict().items())

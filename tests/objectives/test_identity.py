@@ -7,14 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scene_track.models.identity import PointerIdentity
-from scene_track.models.predictions import (
-    DenoisingQueries,
-    DensePredictions,
-    LayerPredictions,
-    ScenePredictions,
-)
 from scene_track.objectives.identity import IdentityLoss, identity_slots, last_before
-from tests.compose import make_batch
 
 
 @given(st.lists(st.lists(st.integers(-1, 4), min_size=6, max_size=6), min_size=1, max_size=4))
@@ -114,45 +107,3 @@ def test_switches_and_drops_change_memory_and_keep_its_members() -> None:
     assert (gaps <= 1).all() and (~spans[2]).any()  # one stretch per identity
     same = IdentityLoss(token_drop=0.0, span_drop=0.0, switch=0.0)._augment(grid, boxes, present)
     assert torch.equal(same[0], grid) and same[2].all()
-
-
-def test_noised_copies_are_tracks_of_the_objects_they_were_made_from() -> None:
-    """Copies without noise, in any order and among negatives, cost what the objects would."""
-    pointer, loss = head().eval(), IdentityLoss(false_positives=0)
-    batch = make_batch(clips=2, frames=3, objects=3)
-    looks = torch.randn(2, 3, 3, 16)  # per object
-    plain = predictions_of(looks, batch.boxes)
-    everybody = torch.arange(3).expand(2, 3, 3)
-    terms, _ = loss(pointer, plain, everybody, batch)
-
-    index = torch.tensor([1, 0, 2, 2, 0, 1])  # two groups: negatives first, then the copies
-    positive = torch.tensor([False, False, False, True, True, True])
-    noised = predictions_of(looks, batch.boxes)
-    noised.denoising_queries = DenoisingQueries(
-        content=torch.zeros(6, 6, 16),
-        boxes=torch.zeros(6, 6, 4),
-        valid=torch.ones(6, 6, dtype=torch.bool),
-        attention_mask=torch.zeros(9, 9, dtype=torch.bool),
-        target_index=index.expand(6, 6),
-        positive=positive.expand(6, 6),
-    )
-    wrong = torch.randn(2, 3, 3, 16)
-    noised.denoising_tokens = torch.cat((wrong, looks[:, :, index[3:]]), dim=2)
-    boxes = torch.cat((torch.rand(2, 3, 3, 4), batch.boxes[:, :, index[3:]]), dim=2)
-    nothing = torch.zeros(2, 3, 6, 1)
-    noised.denoising = [LayerPredictions(nothing, nothing, boxes)]
-    torch.testing.assert_close(loss.denoised(pointer, noised, batch), terms)
-
-
-def predictions_of(tokens: torch.Tensor, boxes: torch.Tensor) -> ScenePredictions:
-    b, t, q = tokens.shape[:3]
-    cells = torch.zeros(b, t, 1, 2, 2)
-    return ScenePredictions(
-        bbox_center=boxes[..., :2],
-        bbox_size=boxes[..., 2:],
-        exist_conf=torch.ones(b, t, q, 1),
-        cls_logits=torch.zeros(b, t, q, 1),
-        tokens=tokens,
-        layers=[],
-        dense=DensePredictions(cells, cells.expand(-1, -1, 4, -1, -1)),
-    )

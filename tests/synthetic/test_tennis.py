@@ -1,9 +1,8 @@
-"""The synthetic tennis set: a TrackNet folder, the same every time, and as hard as it should be."""
+"""The synthetic tennis: a TrackNet folder, true labels, and as hard as it should be."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,39 +11,28 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from scene_track.data.visibility import Visibility, count_visibility
-from scene_track.synthetic.tennis import SyntheticTennis, shake, tenths
+from scene_track.synthetic.folder import DrawnDataset
+from scene_track.synthetic.tennis import shake, tenths
 from scene_track.synthetic.tennis_court import BALL_RADIUS, Camera, Movement, paint_court
 from scene_track.synthetic.tennis_drawing import Outfit, Stage, draw_grain
 from scene_track.synthetic.tennis_rally import NET_HEIGHT, Rally, play, run
-
-TINY: dict[str, Any] = {
-    "train_games": 2,
-    "val_games": 1,
-    "test_games": 1,
-    "clips_per_game": 2,
-    "frames": 5,
-    "width": 160,
-    "height": 88,
-}
+from tests.synthetic.conftest import tiny
 
 
-def content(folder: Path) -> dict[str, bytes]:
-    return {str(f.relative_to(folder)): f.read_bytes() for f in folder.rglob("*") if f.is_file()}
+@pytest.fixture
+def tennis(tiny_sets: dict[str, DrawnDataset]) -> DrawnDataset:
+    return tiny_sets["synthetic_tennis"]
 
 
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return SyntheticTennis(root=str(tmp_path_factory.mktemp("tennis")), **TINY).prepare()
-
-
-def test_it_is_a_tracknet_folder(tiny: Path) -> None:
-    clips = sorted(str(p.relative_to(tiny)) for p in tiny.glob("*/*/*"))
+def test_it_is_a_tracknet_folder(tennis: DrawnDataset) -> None:
+    folder = tennis.folder
+    clips = sorted(str(p.relative_to(folder)) for p in folder.glob("*/*/*"))
     assert clips == [
         "test/game1/Clip1", "test/game1/Clip2",
         "train/game1/Clip1", "train/game1/Clip2", "train/game2/Clip1", "train/game2/Clip2",
         "val/game1/Clip1", "val/game1/Clip2",
     ]  # fmt: skip
-    clip = tiny / "train" / "game2" / "Clip2"
+    clip = folder / "train" / "game2" / "Clip2"
     names = [f"{n:04d}.jpg" for n in range(5)]
     assert sorted(f.name for f in clip.iterdir()) == [*names, "Label.csv"]
     rows = (clip / "Label.csv").read_text().splitlines()
@@ -54,30 +42,16 @@ def test_it_is_a_tracknet_folder(tiny: Path) -> None:
         assert image.size == (160, 88)
 
 
-def test_the_same_reader_reads_it(tiny: Path) -> None:
-    source = SyntheticTennis(root=str(tiny.parent), frame_rate=30, **TINY)
-    sequences = source.sequences("train")
+def test_the_reader_of_tracknet_reads_it(tennis: DrawnDataset) -> None:
+    sequences = tennis.sequences("train")
     assert [s.name for s in sequences][:2] == ["game1_Clip1", "game1_Clip2"]
     assert all(s.labelled and s.info.frame_rate == 30 for s in sequences)
-    assert len(source.sequences(["val/game1/Clip2:0-2"])[0]) == 3
-    with pytest.raises(FileNotFoundError, match="prepare"):
-        SyntheticTennis(root=str(tiny.parent), seed=9, **TINY).sequences("train")
-
-
-def test_the_same_again_and_other_parameters_elsewhere(tiny: Path, tmp_path: Path) -> None:
-    again = SyntheticTennis(root=str(tmp_path), workers=1, **TINY).prepare()
-    assert again.name == tiny.name and content(again) == content(tiny)
-    fewer = SyntheticTennis(
-        root=str(tmp_path), workers=1, **(TINY | {"train_games": 1, "val_games": 2})
-    ).prepare()
-    assert fewer.name != again.name
-    for name in ("train/game1/Clip2/0003.jpg", "val/game1/Clip1/Label.csv"):
-        assert content(fewer)[name] == content(tiny)[name]
+    assert len(tennis.sequences(["val/game1/Clip2:0-2"])[0]) == 3
 
 
 @given(st.floats(-0.5, 359.5, exclude_max=True))
 @example(359.47)  # rounds to the first coordinate outside
-def test_a_ball_at_the_border_is_written_inside_the_picture(value: float) -> None:
+def test_a_ball_at_the_border_is_written_inside_the_image(value: float) -> None:
     written = tenths(value, 360)
     assert -0.5 <= float(written) < 359.5 and abs(float(written) - value) < 0.11
     if float(f"{value:.1f}") < 359.5:
@@ -188,13 +162,13 @@ def test_what_is_in_front_hides_the_ball(stage: Stage) -> None:
     towards = (chest - camera.position) / (chest - camera.position)[2]
     assert draw(stage, tuple(chest + 0.6 * towards), movement)[1].visibility is Visibility.OCCLUDED
     assert draw(stage, tuple(chest - 1.2 * towards), movement)[1].visibility is Visibility.VISIBLE
-    _, gone = draw(stage, (0.0, 30.0, 0.0), movement)  # above the picture
+    _, gone = draw(stage, (0.0, 30.0, 0.0), movement)  # above the image
     assert gone.visibility is Visibility.ABSENT and np.isnan(gone.position).all()
     assert draw(stage, None, movement)[1].visibility is Visibility.ABSENT
 
 
 def test_it_is_as_hard_as_it_should_be(tmp_path: Path) -> None:
-    """Ball sizes, speeds and visibilities, at the default size of the pictures."""
+    """Ball sizes, speeds and visibilities, at the default size of the images."""
     speeds, sizes, times = [], [], np.arange(0, 2, 1 / 30)
     for seed in range(40):
         rng = np.random.default_rng((7, seed))
@@ -210,7 +184,7 @@ def test_it_is_as_hard_as_it_should_be(tmp_path: Path) -> None:
     assert 3 < np.median(np.concatenate(speeds)) < 12
     assert np.percentile(np.concatenate(speeds), 95) > 15
     options = {"train_games": 5, "val_games": 1, "test_games": 0, "clips_per_game": 1, "frames": 60}
-    source = SyntheticTennis(root=str(tmp_path), width=320, height=184, workers=1, **options)
+    source = tiny("synthetic_tennis", tmp_path, width=320, height=184, workers=1, **options)
     source.prepare()
     levels = [s.points[:, 2] for s in source.sequences("train") if s.points is not None]
     absent, visible, hard, occluded = count_visibility(levels)

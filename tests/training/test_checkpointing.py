@@ -19,7 +19,6 @@ from scene_track.training.checkpointing import (
     FOLDER,
     LAST,
     AtomicCheckpointIO,
-    atomic_path,
     exit_codes,
     load_checkpoint,
     prepare_resume,
@@ -46,25 +45,6 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch) -> None
             io.save_checkpoint({"value": torch.zeros(3)}, path)
     assert torch.equal(io.load_checkpoint(path)["value"], torch.ones(3))
     assert os.listdir(path.parent) == ["last.ckpt"], "no temporary file stays"
-
-
-def test_the_file_is_complete_on_the_disk_before_it_gets_its_name(tmp_path: Path, monkeypatch):
-    events: list[str] = []
-    monkeypatch.setattr(os, "fsync", lambda fd: events.append(f"flush {os.fstat(fd).st_size}"))
-    replace = os.replace
-    monkeypatch.setattr(os, "replace", lambda a, b: (events.append("rename"), replace(a, b)))
-    with atomic_path(tmp_path / "a.txt") as temporary:
-        assert temporary.parent == tmp_path, "a rename across file systems would be a copy"
-        temporary.write_text("hello")
-    assert events == ["flush 5", "rename"]
-    assert (tmp_path / "a.txt").read_text() == "hello"
-
-
-def test_files_are_readable_as_any_other(tmp_path: Path) -> None:
-    (tmp_path / "plain").touch()
-    with atomic_path(tmp_path / "a") as temporary:
-        temporary.write_text("x")
-    assert (tmp_path / "a").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
 def test_bad_files_are_told_apart(tmp_path: Path) -> None:

@@ -17,10 +17,11 @@ from omegaconf import DictConfig
 from scene_track.data import clips
 from scene_track.data.module import TrackingDataModule
 from scene_track.evaluate import evaluate
+from scene_track.models.backbones.base import BackboneFeatures
 from scene_track.models.backbones.hybrid import HybridBackbone
 from scene_track.models.backbones.packing import FeatureLayout, fingerprint, name_of, weights_digest
 from scene_track.train import train
-from tests.compose import MINIMAL, compose_run
+from tests.compose import MINIMAL, compose_run, shipped
 
 REPEATABLE = [
     f"dataset.augment.{name}=0"
@@ -199,8 +200,8 @@ def backbone(**changes: Any) -> HybridBackbone:
 
 
 def test_a_row_holds_all_levels(tmp_path: Path) -> None:
-    net = backbone(fine=True)
-    features = net(torch.randint(0, 256, (2, 3, 32, 48), dtype=torch.uint8))
+    levels = (torch.randn(2, 48, 8, 12), torch.randn(2, 32, 4, 6))
+    features = BackboneFeatures(levels=levels, cls=torch.randn(2, 32))
     layout = FeatureLayout.of(features)
     rows = layout.pack(features)
     assert rows.dtype == torch.float16 and rows.shape == (2, layout.values)
@@ -240,6 +241,7 @@ def test_the_name_changes_with_whatever_defines_the_features() -> None:
 
 MINE = """
 import helping
+from scene_track.models.backbones.base import BackboneFeatures
 from scene_track.models.backbones.hybrid import HybridBackbone
 
 class Mine(HybridBackbone):
@@ -314,9 +316,7 @@ def test_pictures_stay_where_a_model_looks_at_them(
 
 
 def test_a_mirrored_clip_is_foreseen() -> None:
-    from scene_track.data.transforms import ClipAugment
-
-    augment = ClipAugment(flip=0.5)
+    augment = shipped("dataset.augment", flip=0.5)
     for seed in range(20):
         generator = torch.Generator().manual_seed(seed)
         foreseen = augment.will_mirror(generator)

@@ -55,7 +55,6 @@ class HybridBackbone(Backbone):
         dim: Annotated[int, Field(ge=16, multiple_of=16)] = 128,
         depth: Annotated[int, Field(ge=0)] = 3,
         heads: Annotated[int, Field(ge=1)] = 4,
-        fine: bool = False,
         size_multiple: Literal[16] = 16,
         **training: Unpack[TrainingOptions],
     ) -> None:
@@ -66,7 +65,6 @@ class HybridBackbone(Backbone):
             dim: channels of the attention part and of the output map.
             depth: attention blocks at stride 16.
             heads: attention heads.
-            fine: also hand out the stem's map at stride 4.
             size_multiple: 16, what the two resolutions need.
             **training: see :class:`TrainingOptions`.
 
@@ -83,7 +81,7 @@ class HybridBackbone(Backbone):
             raise ValueError(f"model.backbone.dim={dim} must be a multiple of heads={heads}")
         c2, c4, c8 = channels
         self.cls_dim = dim
-        self.strides, self.dims = ((4, 8), (c4, dim)) if fine else ((8,), (dim,))
+        self.strides, self.dims = (8,), (dim,)
         self.stem = nn.Sequential(
             ConvNorm(3, c2, 2),
             ConvNorm(c2, c4, 2),
@@ -99,8 +97,7 @@ class HybridBackbone(Backbone):
 
     def extract(self, images: Tensor) -> BackboneFeatures:
         """Features of normalised ``[N, 3, H, W]`` at stride 8, and their mean token."""
-        quarter = self.stem[:2](images.contiguous(memory_format=torch.channels_last))
-        eighth = self.stem[2:](quarter)
+        eighth = self.stem(images.contiguous(memory_format=torch.channels_last))
         coarse = self.down(eighth)
         n, dim, h, w = coarse.shape
         position = sincos_2d(h, w, dim, device=coarse.device).flatten(0, 1)
@@ -112,9 +109,7 @@ class HybridBackbone(Backbone):
         context = context.contiguous(memory_format=torch.channels_last)
         lateral = self.lateral(eighth)
         up = F.interpolate(context.to(lateral.dtype), scale_factor=2, mode="nearest")
-        fused = self.fuse(lateral + up)
-        levels = (quarter, fused) if len(self.strides) == 2 else (fused,)
-        return BackboneFeatures(levels=levels, cls=x.mean(dim=1))
+        return BackboneFeatures(levels=(self.fuse(lateral + up),), cls=x.mean(dim=1))
 
     def stages(self) -> list[Stage]:
         """The convolutional stem, then the attention blocks; fusion goes with the last."""

@@ -18,7 +18,7 @@ from scene_track.models.backbones.dinov3.variants import (
     VitVariant,
     identify,
 )
-from scene_track.models.weights import compare_shapes, load_state_dict_file
+from scene_track.models.weights import compare_state_dicts, load_state_dict_file
 
 _MARKS = {"storage_tokens": "DINOv3 ViT", "downsample_layers.0.0.weight": "DINOv3 ConvNeXt"}
 
@@ -66,7 +66,7 @@ def check_official_state(state: dict[str, Tensor], variant: Variant, source: str
     Raises:
         ValueError: naming the size the tensors seem to be of, or the first differences.
     """
-    comparison = compare_shapes(variant.official_shapes(), state)
+    comparison = compare_state_dicts(variant.official_shapes(), state)
     if not comparison.exact:
         seems = identify(state)
         if seems not in (None, variant.name):

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from scene_track.data import drawn_ball
-from scene_track.data.drawn_ball import draw_balls
+from scene_track.ball import augment
 from scene_track.data.samples import Sample
 from scene_track.data.visibility import Visibility
+from tests.data.augment import OFF
 
 HEIGHT, WIDTH, FRAMES = 90, 160, 5
 
@@ -35,7 +35,8 @@ def clip(visibility: Sequence[Sequence[int]] | None = None) -> Sample:
 
 
 def paste(sample: Sample, seed: int, most: int = 20) -> Sample:
-    return draw_balls(sample, most, torch.Generator().manual_seed(seed))
+    drawing = augment.BallAugment(**OFF, drawn_balls=most)
+    return drawing.add_objects(sample, torch.Generator().manual_seed(seed))
 
 
 def paste_one(seed: int) -> Sample:
@@ -108,7 +109,7 @@ def test_a_patch_around_the_ball_gives_what_the_whole_frame_gives(
     sample.frames.random_(0, 256, generator=noise)
     seeds = range(6)
     near = [paste(sample, seed).frames for seed in seeds]
-    monkeypatch.setattr(drawn_ball, "_around", lambda *_: (slice(0, HEIGHT), slice(0, WIDTH)))
+    monkeypatch.setattr(augment, "_around", lambda *_: (slice(0, HEIGHT), slice(0, WIDTH)))
     for seed, frames in zip(seeds, near, strict=True):
         assert torch.equal(paste(sample, seed).frames, frames)
 

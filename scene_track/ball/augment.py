@@ -1,19 +1,23 @@
-"""Further balls, drawn into a clip: a few hundred labelled frames hold a ball in few places.
+"""Transforms of a ball's training clips: those of people, and balls drawn into the images.
 
-A disc that flies while the shutter is open is a streak: as wide as the ball, the longer the faster,
-and the fainter. Drawn at random places, speeds and colours over real footage it teaches what a ball
-is wherever it is (copy-paste augmentation, Ghiasi et al., CVPR 2021, of a drawn object).
+A few hundred labelled frames show a ball in few places. A disc that flies while the shutter is open
+is a streak: as wide as the ball, the longer the faster, and the fainter. Drawn at random places,
+speeds and colours over real images it teaches what a ball looks like anywhere (copy-paste
+augmentation, Ghiasi et al., CVPR 2021, of a drawn object).
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from scene_track.data.samples import Sample
 from scene_track.data.targets import BALL_ID
+from scene_track.data.transforms import ClipAugment
 from scene_track.data.visibility import Visibility
 
 _RADIUS = (0.9, 2.4)  # pixels
@@ -25,21 +29,33 @@ _COLOUR = ((170.0, 255.0), (190.0, 255.0), (110.0, 240.0))  # white to yellow-gr
 _EDGE = 0.6  # pixels over which a ball's border fades
 
 
-def draw_balls(sample: Sample, most: int, generator: torch.Generator) -> Sample:
-    """Draw 0 to ``most`` balls into a clip, and into its targets those that fly.
+class BallAugment(ClipAugment):
+    """``ClipAugment`` plus drawn balls."""
 
-    A ball that lies still is none to be tracked, nor is a dot on a scoreboard: it is drawn, and not
-    among the targets.
+    def __init__(
+        self, *, drawn_balls: Annotated[int, Field(ge=0, le=20)], **transforms: Any
+    ) -> None:
+        """Sets the strengths.
 
-    Args:
-        sample: a clip of balls.
-        most: balls at most; the number is uniform.
-        generator: source of every draw.
-    """
-    count = int(torch.randint(0, most + 1, (), generator=generator))
-    for number in range(count):
-        sample = _draw_ball(sample, BALL_ID + 1 + number, generator)
-    return sample
+        Args:
+            drawn_balls: up to so many further balls are drawn into a clip; 0 = none.
+            **transforms: arguments of ``ClipAugment``.
+        """
+        super().__init__(**transforms)
+        self.drawn_balls = drawn_balls
+
+    def add_objects(self, sample: Sample, generator: torch.Generator) -> Sample:
+        """Draws 0 to ``drawn_balls`` balls (uniform) into a clip of a ball.
+
+        A flying ball becomes a target. One that lies still does not: neither is a dot on a
+        scoreboard.
+        """
+        if not self.drawn_balls or sample.points is None:
+            return sample
+        count = int(torch.randint(0, self.drawn_balls + 1, (), generator=generator))
+        for number in range(count):
+            sample = _draw_ball(sample, BALL_ID + 1 + number, generator)
+        return sample
 
 
 def _draw_ball(sample: Sample, identity: int, generator: torch.Generator) -> Sample:

@@ -1,0 +1,49 @@
+"""Atomic file writes: a reader sees the old file or the complete new one, never a part."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path | str) -> Iterator[Path]:
+    """Yield a temporary file beside ``path`` that replaces it on success.
+
+    The temporary file lies in the same folder (a rename across file systems is a copy) and is
+    flushed to the disk before the rename, so that a crash of the machine does not leave an empty
+    file. It is removed on errors. A missing folder is created.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        mask = os.umask(0)
+        os.umask(mask)
+        temporary.chmod(0o666 & ~mask)  # mkstemp makes files that only their owner can read
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_atomic(path: Path | str, text: str) -> None:
+    """Write a UTF-8 text file atomically, with newlines as they are.
+
+    Raises:
+        FileNotFoundError: the folder does not exist.
+    """
+    file = Path(path)
+    if not file.parent.is_dir():
+        raise FileNotFoundError(
+            f"{file.parent}: no such folder, create it before writing {file.name}"
+        )
+    with atomic_path(file) as temporary:
+        temporary.write_text(text, encoding="utf-8", newline="\n")

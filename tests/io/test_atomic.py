@@ -1,0 +1,45 @@
+"""Atomic writes: the old file or the complete new one."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from scene_track.io.atomic import atomic_path, write_atomic
+
+
+def test_the_file_is_complete_on_the_disk_before_it_gets_its_name(tmp_path: Path, monkeypatch):
+    events: list[str] = []
+    monkeypatch.setattr(os, "fsync", lambda fd: events.append(f"flush {os.fstat(fd).st_size}"))
+    replace = os.replace
+    monkeypatch.setattr(os, "replace", lambda a, b: (events.append("rename"), replace(a, b)))
+    with atomic_path(tmp_path / "a.txt") as temporary:
+        assert temporary.parent == tmp_path, "a rename across file systems would be a copy"
+        temporary.write_text("hello")
+    assert events == ["flush 5", "rename"]
+    assert (tmp_path / "a.txt").read_text() == "hello"
+
+
+def test_files_are_readable_as_any_other(tmp_path: Path) -> None:
+    (tmp_path / "plain").touch()
+    with atomic_path(tmp_path / "a") as temporary:
+        temporary.write_text("x")
+    assert (tmp_path / "a").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_an_error_leaves_the_old_file_and_no_temporary_one(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("old")
+    with pytest.raises(KeyboardInterrupt), atomic_path(tmp_path / "a") as temporary:
+        temporary.write_text("half")
+        raise KeyboardInterrupt
+    assert (tmp_path / "a").read_text() == "old"
+    assert os.listdir(tmp_path) == ["a"]
+
+
+def test_text_is_written_as_it_is_into_a_folder_that_exists(tmp_path: Path) -> None:
+    write_atomic(tmp_path / "a", "é\n")
+    assert (tmp_path / "a").read_bytes() == "é\n".encode()
+    with pytest.raises(FileNotFoundError, match="missing"):
+        write_atomic(tmp_path / "missing" / "a", "")
