@@ -139,7 +139,9 @@ def test_files_and_make_targets_in_the_text_exist(page: Path) -> None:
     names = set(re.findall(r"`([\w./*-]+/[\w.*-]+\.(?:py|yaml|md))`", text))
     names -= {"my_project/distance.py"}
     assert not {name for name in names if not any(any(home.glob(name)) for home in homes)}
-    rooms = set(re.findall(r"`((?:scene_track|conf|tests|docs|benchmarks|third_party)/[\w/]*)`", text))
+    rooms = set(
+        re.findall(r"`((?:scene_track|conf|tests|docs|benchmarks|third_party)/[\w/]*)`", text)
+    )
     assert not {room for room in rooms if not (ROOT / room).exists()}
     targets = set(re.findall(r"^([a-z-]+):(?!=)", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert set(re.findall(r"(?:^|`)make ([a-z]+(?:-[a-z]+)*)", text, re.MULTILINE)) <= targets
@@ -166,7 +168,10 @@ def _tutorial_project(folder: Path) -> None:
     text = (ROOT / "docs" / "tutorial_head.md").read_text()
     (yaml,) = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
     for name, content in (
-        ("my_project/distance.py", "\n\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL))),
+        (
+            "my_project/distance.py",
+            "\n\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL)),
+        ),
         ("conf/head/distance.yaml", yaml),
     ):
         assert f"# {name}\n" in content
