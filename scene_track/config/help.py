@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import textwrap
 from pathlib import Path
+from typing import Any
 
 from omegaconf import OmegaConf
 
@@ -95,9 +96,9 @@ def chosen_options(root: Path, name: str) -> dict[str, str | None]:
     file = root / f"{name}.yaml"
     if not file.is_file():
         return found
-    cfg = OmegaConf.load(file)
+    cfg: Any = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
     parent = file.parent.relative_to(root)
-    for entry in cfg.get("defaults", []):  # type: ignore[union-attr]
+    for entry in cfg.get("defaults", []):
         if isinstance(entry, str):
             if entry != "_self_":
                 found |= chosen_options(root, (parent / entry).as_posix())
@@ -110,5 +111,9 @@ def chosen_options(root: Path, name: str) -> dict[str, str | None]:
             found[path] = option
             if option is not None:
                 found |= chosen_options(root, f"{path}/{option}")
-    unused = {key for key, value in cfg.items() if value is None}  # type: ignore[union-attr]
-    return {path: option for path, option in found.items() if path.split("/")[0] not in unused}
+    unused = {(parent / key).as_posix() for key, value in cfg.items() if value is None}
+    return {
+        path: option
+        for path, option in found.items()
+        if not any(f"{path}/".startswith(f"{group}/") for group in unused)
+    }

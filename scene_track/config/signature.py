@@ -75,7 +75,7 @@ def is_model(annotation: Any) -> bool:
 
 
 def near(word: str, choices: Sequence[str], prefix: str = "") -> str:
-    """ " did you mean …?" with up to two close matches, or nothing."""
+    """The question whether up to two close matches were meant, after a space, or nothing."""
     matches = difflib.get_close_matches(word, choices, n=2, cutoff=0.6)
     return f" did you mean {' or '.join(prefix + match for match in matches)}?" if matches else ""
 
