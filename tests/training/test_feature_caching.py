@@ -12,16 +12,18 @@ from typing import Any
 
 import pytest
 import torch
+from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from scene_track.data import clips
+from scene_track.data.feature_store import FeatureStore, frame_key
 from scene_track.data.module import TrackingDataModule
 from scene_track.evaluate import evaluate
 from scene_track.models.backbones.base import BackboneFeatures
 from scene_track.models.backbones.hybrid import HybridBackbone
 from scene_track.models.backbones.packing import FeatureLayout, fingerprint, name_of, weights_digest
 from scene_track.train import train
-from tests.compose import MINIMAL, compose_run, shipped
+from tests.compose import MINIMAL, arguments, compose_run, shipped
 
 REPEATABLE = [
     f"dataset.augment.{name}=0"
@@ -174,10 +176,7 @@ def test_what_cannot_be_kept_is_refused(runs: Runs, option: str, typed: str) -> 
 
 
 def test_the_quick_start_names_all_that_is_in_the_way(composed: Compose, tmp_path: Path) -> None:
-    cfg = composed("config", f"dataset.root={tmp_path}")
-    from hydra.utils import instantiate
-
-    data: TrackingDataModule = instantiate(cfg.dataset)
+    data: TrackingDataModule = instantiate(composed("config", f"dataset.root={tmp_path}").dataset)
     with pytest.raises(ValueError) as caught:
         data.check_repeatable()
     for name in ("scale", "shift", "channel_permutation", "gain", "bias"):
@@ -196,7 +195,9 @@ def test_a_fast_dev_run_writes_nothing(runs: Runs, tmp_path: Path) -> None:
 
 def backbone(**changes: Any) -> HybridBackbone:
     torch.manual_seed(0)
-    return HybridBackbone(**{"dim": 32, "depth": 1, "freeze": True} | changes).eval()
+    return HybridBackbone(
+        **arguments("model.backbone", dim=32, depth=1, freeze=True) | changes
+    ).eval()
 
 
 def test_a_row_holds_all_levels(tmp_path: Path) -> None:
@@ -266,7 +267,7 @@ def test_the_name_changes_with_the_code_of_a_checkout(
                 patch.delitem(sys.modules, name, raising=False)
             kind = importlib.import_module("mine_of_a_test").Mine
             torch.manual_seed(0)
-            net = kind(dim=32, depth=1, freeze=True).eval()
+            net = kind(**arguments("model.backbone", dim=32, depth=1, freeze=True)).eval()
             found = fingerprint(net, size=(32, 48), precision="float32")
             for name in ("mine_of_a_test", "helping"):
                 del sys.modules[name]
@@ -289,10 +290,6 @@ def test_the_name_changes_with_the_code_of_a_checkout(
 def test_pictures_stay_where_a_model_looks_at_them(
     composed: Compose, tiny_dance: list[str], tmp_path: Path
 ) -> None:
-    from hydra.utils import instantiate
-
-    from scene_track.data.feature_store import FeatureStore, frame_key
-
     cfg = composed("config", *RUN, *tiny_dance)
     data = instantiate(cfg.dataset)
     data.prepare_data()
