@@ -1,6 +1,6 @@
 """The check before a run: a composed configuration against the classes it names.
 
-Every node with a ``_target_`` is compared with the signature of that class, which is imported if its
+Every node with a ``_target_`` is compared with the signature of its class, which is imported if the
 name starts with a trusted prefix. There is no central schema to edit: a new backbone states what it
 accepts in its constructor, ``Annotated[int, Field(ge=1)]`` and the like. All faults are collected,
 one line each, with the key as it is typed on the command line.

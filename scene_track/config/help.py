@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import textwrap
 from pathlib import Path
+from typing import Any
 
 from omegaconf import OmegaConf
 
@@ -95,9 +96,9 @@ def chosen_options(root: Path, name: str) -> dict[str, str | None]:
     file = root / f"{name}.yaml"
     if not file.is_file():
         return found
-    cfg = OmegaConf.load(file)
+    cfg: Any = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
     parent = file.parent.relative_to(root)
-    for entry in cfg.get("defaults", []):  # type: ignore[union-attr]
+    for entry in cfg.get("defaults", []):
         if isinstance(entry, str):
             if entry != "_self_":
                 found |= chosen_options(root, (parent / entry).as_posix())

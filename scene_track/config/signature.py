@@ -42,12 +42,9 @@ class Parameter:
     @cached_property
     def adapter(self) -> TypeAdapter[Any]:
         """Validates values of the annotation; any value if pydantic has no schema for it."""
-        models = (
-            dataclasses.is_dataclass(self.annotation)
-            or typing.is_typeddict(self.annotation)
-            or is_model(self.annotation)
-        )
-        config = None if models else ConfigDict(arbitrary_types_allowed=True)
+        kind: Any = self.annotation
+        own = dataclasses.is_dataclass(kind) or typing.is_typeddict(kind) or is_model(kind)
+        config = None if own else ConfigDict(arbitrary_types_allowed=True)
         try:
             return TypeAdapter(self.annotation, config=config)
         except (PydanticUserError, NameError):
@@ -75,7 +72,7 @@ def is_model(annotation: Any) -> bool:
 
 
 def near(word: str, choices: Sequence[str], prefix: str = "") -> str:
-    """ " did you mean …?" with up to two close matches, or nothing."""
+    """The question whether up to two close matches were meant, after a space, or nothing."""
     matches = difflib.get_close_matches(word, choices, n=2, cutoff=0.6)
     return f" did you mean {' or '.join(prefix + match for match in matches)}?" if matches else ""
 
