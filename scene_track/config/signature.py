@@ -157,7 +157,8 @@ def signature_of(target: Callable[..., Any]) -> Signature:
             named = typing.get_args(annotation)
             if named and typing.is_typeddict(named[0]):  # **options: Unpack[...], PEP 692
                 keys = typing.get_type_hints(named[0], include_extras=True)
-                parameters |= {key: Parameter(hint, required=False) for key, hint in keys.items()}
+                needed = named[0].__required_keys__
+                parameters |= {k: Parameter(hint, k in needed) for k, hint in keys.items()}
             else:
                 accepts_unknown = True
         elif parameter.kind is not parameter.VAR_POSITIONAL:
