@@ -77,7 +77,6 @@ class SceneModel(ClipModel):
         identity: PointerIdentity | None = None,
         absolute_time: bool = True,
         detector_frames: Annotated[int, Field(ge=1)] | None = None,
-        memory_after: Annotated[float, Field(ge=0, lt=1)] = 0.0,
         fps: Annotated[float, Field(gt=0)] = 30.0,
         time_horizon: Annotated[float, Field(gt=0)] = 30.0,
         compile: bool = False,
@@ -99,14 +98,12 @@ class SceneModel(ClipModel):
             detector_frames: consecutive frames of a training clip that train the detector; the
                 others are only looked at, for the identity loss (MOTIP, CVPR 2025, section 3.4).
                 None = all.
-            memory_after: share of the run's steps before the others are looked at; until then a
-                clip is as short as ``detector_frames``, and a step much faster.
             fps: frames per second of the fastest footage, sets the highest time frequency.
             time_horizon: seconds, sets the lowest time frequency.
             compile: run the backbone, the neck and the decoder's layers through ``torch.compile``.
         """
         super().__init__()
-        self.dim, self.detector_frames, self.memory_after = dim, detector_frames, memory_after
+        self.dim, self.detector_frames = dim, detector_frames
         self.backbone = backbone
         build_neck = partial(FeaturePyramid, dim=dim) if neck is None else neck
         self.neck = build_neck(dims=backbone.dims, strides=backbone.strides)
