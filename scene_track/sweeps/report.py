@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -84,19 +84,15 @@ def _trial(result: Result, sweep: Path) -> dict[str, Any]:
 def _as_csv(data: dict[str, Any]) -> str:
     """One row per trial: its record, parameters, and the best value of each metric."""
     stream = io.StringIO()
-    rows = csv.writer(stream, lineterminator="\n")
-    last = ["reason", "wall_s", "started", "folder", "command"]
+    last = ("reason", "wall_s", "started", "folder", "command")
     metrics = [f"metric/{name}" for name in data["metrics"]]
-    rows.writerow(["trial", "state", data["monitor"], *data["params"], *metrics, *last])
+    names = ["trial", "state", data["monitor"], *data["params"], *metrics, *last]
+    rows = csv.DictWriter(stream, names, lineterminator="\n")
+    rows.writeheader()
     for t in data["trials"]:
-        rows.writerow(
-            [
-                *(t["number"], t["state"], t["objective"]),
-                *(t["params"].get(key) for key in data["params"]),
-                *(t["metrics"].get(name) for name in data["metrics"]),
-                *(t[key] for key in last),
-            ]
-        )
+        best = {f"metric/{name}": value for name, value in t["metrics"].items()}
+        record = {"trial": t["number"], "state": t["state"], data["monitor"]: t["objective"]}
+        rows.writerow({**record, **t["params"], **best, **{key: t[key] for key in last}})
     return stream.getvalue()
 
 
@@ -109,7 +105,7 @@ def _table(sweep: SweepResults) -> str:
             r.trial.state,
             "" if r.trial.objective is None else f"{r.trial.objective:.4f}",
             *(_short(r.trial.params.get(key, "")) for key in sweep.params),
-            "" if r.trial.wall_s is None else _duration(r.trial.wall_s),
+            "" if r.trial.wall_s is None else str(timedelta(seconds=round(r.trial.wall_s))),
         ]
         for r in sweep.ranked
     ]
@@ -129,13 +125,6 @@ def _short(value: str) -> str:
         return value if len(value) <= 7 else f"{float(value):.4g}"
     except ValueError:
         return value if len(value) <= _WIDEST else value[: _WIDEST - 1] + "…"
-
-
-def _duration(seconds: float) -> str:
-    """A time as h:mm:ss, or m:ss."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 def page(sweep: SweepResults, data: dict[str, Any], images: Sequence[dict[str, Any]]) -> str:

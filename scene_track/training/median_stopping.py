@@ -1,9 +1,10 @@
 """Stops a trial of a sweep that is worse than half of the others were at the same epoch.
 
 The median rule (Golovin et al., "Google Vizier", KDD 2017, section 3.2; Optuna's ``MedianPruner``),
-as a callback, because none of Hydra's sweepers prunes. Special here: it reads the curves that the
-other trials wrote into their folders, so it works with every sweeper and launcher, also while the
-others still run, and nobody has to tell anybody anything.
+as a callback, because none of Hydra's sweepers prunes. It reads the curves that the other trials
+wrote into their folders, so it works with every sweeper and launcher, also while they still run.
+Optuna's pruner is not used: it compares with completed trials only, and needs a study that every
+trial can read and write, which a grid does not have.
 """
 
 from __future__ import annotations
