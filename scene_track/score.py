@@ -76,7 +76,8 @@ def score_folders(ground_truth: Path, predictions: Path) -> dict[str, Any]:
 
 
 def _score_boxes(ground_truth: Path, predictions: Path) -> dict[str, Any]:
-    from scene_track.data.mot_files import find_results, read_boxes, read_length
+    from scene_track.data.mot_files import find_results, read_boxes
+    from scene_track.data.seqinfo import read_length
     from scene_track.metrics.table import plain_metrics
     from scene_track.metrics.tracking import TrackingCounts, TrackingSequence, count_tracking
 
@@ -95,11 +96,10 @@ def _score_boxes(ground_truth: Path, predictions: Path) -> dict[str, Any]:
 
 
 def _score_balls(clips: list[Path], predictions: Path) -> dict[str, Any]:
-    from scene_track.ball.metrics import BallCounts, count_ball
+    from scene_track.ball.metrics import BallCounts, count_ball, plain_ball_metrics
     from scene_track.ball.point_files import PointRules, read_points
     from scene_track.ball.tracknet import TrackNetFolder, clip_name, find_labels
     from scene_track.data.mot_files import find_results
-    from scene_track.metrics.table import plain_ball_metrics
 
     folders = {clip_name(clip): clip for clip in clips}
     if len(folders) < len(clips):
@@ -146,10 +146,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options = _parse(words)
         output = _output_file(options)
-        from scene_track.metrics.table import format_table
-
         scores = score_folders(Path(options["ground_truth"]), Path(options["predictions"]))
-        print(format_table(scores))
+        print(_table(scores))
         if output is not None:
             from scene_track.io.atomic import write_atomic
 
@@ -160,6 +158,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"score: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def _table(scores: dict[str, Any]) -> str:
+    from scene_track.ball.metrics import BALL_COLUMNS, BALL_FRACTIONS
+    from scene_track.metrics.table import format_table
+
+    if "pck_5" in scores["combined"]:
+        return format_table(scores, BALL_COLUMNS, BALL_FRACTIONS)
+    return format_table(scores)
 
 
 def _parse(words: list[str]) -> dict[str, str]:
@@ -222,7 +229,7 @@ def _box_sequences(ground_truth: Path) -> list[Path]:
 
 
 def _sequence_names(ground_truth: Path) -> list[str]:
-    from scene_track.data.mot_files import first_few
+    from scene_track.io.tables import first_few
 
     if (ground_truth / "gt" / "gt.txt").is_file():
         raise ValueError(

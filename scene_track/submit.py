@@ -128,7 +128,8 @@ def _check_free(output: Path, overwrite: bool) -> None:
 
 def _pack(data: TrackingDataModule, folder: Path, split: str, output: Path) -> None:
     """Read a folder of result files and write the zip."""
-    from scene_track.data.mot_files import find_results, first_few, read_boxes
+    from scene_track.data.mot_files import find_results, read_boxes
+    from scene_track.io.tables import first_few
     from scene_track.tracking.submission import write_submission
 
     frames = {

@@ -54,9 +54,10 @@ def train(cfg: DictConfig) -> float | None:
     from pytorch_lightning.utilities import rank_zero_only
 
     from scene_track.config.resumed import typed_keys
-    from scene_track.training.checkpointing import exit_codes, prepare_resume
+    from scene_track.training.checkpointing import prepare_resume
     from scene_track.training.freezing import warn_of_a_random_backbone
     from scene_track.training.reproducibility import seed_everything
+    from scene_track.training.run_checkpoint import exit_codes
     from scene_track.training.transfer import init_from
 
     if not cfg.dry_run:
@@ -69,7 +70,7 @@ def train(cfg: DictConfig) -> float | None:
         pass  # all weights are the checkpoint's
     elif cfg.init_from is not None:
         report = init_from(module, cfg.init_from, parts=cfg.init_parts, partial=cfg.init_partial)
-        taken = report.matched
+        taken = report.keys.matched
     elif cfg.init_parts is not None:
         raise ValueError("init_parts is of no effect without init_from=RUN_OR_CKPT: type both")
     if cfg.resume_from is None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
@@ -15,6 +16,10 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from scene_track.config.paths import config_dir
 from scene_track.data.batch import SceneBatch
+from scene_track.data.mot_files import BoxTable
+from scene_track.data.seqinfo import SequenceInfo
+from scene_track.data.video import Video
+from scene_track.tracking.inference import to_pixels
 
 TINY = (
     "model.dim=32",
@@ -107,6 +112,50 @@ def make_batch(
         frame_rate=torch.full((clips,), 20.0),
         original_size=torch.tensor([(64, 96)] * clips),
         sequence_length=torch.full((clips,), frames),
+    )
+
+
+def videos_of(*batches: SceneBatch) -> list[Video]:
+    """The videos that windows (B = 1) are of, with their ground truth, for an evaluator."""
+    windows: dict[str, list[SceneBatch]] = {}
+    for batch in batches:
+        windows.setdefault(batch.sequence_ids[0], []).append(batch)
+    return [_video_of(name, parts) for name, parts in windows.items()]
+
+
+def feed(evaluator: Any, model: Any, *windows: tuple[Any, SceneBatch]) -> dict[str, float]:
+    """What an evaluator computes of these windows, pairs of predictions and batch."""
+    evaluator.reset(videos_of(*(batch for _, batch in windows)))
+    for predictions, batch in windows:
+        evaluator.update(model, predictions, batch)
+    return evaluator.compute()
+
+
+def _video_of(name: str, batches: list[SceneBatch]) -> Video:
+    height, width = (int(side) for side in batches[0].original_size[0])
+    frames, columns = [], []
+    for batch in batches:
+        for t in torch.nonzero(~batch.padding_mask[0]).flatten().tolist():
+            frame, valid = int(batch.frame_indices[0, t]), batch.valid[0, t]
+            frames.append(frame)
+            boxes = to_pixels(batch.boxes[0, t, valid].double().numpy(), (height, width))
+            labels = batch.labels[0, t, valid].numpy()
+            ids = batch.track_ids[0, t, valid].numpy()
+            columns.append((np.full(len(ids), frame), ids, boxes, labels))
+    rows = [np.concatenate(column) for column in zip(*columns, strict=True)]
+    points = [b.points[0][~b.padding_mask[0].numpy()] for b in batches if b.points is not None]
+    rate = float(batches[0].frame_rate[0])
+    return Video(
+        name=name,
+        folder=Path(name),
+        info=SequenceInfo(name, "img1", rate, max(frames), width, height, ".jpg"),
+        frames=np.array(frames),
+        files=tuple(Path(f"{frame:06d}.jpg") for frame in frames),
+        table=BoxTable.from_arrays(*rows[:3]),
+        labels=rows[3],
+        xyz=None,
+        labelled=True,
+        points=np.concatenate(points) if points else None,
     )
 
 

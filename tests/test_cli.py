@@ -47,8 +47,6 @@ def optimizer(*, lr: Annotated[float, Field(gt=0)]): ...
 def job(cfg):
     if cfg.seed == 3:
         raise FileNotFoundError("there is no 3")
-    if cfg.seed == 4:
-        int("four")
     if cfg.seed == 5:
         {{}}["five"]
     instantiate(cfg.net)
@@ -142,16 +140,11 @@ def test_the_traceback_is_shown_on_demand(app: Path) -> None:
     assert "Traceback" in result.stderr and result.stderr.endswith("there is no 3\n")
 
 
-@pytest.mark.parametrize(
-    ("seed", "error"), [(4, "ValueError: invalid literal"), (5, "KeyError: 'five'")]
-)
-def test_a_fault_of_the_program_is_a_traceback_and_exit_code_1(
-    app: Path, seed: int, error: str
-) -> None:
-    result = _app(app, f"seed={seed}")
+def test_a_fault_of_the_program_is_a_traceback_and_exit_code_1(app: Path) -> None:
+    result = _app(app, "seed=5")
     assert result.returncode == 1
-    assert "Traceback" in result.stderr and error in result.stderr
-    assert error in (app / "out" / "paper_app.log").read_text()
+    assert "Traceback" in result.stderr and "KeyError: 'five'" in result.stderr
+    assert "KeyError: 'five'" in (app / "out" / "paper_app.log").read_text()
 
 
 def test_in_a_sweep_the_other_jobs_go_on(app: Path) -> None:
@@ -231,8 +224,6 @@ def test_help_and_cfg_of_the_real_entry_point_are_fast(
     ],
 )
 def test_mistakes_at_the_real_entry_point(argument: str, line: str, tmp_path: Path) -> None:
-    result = _run(tmp_path, "-X", "importtime", "-m", "scene_track.train", argument)
-    said = [text for text in result.stderr.splitlines() if not text.startswith("import time:")]
+    result = _run(tmp_path, "-m", "scene_track.train", argument)
     assert result.returncode == 2
-    assert len(said) == 1 and said[0].startswith(line)
-    assert "| torch\n" not in result.stderr.replace(" torch", "| torch")
+    assert result.stderr.count("\n") == 1 and result.stderr.startswith(line)

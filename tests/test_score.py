@@ -111,7 +111,7 @@ def test_wrong_rows_are_named_with_file_and_line(folders, capsys) -> None:
     first = file.read_text().splitlines()[0]
     file.write_text(f"{first}\n{first}\n")
     message = fails(arguments(folders), capsys)
-    assert "small_a_noise.txt: 1 row is wrong: line 2: id" in message
+    assert "small_a_noise.txt: 1 fault: line 2: id" in message
     file.write_text("999,1,0,0,5,5,1,-1,-1,-1\n")
     assert "line 1: frame is 999, expected 1 to 60 (seqLength)" in fails(arguments(folders), capsys)
 

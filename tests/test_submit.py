@@ -78,7 +78,7 @@ def test_wrong_commands_say_what_to_type(
         ({}, "no result file .* type predictions="),
         ({"x": ""}, "no result file for 1 of 1 sequences: dance0001.txt; put them there"),
         ({"dance0001": "", "x": ""}, "no sequence of the test split for x.txt, expected only"),
-        ({"dance0001": "1,1,2,3,4\n"}, "dance0001.txt: 1 row is wrong: line 1: has 5 comma"),
+        ({"dance0001": "1,1,2,3,4\n"}, "dance0001.txt: 1 fault: line 1: has 5 comma"),
         ({"dance0001": "11,1,2,3,4,5,1\n"}, r"frame is 11, expected 1 to 10 \(seqLength\)"),
         ({"dance0001": "1,1,2,3,4,inf,1\n"}, "height is inf, expected a finite number"),
         ({"dance0001": "1,1,2,3,4,5\n1,1,2,3,4,5\n"}, "line 2: id 1 appears more than once"),

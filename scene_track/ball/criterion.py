@@ -1,9 +1,8 @@
-"""Losses of a heatmap: how it should look, and where its mean lies.
+"""Losses of a heatmap: of its values, and of its soft-arg-max.
 
-Every term is a *sum* over frames divided by the number of frames that somebody has looked at, so
-that accumulated micro-batches and processes add up (see ``TrackingModule``). Those frames alone
-count: an absent ball asks for an empty map and for no position, a frame without annotation for
-nothing.
+Every term is a *sum* over frames divided by the number of annotated frames, so that accumulated
+micro-batches and processes add up (see ``TrackingModule``). A frame without annotation counts
+nothing. The target of an absent ball is an empty map, without a position.
 """
 
 from __future__ import annotations
@@ -28,23 +27,23 @@ from scene_track.objectives.processes import mean_over_processes
 
 
 class ClassWeights:
-    """How much a frame counts by how well its ball can be seen; rare kinds may count more."""
+    """Weight of a frame by the visibility of its ball."""
 
     def __init__(
         self,
         *,
-        absent: Annotated[float, Field(ge=0)] = 1.0,
-        visible: Annotated[float, Field(ge=0)] = 1.0,
-        hard: Annotated[float, Field(ge=0)] = 1.0,
-        occluded: Annotated[float, Field(ge=0)] = 1.0,
+        absent: Annotated[float, Field(ge=0)],
+        visible: Annotated[float, Field(ge=0)],
+        hard: Annotated[float, Field(ge=0)],
+        occluded: Annotated[float, Field(ge=0)],
     ) -> None:
-        """Store the weights.
+        """Stores the weights.
 
         Args:
-            absent: of frames without a ball.
-            visible: of frames with one that is easily seen.
-            hard: of frames with one that is hard to see.
-            occluded: of frames with one behind something.
+            absent: frames without a ball.
+            visible: the ball is easily seen.
+            hard: the ball is hard to see.
+            occluded: the ball is behind something.
         """
         self.by_class = {
             Visibility.ABSENT: absent,
@@ -60,21 +59,21 @@ class ClassWeights:
 
 
 class HeatmapCriterion(nn.Module):
-    """Heatmap loss, and the distance of the soft-arg-max."""
+    """Loss of the heatmap, and distance of its soft-arg-max from the ball."""
 
     def __init__(
         self,
         *,
-        loss: Literal["mse", "focal", "quality_focal"] = "focal",
-        sigma: Annotated[float, Field(gt=0)] = 2.0,
-        alpha: Annotated[float, Field(ge=1)] = 2.0,
-        beta: Annotated[float, Field(ge=0)] = 4.0,
-        weight_heatmap: Annotated[float, Field(ge=0)] = 1.0,
-        weight_coordinate: Annotated[float, Field(ge=0)] = 0.0,
-        temperature: Annotated[float, Field(gt=0)] = 1.0,
-        class_weights: ClassWeights | None = None,
+        loss: Literal["mse", "focal", "quality_focal"],
+        sigma: Annotated[float, Field(gt=0)],
+        alpha: Annotated[float, Field(ge=1)],
+        beta: Annotated[float, Field(ge=0)],
+        weight_heatmap: Annotated[float, Field(ge=0)],
+        weight_coordinate: Annotated[float, Field(ge=0)],
+        temperature: Annotated[float, Field(gt=0)],
+        class_weights: ClassWeights | None,
     ) -> None:
-        """Store the weights.
+        """Stores the weights.
 
         Args:
             loss: ``mse`` of the values; ``focal``, the penalty-reduced one of CornerNet; or
@@ -92,18 +91,18 @@ class HeatmapCriterion(nn.Module):
         self.loss, self.sigma, self.alpha, self.beta = loss, sigma, alpha, beta
         self.weight_heatmap, self.weight_coordinate = weight_heatmap, weight_coordinate
         self.temperature = temperature
-        self.class_weights = class_weights or ClassWeights()
+        self.class_weights = class_weights
 
     def forward(
         self, predictions: HeatmapPredictions, batch: SceneBatch, **scene: Any
     ) -> dict[str, Tensor]:
-        """All losses of a batch.
+        """Computes all losses of a batch.
 
         Args:
             predictions: of the model.
-            batch: the ground truth; of several balls in a frame each has its Gaussian, the
-                coordinate loss looks at the first.
-            **scene: what only the criterion of a scene looks at.
+            batch: the ground truth; each ball of a frame has its Gaussian, the coordinate loss
+                uses the first.
+            **scene: arguments of the criteria for people, not used.
 
         Returns:
             Unweighted scalars ``heatmap`` and, with its weight above 0, ``coordinate`` (cells),
@@ -114,9 +113,11 @@ class HeatmapCriterion(nn.Module):
         height, width = logits.shape[-2:]
         counts = batch.annotated & ~batch.padding_mask  # [B, T]
         ball = batch.valid & counts.unsqueeze(-1)
-        weight = self.class_weights.of(batch.visibility.amax(dim=-1)) * counts
+        weight = counts.float()
+        if self.class_weights is not None:
+            weight = self.class_weights.of(batch.visibility.amax(dim=-1)) * counts
         num_targets = counts.sum().float()
-        # In validation each process has its own number of windows: asking the others would hang.
+        # In validation each process has its own number of windows: a reduction would hang.
         everywhere = mean_over_processes(num_targets) if self.training else num_targets
         normaliser = everywhere.clamp(min=1.0)
 
@@ -139,7 +140,7 @@ class HeatmapCriterion(nn.Module):
         }
 
     def _heatmap_loss(self, logits: Tensor, center: Tensor, peaks: Tensor) -> Tensor:
-        """``[B, T, Hh, Wh]``; ``peaks [B, T, M]`` says how much of a ball there is."""
+        """``[B, T, Hh, Wh]``; ``peaks [B, T, M]`` is the share of each ball, 0-1."""
         height, width = logits.shape[-2:]
         target = draw_point_heatmap(
             center.flatten(0, 1), peaks.flatten(0, 1), height, width, sigma=self.sigma
@@ -148,14 +149,13 @@ class HeatmapCriterion(nn.Module):
             return heatmap_mse_loss(logits, target)
         if self.loss == "quality_focal":
             return quality_focal_loss(logits, target, gamma=self.alpha)
-        # The cell that holds the centre is the positive, though the centre of its Gaussian lies
-        # elsewhere in it.
+        # The cell that holds the ball is the positive, wherever in it the Gaussian is centred.
         index = (center * center.new_tensor((width, height))).long()
         index = index.clamp(min=0).minimum(index.new_tensor((width - 1, height - 1)))
         cell = (index[..., 1] * width + index[..., 0]).flatten(0, 1)
         held = torch.zeros_like(target).flatten(0, 1).flatten(1)
         held = held.scatter_reduce_(1, cell, peaks.flatten(0, 1).float(), "amax").view_as(target)
-        # So much of a positive as there is of a ball (`augment.mix`), and a negative for the rest.
+        # A ball with share s (`augment.mix`) is s of a positive and 1 - s of a negative.
         negative, positive = (
             heatmap_focal_loss(logits, wanted, alpha=self.alpha, beta=self.beta)
             for wanted in (target.clamp(max=1 - 1e-4), torch.ones_like(target))

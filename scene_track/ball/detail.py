@@ -1,8 +1,8 @@
-"""What a coarse backbone cannot see: fine features of the picture, and of what moves in it.
+"""Fine features that a coarse backbone cannot give: of the image, and of what moves in it.
 
-A camera of a court stands still, so what differs from the frames before is players and ball. The
-difference to two earlier frames tells where the ball *is* from where it *was*: only the first
-differs from both (three-frame differencing).
+The camera of a court stands still, so players and ball are what differs from earlier frames. Two
+earlier frames separate where the ball *is* from where it *was*: only the first differs from both
+(three-frame differencing).
 """
 
 from __future__ import annotations
@@ -20,33 +20,33 @@ from scene_track.models.convolution import Activation, ConvNormAct, Norm
 
 
 class DetailStem(nn.Module):
-    """Convolutions on the picture and its differences to other frames, at strides 2, 4, ..."""
+    """Convolutions on the image and its differences to other frames, at strides 2, 4, ..."""
 
     def __init__(
         self,
         *,
         channels: Annotated[list[Annotated[int, Field(ge=4)]], Field(min_length=1, max_length=3)],
-        offsets: Sequence[Annotated[int, Field(ge=-64, le=64)]] = (-1, -2),
-        picture: bool = True,
-        blocks: Annotated[int, Field(ge=0, le=4)] = 1,
-        norm: Norm = "bn",
-        activation: Activation = "relu",
+        offsets: Sequence[Annotated[int, Field(ge=-64, le=64)]],
+        picture: bool,
+        blocks: Annotated[int, Field(ge=0, le=4)],
+        norm: Norm,
+        activation: Activation,
     ) -> None:
-        """Build the stem.
+        """Builds the stem.
 
         Args:
-            channels: at the strides 2, 4, 8; as many maps as numbers.
-            offsets: frames to which differences are taken, negative = earlier; empty = the picture
+            channels: of the maps at the strides 2, 4, 8; one map per number.
+            offsets: frames to which differences are taken, negative = earlier; empty = the image
                 alone. Later ones are unknown at the end of a streamed window (see
                 ``NeighbourFrames``).
-            picture: look at the picture itself too; False sees only what moves, so that nothing at
-                rest, such as the letters of a scoreboard, is taken for a ball.
+            picture: False takes the differences alone, without the image, so that nothing at rest,
+                such as the letters of a scoreboard, is taken for a ball.
             blocks: further convolutions at each stride.
             norm: ``bn`` or ``gn``.
             activation: of every convolution.
 
         Raises:
-            ValueError: an offset of 0, or one twice; or there is nothing to look at.
+            ValueError: an offset of 0, or one twice; or neither image nor offsets.
         """
         super().__init__()
         if 0 in offsets or len(set(offsets)) < len(offsets):
@@ -76,25 +76,25 @@ class DetailStem(nn.Module):
     def forward(
         self, frames: Tensor, padding_mask: Tensor, past: PastFrames | None
     ) -> tuple[dict[int, Tensor], PastFrames | None]:
-        """Fine features of a clip.
+        """Computes the fine features of a clip.
 
         Args:
             frames: ``[B, T, 3, H, W]`` uint8.
             padding_mask: ``[B, T]`` bool, True = padding.
-            past: frames that the window before left; None at the start of a video.
+            past: frames of the window before; None at the start of a video.
 
         Returns:
             ``[B x T, C, H / stride, W / stride]``, rounded up, by stride, and the frames
             for the next window.
         """
         now = frames.flatten(0, 1)
-        pictures = [now.to(torch.float32).div_(128).sub_(1)] if self.picture else []
+        inputs = [now.to(torch.float32).div_(128).sub_(1)] if self.picture else []
         around, kept = self.neighbours(frames, padding_mask, past)
         for index in range(around.shape[2]):
             other = around[:, :, index].flatten(0, 1).to(torch.float32)
-            # In units that make the faint streak of a fast ball (20 of 255 levels) a large number.
-            pictures.append((now - other).div_(32))
-        x = torch.cat(pictures, dim=1).contiguous(memory_format=torch.channels_last)
+            # Scaled so that the faint streak of a fast ball (20 of 255 levels) is a large number.
+            inputs.append((now - other).div_(32))
+        x = torch.cat(inputs, dim=1).contiguous(memory_format=torch.channels_last)
         features: dict[int, Tensor] = {}
         for stride, level in zip(self.dims, self.levels, strict=True):
             x = level(x)

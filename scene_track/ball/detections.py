@@ -54,7 +54,7 @@ class PeakFinder:
         )
         boxes = torch.cat((places, torch.zeros_like(places)), dim=-1)
         labels = torch.zeros(heat.shape[-1], dtype=torch.long)
-        clock = (batch.frame_indices[0].float() / batch.frame_rate[0]).tolist()
+        clock = batch.seconds[0].tolist()
         numbers = batch.frame_indices[0].tolist()
         for t in torch.nonzero(~batch.padding_mask[0]).flatten().tolist():
             yield (

@@ -1,14 +1,8 @@
-"""Whole-clip evaluation of a ball while the model trains.
-
-Windows of a clip arrive in order; each frame's peaks go through the tracker once. A finished clip
-is turned into raw counts and errors in pixels of the original footage; they add up over clips and
-over processes, in the order of the clips' names, and only at the end do they become figures.
-"""
+"""Evaluation of a ball while the model trains: distances in pixels of the original images."""
 
 from __future__ import annotations
 
-from collections import deque
-from operator import itemgetter
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -16,16 +10,15 @@ import torch
 from numpy.typing import NDArray
 
 from scene_track.ball.detections import PeakFinder
-from scene_track.ball.metrics import BallCounts, ball_metrics, count_ball
-from scene_track.ball.pictures import BallVisualiser
+from scene_track.ball.images import BallVisualiser
+from scene_track.ball.metrics import BallCounts, ball_metrics
 from scene_track.ball.report import BallReport
 from scene_track.data.batch import SceneBatch
 from scene_track.data.targets import PIXEL_CENTRE
 from scene_track.models.clip_model import ClipModel
 from scene_track.models.predictions import HeatmapPredictions
-from scene_track.tracking.evaluation import gather_parts
-from scene_track.tracking.inference import video_of
-from scene_track.tracking.tracker import TrackedFrame, Tracker, VideoInfo
+from scene_track.tracking.evaluation import Evaluator, Window
+from scene_track.tracking.tracker import Detections, TrackedFrame, Tracker, VideoInfo
 
 
 def ball_pixels(frame: TrackedFrame, size: tuple[int, int]) -> NDArray[np.float64]:
@@ -41,18 +34,16 @@ def ball_pixels(frame: TrackedFrame, size: tuple[int, int]) -> NDArray[np.float6
     return np.array((x, y, 1.0))
 
 
-class _OpenClip:
-    """A clip whose frames are arriving."""
+@dataclass(frozen=True)
+class _Shown:
+    """A frame that waits for its ball to be drawn."""
 
-    def __init__(self, video: VideoInfo) -> None:
-        self.video = video
-        self.truth: list[NDArray[np.float64]] = []
-        self.predicted: list[NDArray[np.float64]] = []
-        # Of the frames that the tracker holds back: picture, heat, truth; oldest first.
-        self.waiting: deque[tuple[NDArray | None, NDArray | None, NDArray[np.float64]]] = deque()
+    image: NDArray[np.uint8]
+    heat: NDArray[np.float32]
+    truth: NDArray[np.float64]
 
 
-class BallEvaluator:
+class BallEvaluator(Evaluator[_Shown]):
     """Streams heatmaps through a tracker and counts."""
 
     GIVES: ClassVar[str] = "points"
@@ -81,92 +72,46 @@ class BallEvaluator:
 
         Args:
             tracker: turns peaks into a ball per frame, or none.
-            visualiser: collects frames for the epoch's picture.
+            visualiser: collects frames for the image of the epoch.
             peaks: reads peaks out of heatmaps.
         """
-        self.tracker, self.visualiser, self.read = tracker, visualiser, peaks
-        self.reset()
-
-    def reset(self) -> None:
-        """Forget all counts."""
-        self._open: _OpenClip | None = None
-        self._counted: list[tuple[str, BallCounts]] = []
-        self.visualiser.reset()
+        self.read = peaks
+        super().__init__(tracker=tracker, visualiser=visualiser)
 
     @torch.no_grad()
     def update(self, model: ClipModel, predictions: HeatmapPredictions, batch: SceneBatch) -> None:
-        """Take the next window (B = 1) of a clip.
-
-        Args:
-            model: the model that predicted.
-            predictions: of the window.
-            batch: the window, with ground truth.
+        """See ``Evaluator.update``.
 
         Raises:
-            ValueError: more than one clip in the batch, or a batch without points.
+            ValueError: a batch without points.
         """
-        video = video_of(batch)
         if batch.points is None:
             raise ValueError(
-                f"{video.name} has boxes, and a heatmap is compared with points: type"
+                f"{batch.sequence_ids[0]} has boxes, and a heatmap is compared with points: type"
                 " dataset=tracknet or dataset=synthetic_tennis, or model=scene head=bbox"
             )
-        if self._open is None or self._open.video != video:
-            self._close()
-            self._open = _OpenClip(video)
-            self.tracker.start(video, None)
-        # Stored features may stand for the pictures; then there is none to show.
-        pictures = self.visualiser.max_frames > 0 and batch.frames.numel() > 0
-        for t, detections in self.read(model, predictions, batch):
-            truth = batch.points[0, t]
-            image = heat = None
-            if pictures and self.visualiser.wanted():
-                image = batch.frames[0, t].permute(1, 2, 0).cpu().numpy()
-                heat = predictions.heatmap_logits[0, t, 0].float().sigmoid().cpu().numpy()
-            self._open.truth.append(truth)
-            self._open.waiting.append((image, heat, truth))
-            self._take(self.tracker.update(detections))
+        super().update(model, predictions, batch)
 
-    def _take(self, frames: list[TrackedFrame]) -> None:
-        """Keep the frames that the tracker has let go, in order, and offer them as pictures."""
-        assert self._open is not None
-        video = self._open.video
-        for frame in frames:
-            image, heat, truth = self._open.waiting.popleft()
-            ball = ball_pixels(frame, (video.height, video.width))
-            self._open.predicted.append(ball)
-            if image is not None and heat is not None:
-                self.visualiser.add_frame(
-                    image, heat, ball, truth, (video.height, video.width),
-                    f"{video.name} frame {frame.frame}",
-                )  # fmt: skip
+    def show(self, window: Window, t: int, detections: Detections) -> _Shown | None:
+        """See ``Evaluator.show``."""
+        frames = window.batch.frames
+        # Stored features may stand for the images; then there is none to show.
+        if not (self.visualiser.max_frames and frames.numel() and self.visualiser.wanted()):
+            return None
+        assert window.batch.points is not None
+        heat = window.predictions.heatmap_logits[0, t, 0].float().sigmoid().cpu().numpy()
+        image = frames[0, t].permute(1, 2, 0).cpu().numpy()
+        return _Shown(image, heat, window.batch.points[0, t])
 
-    def _close(self) -> None:
-        """Turn the open clip into counts."""
-        if self._open is None:
-            return
-        self._take(self.tracker.finish())
-        video = self._open.video
-        counts = count_ball(
-            np.array(self._open.truth),
-            np.array(self._open.predicted),
-            (video.height, video.width),
+    def draw(self, video: VideoInfo, tracks: TrackedFrame, shown: _Shown) -> None:
+        """See ``Evaluator.draw``."""
+        size = (video.height, video.width)
+        self.visualiser.add_frame(
+            *(shown.image, shown.heat, ball_pixels(tracks, size), shown.truth, size),
+            f"{video.name} frame {tracks.frame}",
         )
-        self._counted.append((video.name, counts))
-        self._open = None
 
-    def compute(self) -> dict[str, float]:
-        """Figures over all clips of all processes, by short name (``pck_5``, ``l2_median``, ...).
-
-        Every process must call it (see ``gather_parts``), and every one gets the same figures.
-        """
-        self._close()
-        everywhere = [counted for part in gather_parts(self._counted) for counted in part]
-        everywhere.sort(key=itemgetter(0))
-        figures = ball_metrics(sum((counts for _, counts in everywhere), BallCounts.zero()))
-        # The numbers of frames behind them are for `evaluate`: they are the same in every epoch.
+    def figures(self, total: BallCounts) -> dict[str, float]:
+        """See ``Evaluator.figures``; the numbers of frames behind them are for ``evaluate``."""
+        figures = ball_metrics(total)
         return {name: figures[name] for name in figures if f"val/{name}" in self.LOGS}
-
-    def picture(self) -> NDArray[np.uint8] | None:
-        """``[H, W, 3]`` uint8 contact sheet of the epoch, None without frames."""
-        return self.visualiser.picture() if len(self.visualiser) else None

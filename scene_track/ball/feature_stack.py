@@ -1,4 +1,4 @@
-"""Frames of a clip fused by laying their feature maps on top of each other (as TrackNet does)."""
+"""Fuses the feature maps of neighbouring frames by concatenation, as TrackNet does."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from scene_track.ball.past_frames import NeighbourFrames, PastFrames
 
 
 class FeatureStack(nn.Module):
-    """Adds to each frame's map what a projection makes of it and of the frames before it."""
+    """Adds to each frame's map a projection of it and of the maps of earlier frames."""
 
     def __init__(
         self,
         *,
         dim: Annotated[int, Field(ge=4)],
-        frames: Annotated[int, Field(ge=2, le=32)] = 3,
+        frames: Annotated[int, Field(ge=2, le=32)],
     ) -> None:
-        """Build the projection.
+        """Builds the projection.
 
         Args:
             dim: channels of the maps.
@@ -37,12 +37,12 @@ class FeatureStack(nn.Module):
     def forward(
         self, x: Tensor, padding_mask: Tensor, past: PastFrames | None
     ) -> tuple[Tensor, PastFrames | None]:
-        """Fuse a clip.
+        """Fuses a clip.
 
         Args:
             x: ``[B, T, D, h, w]``.
             padding_mask: ``[B, T]`` bool, True = padding.
-            past: maps that the window before left; None at the start of a video.
+            past: maps of the window before; None at the start of a video.
 
         Returns:
             ``[B, T, D, h, w]``, and the maps for the next window.

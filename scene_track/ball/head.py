@@ -1,4 +1,4 @@
-"""One logit per cell: is the ball here?"""
+"""The head of a heatmap: one logit per cell."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 
 class HeatmapHead(nn.Module):
-    """A 1x1 convolution to one channel, at a size of one's own."""
+    """A 1x1 convolution to one channel, resized to ``size``."""
 
     READS = "maps"
 
@@ -22,18 +22,18 @@ class HeatmapHead(nn.Module):
         size: Annotated[
             list[Annotated[int, Field(ge=4, le=8192)]], Field(min_length=2, max_length=2)
         ]
-        | None = None,
+        | None,
         input_dim: Annotated[int, Field(ge=1)],
-        prior: Annotated[float, Field(gt=0, lt=1)] = 0.001,
+        prior: Annotated[float, Field(gt=0, lt=1)],
     ) -> None:
-        """Build the head.
+        """Builds the head.
 
         Args:
             size: [width, height] of the heatmap in cells; None = that of the decoder's map. Another
                 size than the decoder's is reached by bilinear interpolation.
             input_dim: channels of the decoder's map.
             prior: value of every cell before training (Lin et al., ICCV 2017): nearly all cells are
-                background, and a loss that starts by teaching them so drowns the ball.
+                background, and would otherwise dominate the loss of the first steps.
         """
         super().__init__()
         self.size = None if size is None else (int(size[1]), int(size[0]))
@@ -44,8 +44,8 @@ class HeatmapHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[N, C, h, w]`` to logits ``[N, 1, Hh, Wh]``."""
-        # In float32 also inside autocast: bfloat16 has 8 bits, and what tells the hottest cell from
-        # its neighbours, and where between them the ball is, are the next ones.
+        # In float32 also inside autocast: the 8 bits of bfloat16 do not separate the hottest cell
+        # from its neighbours, nor locate the ball between them.
         with torch.autocast(x.device.type, enabled=False):
             logits = self.project(x.float())
             if self.size is not None and logits.shape[-2:] != self.size:

@@ -1,8 +1,7 @@
-"""All levels of a backbone as one map at the finest of their strides.
+"""Fuses all levels of a backbone into one map at the finest of their strides.
 
-A feature pyramid (Lin et al., CVPR 2017) of which only the finest map is wanted; a backbone with
-one level needs no more than a projection. ``neck`` is its sibling for models that read several
-maps.
+A feature pyramid (Lin et al., CVPR 2017) that returns its finest map only; with one level it is a
+projection. ``scene_track.models.neck`` is for models that read several maps.
 """
 
 from __future__ import annotations
@@ -26,18 +25,18 @@ class LevelFusion(nn.Module):
         *,
         dims: Sequence[int],
         strides: Sequence[int],
-        lateral_dim: Annotated[int, Field(ge=8, multiple_of=4)] = 128,
-        fuse: Literal["sum", "concat"] = "sum",
-        norm: Norm = "bn",
+        lateral_dim: Annotated[int, Field(ge=8, multiple_of=4)],
+        fuse: Literal["sum", "concat"],
+        norm: Norm,
     ) -> None:
-        """Build the pyramid.
+        """Builds the pyramid.
 
         Args:
             dims: channels of the levels, finest first.
             strides: pixels per cell of the levels, finest first, each a multiple of the one before.
             lateral_dim: channels of the result.
             fuse: ``sum`` adds each level, enlarged, to the next finer one; ``concat`` enlarges all
-                to the finest, lays them beside each other and projects.
+                to the finest, concatenates their channels and projects.
             norm: ``bn`` or ``gn``.
 
         Raises:
@@ -62,7 +61,7 @@ class LevelFusion(nn.Module):
         maps = [project(level) for project, level in zip(self.lateral, levels, strict=True)]
         if self.fuse == "concat":
             size = maps[0].shape[-2:]
-            # Bilinear: a coarse map that is laid beside a fine one must not show its cells.
+            # Bilinear: a coarse map beside a fine one must not show its cells.
             enlarged = [maps[0], *(F.interpolate(m, size, mode="bilinear") for m in maps[1:])]
             return self.smooth(torch.cat(enlarged, dim=1))
         fused = maps[-1]

@@ -13,7 +13,9 @@ also where the ball is hard to see or occluded.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -27,10 +29,30 @@ from scene_track.ball.point_detection import (
 from scene_track.data.visibility import NUM_LEVELS, Visibility
 from scene_track.metrics.similarity import FloatArray, IntArray
 
-__all__ = ["THRESHOLDS", "BallCounts", "ball_metrics", "count_ball"]
+__all__ = [
+    "BALL_COLUMNS",
+    "BALL_FRACTIONS",
+    "THRESHOLDS",
+    "BallCounts",
+    "ball_metrics",
+    "count_ball",
+    "plain_ball_metrics",
+]
 
 THRESHOLDS = (2, 4, 5, 10)
-"""Pixels of the original picture at which PCK is reported."""
+"""Pixels of the original image at which PCK is reported."""
+
+BALL_FRACTIONS = (
+    "pck_2",
+    "pck_4",
+    "pck_5",
+    "pck_10",
+    "f1_wasb",
+    "f1_tracknetv3",
+    "visibility_accuracy",
+)
+BALL_COLUMNS = (*BALL_FRACTIONS, "l2_median", "l2_mean")
+"""Columns of the table of a ball."""
 
 _DETAILED = 5  # pixels; PCK by visibility is reported at this one
 _LEVELS = tuple(level.name.lower() for level in Visibility if level >= 0)
@@ -153,3 +175,8 @@ def _checked(name: str, points: ArrayLike) -> FloatArray:
     if name == "truth" and not np.isin(table[:, 2], np.arange(-1, NUM_LEVELS)).all():
         raise ValueError(f"{name}: visibility must be -1, 0, 1, 2 or 3")
     return table
+
+
+def plain_ball_metrics(counts: BallCounts) -> dict[str, Any]:
+    """Figures of a ball for JSON, which knows no infinity: nothing found, no distance (None)."""
+    return {k: v if math.isfinite(v) else None for k, v in ball_metrics(counts).items()}

@@ -1,9 +1,9 @@
-"""HeatmapModel: frames to backbone to one fused map to up-sampling decoder to a heatmap per frame.
+"""HeatmapModel: a clip to one heatmap per frame.
 
 ``frames -> backbone (levels, cls) -> level fusion -> (+ z of the TemporalEncoder, + maps of
-earlier frames) -> stages that double the resolution, with fine features of the picture -> head``.
-Backbone and temporal encoder have the names they have in ``SceneModel``, so that the weights of a
-scene run fit.
+earlier frames) -> stages that double the resolution, with fine features of the image -> head``.
+Backbone and temporal encoder have the same names as in ``SceneModel``, so that weights of a scene
+run can be loaded.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from scene_track.models.temporal import TemporalEncoder, TemporalState
 
 @dataclass
 class HeatmapState:
-    """What a window of a video leaves for the next one; its size does not grow.
+    """What one window of a video passes to the next one; its size does not grow.
 
     Attributes:
         temporal: past keys and values of the temporal encoder.
-        maps: ``[B, S, D, h, w]`` feature maps of the last frames, padding left out.
-        frames: ``[B, S, 3, H, W]`` uint8, the last frames, padding left out.
+        maps: ``[B, S, D, h, w]`` feature maps of the last frames, without padding.
+        frames: ``[B, S, 3, H, W]`` uint8, the last frames, without padding.
     """
 
     temporal: TemporalState | None
@@ -53,7 +53,7 @@ class HeatmapState:
 class HeatmapModel(ClipModel):
     """One heatmap of the ball per frame."""
 
-    GIVES = "maps"  # what its head reads, for the check before a run
+    GIVES = "maps"  # compared with the head's READS before a run
 
     def __init__(
         self,
@@ -63,26 +63,25 @@ class HeatmapModel(ClipModel):
         fusion: Callable[..., LevelFusion],
         decoder: Callable[..., UpsamplingDecoder],
         head: Callable[..., HeatmapHead],
-        detail: DetailStem | None = None,
-        stack: FeatureStack | None = None,
-        temporal_encoder: Callable[..., TemporalEncoder] | None = None,
-        fps: Annotated[float, Field(gt=0)] = 30.0,
-        compile: bool = False,
+        detail: DetailStem | None,
+        stack: FeatureStack | None,
+        temporal_encoder: Callable[..., TemporalEncoder] | None,
+        fps: Annotated[float, Field(gt=0)],
+        compile: bool,
     ) -> None:
-        """Assemble the model.
+        """Assembles the model.
 
         Args:
             dim: width D of the fused map.
-            backbone: pictures to feature maps.
-            fusion: builds what makes the backbone's levels one map, given its ``dims`` and
-                ``strides``.
+            backbone: images to feature maps.
+            fusion: builds the level fusion, given the backbone's ``dims`` and ``strides``.
             decoder: builds the decoder, given ``input_dim``, ``input_stride`` and ``skips``.
             head: builds the head, given ``input_dim``.
-            detail: fine features of the picture; None leaves the decoder with the backbone's.
+            detail: fine features of the image; None = those of the backbone alone.
             stack: fuses each map with those of earlier frames; None = each frame alone.
             temporal_encoder: builds the clip context encoder, given ``input_dim``; None leaves it
                 out.
-            fps: frames per second of the fastest footage: the temporal encoder counts in frames.
+            fps: frames per second of the fastest video: the temporal encoder counts in frames.
             compile: run the backbone, the level fusion and the decoder through ``torch.compile``.
 
         Raises:
@@ -122,10 +121,10 @@ class HeatmapModel(ClipModel):
         state: HeatmapState | None = None,
         features: BackboneFeatures | None = None,
     ) -> tuple[HeatmapPredictions, HeatmapState]:
-        """Predict a clip; see ``ClipModel.forward``.
+        """Predicts a clip; see ``ClipModel.forward``.
 
         Raises:
-            ValueError: there are denoising queries, which a heatmap has no use for.
+            ValueError: there are denoising queries.
         """
         if denoising is not None:
             raise ValueError("a heatmap has no queries to denoise: type denoiser=none")

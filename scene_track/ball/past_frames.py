@@ -1,9 +1,9 @@
 """Neighbours of each frame of a clip, the same offline and window by window.
 
-A window of a video knows the frames before it from what the last window left behind, so that a
-streamed video gives what one pass gives. Frames after it are not known: there, as at both ends of a
-video, the nearest known frame stands in. A frame of padding is nobody's neighbour, also where it
-ends a window in the middle of a video (frames that could not be read).
+A window gets the last frames of the window before it, so that a streamed video gives the result of
+one pass. Frames after the window are unknown: there, as at both ends of a video, the nearest known
+frame is used. Padding is never a neighbour, also where it ends a window in the middle of a video
+(frames that could not be read).
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from torch import Tensor
 
 @dataclass
 class PastFrames:
-    """The last frames of each clip, padding left out.
+    """The last frames of each clip, without padding.
 
     Attributes:
         values: ``[B, S, ...]`` one per frame, newest last.
-        count: ``[B]`` int64; so many of the newest are frames of the video, the others are not.
+        count: ``[B]`` int64; number of the newest that are frames of the video.
     """
 
     values: Tensor
@@ -36,7 +36,7 @@ class NeighbourFrames:
     """Looks up frames at fixed distances."""
 
     def __init__(self, offsets: Sequence[int]) -> None:
-        """Store the distances.
+        """Stores the distances.
 
         Args:
             offsets: frames, negative = earlier.
@@ -47,12 +47,12 @@ class NeighbourFrames:
     def __call__(
         self, values: Tensor, padding_mask: Tensor, past: PastFrames | None
     ) -> tuple[Tensor, PastFrames | None]:
-        """Neighbours of each frame, and what the next window needs.
+        """Returns the neighbours of each frame, and the frames that the next window needs.
 
         Args:
-            values: ``[B, T, ...]`` one per frame: pictures or features.
+            values: ``[B, T, ...]`` one per frame: images or features.
             padding_mask: ``[B, T]`` bool, True = padding, at the end of a clip only.
-            past: what the window before returned; None at the start of a video.
+            past: frames of the window before; None at the start of a video.
 
         Returns:
             ``[B, T, K, ...]``, one per offset, and the last frames up to here; None where no
@@ -66,7 +66,7 @@ class NeighbourFrames:
         place = torch.arange(t, device=values.device).view(1, t, 1)
         offset = torch.tensor(self.offsets, dtype=torch.long, device=values.device).view(1, 1, -1)
         last = (~padding_mask).sum(dim=1).clamp(min=1).view(b, 1, 1) - 1
-        # A frame of padding may look anywhere: nobody looks at what comes of it.
+        # The neighbours of padding are arbitrary: they are not used.
         index = (place + offset).minimum(last).maximum(-past.count.view(b, 1, 1)) + before
         clip = torch.arange(b, device=values.device)
         around = known[clip.view(b, 1, 1), index]

@@ -1,4 +1,4 @@
-"""Where a heatmap is hottest, to a fraction of a cell.
+"""Finds the peaks of heatmaps, to a fraction of a cell.
 
 Positions are 0-1 of the canvas; the centre of cell i of n lies at (i + 0.5) / n. Everything runs on
 the device of the heatmap, for all frames at once.
@@ -18,17 +18,17 @@ Refinement = Literal["argmax", "parabola", "softargmax"]
 def find_peaks(
     logits: Tensor, count: int, *, refine: Refinement = "parabola", radius: int = 3
 ) -> tuple[Tensor, Tensor]:
-    """The hottest local maxima of each heatmap.
+    """Finds the hottest local maxima of each heatmap.
 
     Args:
         logits: ``[N, Hh, Wh]``.
-        count: K peaks; a map with fewer maxima repeats none: their scores are 0.
+        count: K peaks; missing ones have a score of 0.
         refine: ``argmax`` = the cell's centre; ``parabola`` = the vertex of a parabola through the
             logarithms of the hottest cell and its neighbours, exact for a sampled Gaussian (along
             an axis on which a border cell has but one neighbour, the cell's centre);
             ``softargmax`` = the mean position of the cells within ``radius``, weighted by their
             values.
-        radius: cells; also no two peaks of a map are this close or closer.
+        radius: cells; two peaks of a map are farther apart than this.
 
     Returns:
         Positions ``[N, K, 2]`` (x, y; 0-1 of the canvas) and values ``[N, K]`` 0-1, hottest first.
@@ -36,7 +36,7 @@ def find_peaks(
     n, height, width = logits.shape
     # Sigmoid is monotone: the maxima of logits are those of the values, without ties at 1.
     logits = logits.float()
-    # By place, not by value: of equal neighbours only the first is the hottest around itself.
+    # Compared by place, not by value: of equal neighbours only the first is a maximum.
     _, hottest = F.max_pool2d(logits[:, None], 2 * radius + 1, 1, radius, return_indices=True)
     here = torch.arange(height * width, device=logits.device).view(height, width)
     candidates = logits.masked_fill(hottest[:, 0] != here, float("-inf"))
@@ -72,7 +72,7 @@ def expected_position(logits: Tensor, temperature: float = 1.0) -> Tensor:
 
 def _parabola(logits: Tensor, x: Tensor, y: Tensor, radius: int) -> Tensor:
     """``[N, K, 2]`` cells from the hottest cell to the vertex, each within half a cell."""
-    # A parabola needs both neighbours: on an axis that lacks one, the cell's centre is the answer.
+    # A parabola needs both neighbours: an axis that lacks one gets the cell's centre.
     height, width = logits.shape[-2:]
     inside = torch.stack(((x > 0) & (x < width - 1), (y > 0) & (y < height - 1)), dim=-1)
     heat = F.pad(F.logsigmoid(logits)[:, None], (1, 1, 1, 1), mode="replicate")[:, 0]

@@ -19,8 +19,14 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from scene_track.data.mot_files import first_few
 from scene_track.io.atomic import write_atomic
+from scene_track.io.tables import (
+    fault_message,
+    first_few,
+    parse_number,
+    parse_whole,
+    read_lines,
+)
 
 __all__ = ["PointTable", "PointRules", "read_points", "write_points"]
 
@@ -43,7 +49,6 @@ _NAMES = {
 _IMAGES = (".jpg", ".jpeg", ".png")
 _REQUIRED = ("frame", "visibility", "x", "y")
 _HIGHEST_VISIBILITY = 3
-_SHOWN_PROBLEMS = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,10 +120,7 @@ def read_points(
             how many there are and the first of them.
     """
     file = Path(path)
-    if not file.is_file():
-        raise FileNotFoundError(f"{file}: no such file, expected a CSV of one ball per frame")
-    # A byte that is not UTF-8 becomes a replacement character, which then fails to parse.
-    lines = file.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+    lines = read_lines(file, "a CSV of one ball per frame")
     columns = _columns(file, next(csv.reader(lines[:1]), []))
     rows: dict[int, tuple[float, float, int, float]] = {}
     order: list[int] = []
@@ -146,8 +148,7 @@ def read_points(
             shown = first_few([str(frame) for frame in holes])
             problems.append(f"no row for {len(holes)} frames: {shown}")
     if problems and (on_error == "raise" or rules.every_frame):
-        faults = "1 fault" if len(problems) == 1 else f"{len(problems)} faults"
-        raise ValueError(f"{file}: {faults}: {first_few(problems, _SHOWN_PROBLEMS, '; ')}")
+        raise ValueError(fault_message(file, problems))
     return _table(rows), problems
 
 
@@ -222,14 +223,14 @@ def _parse(
         return cells[place].strip() if place < len(cells) else ""
 
     name, extension = os.path.splitext(cell("frame"))
-    frame = _whole("frame", name if extension.lower() in _IMAGES else cell("frame"))
-    visibility = _whole("visibility", cell("visibility"))
+    frame = parse_whole("frame", name if extension.lower() in _IMAGES else cell("frame"))
+    visibility = parse_whole("visibility", cell("visibility"))
     if visibility > _HIGHEST_VISIBILITY:
         raise ValueError(f"visibility is {visibility}, expected 0, 1, 2 or 3")
-    confidence = _number("confidence", cell("confidence")) if "confidence" in columns else 1.0
+    confidence = parse_number("confidence", cell("confidence")) if "confidence" in columns else 1.0
     if not visibility:
         return frame, (math.nan, math.nan, 0, confidence)
-    x, y = _number("x", cell("x")), _number("y", cell("y"))
+    x, y = parse_number("x", cell("x")), parse_number("y", cell("y"))
     if size is not None:
         for name, value, length in (("x", x, size[1]), ("y", y, size[0])):
             if not -0.5 <= value < length - 0.5:
@@ -237,23 +238,6 @@ def _parse(
                     f"{name} is {value:g}, outside the picture ({size[1]}x{size[0]} pixels)"
                 )
     return frame, (x, y, visibility, confidence)
-
-
-def _whole(name: str, text: str) -> int:
-    if not text.isdecimal():
-        raise ValueError(f"{name} is {text!r}, expected a whole number >= 0")
-    return int(text)
-
-
-def _number(name: str, text: str) -> float:
-    try:
-        # float() takes 1_000 for a thousand, which no other reader of these files does.
-        value = float(text if "_" not in text else "not a number")
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise ValueError(f"{name} is {text!r}, expected a number")
-    return value
 
 
 def _range(frames: Sequence[int] | None) -> str:

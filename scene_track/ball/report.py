@@ -10,13 +10,19 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from scene_track.ball.metrics import BallCounts, count_ball
-from scene_track.ball.pictures import BallVisualiser, draw_flight
+from scene_track.ball.images import BallVisualiser, draw_flight
+from scene_track.ball.metrics import (
+    BALL_COLUMNS,
+    BALL_FRACTIONS,
+    BallCounts,
+    count_ball,
+    plain_ball_metrics,
+)
 from scene_track.ball.point_files import PointTable, write_points
 from scene_track.data.frame_store import read_frame
 from scene_track.data.targets import PIXEL_CENTRE
 from scene_track.data.video import Video
-from scene_track.metrics.table import BALL_COLUMNS, format_table, plain_ball_metrics
+from scene_track.metrics.table import format_table
 from scene_track.tracking.inference import SequenceTracks
 from scene_track.viz.clips import GIF_MAX_FPS, write_clip, write_png
 
@@ -35,7 +41,7 @@ class BallReport:
 
     def __init__(self) -> None:
         """Count nothing yet."""
-        self._counts: dict[str, BallCounts] = {}
+        self.counts: dict[str, BallCounts] = {}
         self._shown: list[tuple[Video, PointTable]] = []
 
     @staticmethod
@@ -48,17 +54,19 @@ class BallReport:
         found = ball_table(tracks)
         truth = _points_of(sequence)[np.searchsorted(sequence.frames, found.frames)]
         size = (sequence.info.height, sequence.info.width)
-        self._counts[sequence.name] = count_ball(truth, found.points, size)
+        self.counts[sequence.name] = count_ball(truth, found.points, size)
         self._shown.append((sequence, found))
+
+    def total(self) -> BallCounts:
+        """See ``SplitReport.total``."""
+        return sum((self.counts[name] for name in sorted(self.counts)), BallCounts.zero())
 
     def scores(self) -> tuple[dict[str, Any], dict[str, dict[str, Any]]] | None:
         """See ``SplitReport.scores``."""
-        if not self._counts:
+        if not self.counts:
             return None
-        combined = sum(self._counts.values(), start=BallCounts.zero())
-        return plain_ball_metrics(combined), {
-            name: plain_ball_metrics(count) for name, count in self._counts.items()
-        }
+        clips = {name: plain_ball_metrics(count) for name, count in self.counts.items()}
+        return plain_ball_metrics(self.total()), clips
 
     def pictures(self, folder: Path, combined: dict[str, Any]) -> None:
         """See ``SplitReport.pictures``: one sheet of frames spread over each clip."""
@@ -67,7 +75,7 @@ class BallReport:
 
     def table(self, scores: dict[str, Any]) -> str:
         """See ``SplitReport.table``."""
-        return format_table(scores, self.COLUMNS)
+        return format_table(scores, self.COLUMNS, BALL_FRACTIONS)
 
     @staticmethod
     def write_clip(path: Path, footage: Video, tracks: SequenceTracks, *, width: int) -> None:
@@ -116,7 +124,7 @@ def _points_of(sequence: Video) -> NDArray[np.float64]:
 def _sheet(sequence: Video, found: PointTable) -> NDArray[np.uint8]:
     """Frames spread over a clip, at the size of the footage: a ball is only a few pixels."""
     size = (sequence.info.height, sequence.info.width)
-    sheet = BallVisualiser(max_frames=_SHEET_FRAMES, columns=3)
+    sheet = BallVisualiser(max_frames=_SHEET_FRAMES, columns=3, panel_width=448, around=32)
     count = min(_SHEET_FRAMES, len(found))
     for row in np.linspace(0, len(found) - 1, count).round().astype(int).tolist():
         position = int(np.searchsorted(sequence.frames, found.frames[row]))

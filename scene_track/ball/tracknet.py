@@ -22,9 +22,11 @@ from PIL import Image, UnidentifiedImageError
 from pydantic import DirectoryPath, Field
 
 from scene_track.ball.point_files import PointRules, read_points
-from scene_track.data.mot_files import BoxTable, SequenceInfo, first_few
+from scene_track.data.mot_files import BoxTable
+from scene_track.data.seqinfo import SequenceInfo
 from scene_track.data.video import IMAGES, SPEC, OnError, Video, list_images
 from scene_track.data.visibility import Visibility
+from scene_track.io.tables import first_few
 
 log = logging.getLogger(__name__)
 

@@ -1,7 +1,7 @@
 """Patch features to a fine map, in stages that each double the resolution.
 
-What is special: a stage may take a *skip*, features of the picture itself at the stage's stride. A
-ball of five pixels is a third of a ViT's patch and does not survive it, whatever comes after.
+A stage may take a *skip*: features of the image itself at the stage's stride. A ball of five pixels
+is a third of a ViT's patch and does not survive it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Upsample = Literal["bilinear", "deconv", "pixel_shuffle"]
 
 
 class UpsamplingDecoder(nn.Module):
-    """Stages of (double the resolution, take the skip in, convolve)."""
+    """Stages that double the resolution, concatenate the skip and convolve."""
 
     def __init__(
         self,
@@ -29,24 +29,25 @@ class UpsamplingDecoder(nn.Module):
         input_stride: Annotated[int, Field(ge=2)],
         skips: Mapping[int, int],
         channels: Annotated[list[Annotated[int, Field(ge=4)]], Field(min_length=1, max_length=6)],
-        stride: Literal[1, 2, 4, 8] = 2,
-        upsample: Upsample = "bilinear",
-        blocks_per_stage: Annotated[int, Field(ge=1, le=8)] = 1,
-        norm: Norm = "bn",
-        activation: Activation = "relu",
-        use_depthwise: bool = False,
-        use_se: bool = False,
-        se_reduction: Annotated[int, Field(ge=1, le=64)] = 8,
-        dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0,
+        stride: Literal[1, 2, 4, 8],
+        upsample: Upsample,
+        blocks_per_stage: Annotated[int, Field(ge=1, le=8)],
+        norm: Norm,
+        activation: Activation,
+        use_depthwise: bool,
+        use_se: bool,
+        se_reduction: Annotated[int, Field(ge=1, le=64)],
+        dropout: Annotated[float, Field(ge=0, lt=1)],
     ) -> None:
-        """Build the stages.
+        """Builds the stages.
 
         Args:
             input_dim: channels of the coarse map.
             input_stride: its pixels per cell.
-            skips: channels of the picture's features by their stride.
-            channels: of the stages, the finest first: at ``stride``, twice that, and so on. Those
-                that a backbone needs are built: one for ConvNeXt's stride 4, three for a ViT's 16.
+            skips: channels of the image's features by their stride.
+            channels: of the stages, the finest first: at ``stride``, twice that, and so on. As
+                many are built as the backbone needs: one for ConvNeXt's stride 4, three for a
+                ViT's 16.
             stride: pixels per cell of the result.
             upsample: how a stage doubles the resolution.
             blocks_per_stage: convolutions of a stage.
@@ -54,8 +55,8 @@ class UpsamplingDecoder(nn.Module):
             activation: of every convolution.
             use_depthwise: depthwise separable convolutions.
             use_se: squeeze and excitation at the end of each stage.
-            se_reduction: how much narrower its hidden layer is.
-            dropout: probability that a channel of the result is left out in training.
+            se_reduction: divisor of the width of its hidden layer.
+            dropout: probability that a channel of the result is zeroed in training.
 
         Raises:
             ValueError: too few numbers of channels to get from the backbone's stride to ``stride``,
@@ -121,9 +122,9 @@ class UpsamplingStage(nn.Module):
         depthwise: bool,
         se_reduction: int | None,
     ) -> None:
-        """Build the stage: arguments as in ``UpsamplingDecoder``, ``skip`` in channels."""
+        """Builds the stage; arguments as in ``UpsamplingDecoder``, ``skip`` in channels."""
         super().__init__()
-        # Channels are brought down before the map is enlarged: a quarter of the work.
+        # Channels are reduced before the map is enlarged: a quarter of the work.
         self.up: nn.Module
         if upsample == "deconv":
             self.up = nn.ConvTranspose2d(inputs, outputs, 4, 2, 1)
@@ -150,8 +151,8 @@ class UpsamplingStage(nn.Module):
     def forward(self, x: Tensor, skip: Tensor | None) -> Tensor:
         """``[N, inputs, h, w]`` to ``[N, outputs, 2h, 2w]``, or to the size of the skip.
 
-        The two differ where a picture is no whole number of coarse cells (``size_policy=pad``):
-        both cover the picture exactly, the map with cells a little smaller than its stride.
+        The two sizes differ where the image is no whole number of coarse cells
+        (``size_policy=pad``): both cover the image exactly.
         """
         x = self.up(x)
         if skip is not None:

@@ -1,36 +1,35 @@
-"""An entry point around a job function: configuration found, composed, checked, then the job runs.
+"""An entry point around a job function: configuration composed and checked, then the job runs.
 
-A person's mistake (a misspelt key, a wrong value, a missing folder) ends in one line on stderr per
-fault and exit code 2; a fault of the program ends in a traceback and exit code 1. Hydra's own
-complaints are brought into the same form. ``HYDRA_FULL_ERROR=1`` shows the traceback in both cases;
-the run's log file has it always. Neither torch nor pydantic is imported before a job runs, so
-``--help`` and ``--cfg job`` are fast. With ``trials`` each job of a sweep is a process of its own
-that starts at the same entry point (see ``scene_track.sweeps``).
+A user's mistake (a misspelt key, a wrong value, a missing folder) ends in one line on stderr per
+fault and exit code 2; a fault of the program ends in a traceback and exit code 1. The type of an
+error says which it is: ``ValueError`` and ``FileNotFoundError`` are for users, in the whole package
+(see ``USER_ERRORS``). ``HYDRA_FULL_ERROR=1`` shows the traceback in both cases; the run's log file
+always has it. Neither torch nor pydantic is imported before a job runs, so ``--help`` and ``--cfg
+job`` are fast. With ``trials`` each job of a sweep is a process of its own that starts at the same
+entry point (see ``scene_track.sweeps``).
 """
 
 from __future__ import annotations
 
-import difflib
-import dis
 import functools
 import logging
 import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hydra
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, InstantiationException, OverrideParseException
+from hydra.errors import HydraException, InstantiationException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from scene_track.config.complaints import in_one_line
 from scene_track.config.help import help_text
 from scene_track.config.paths import config_dir
 from scene_track.config.resumed import with_words_of_run
@@ -42,9 +41,12 @@ _FULL = "HYDRA_FULL_ERROR"
 _USER_MISTAKE = 2
 _CTRL_C = 130
 
+USER_ERRORS = (ValueError, FileNotFoundError)
+"""What a job raises for its user, who sees the message alone."""
+
 
 class UserError(ValueError):
-    """A person's mistake, found while a job ran; its message is one line per fault."""
+    """A mistake of the user, as it is reported: one line per fault."""
 
 
 def run_main(
@@ -90,19 +92,20 @@ def run_main(
                 version_base="1.3", config_path=config_dir(), config_name=config_name
             )(task)
             main()
-        except UserError:  # a job of a sweep; it has said what is wrong
+        except UserError:  # a job of a sweep, which has reported it
             sys.exit(_USER_MISTAKE)
         except KeyboardInterrupt:
             sys.exit(_CTRL_C)
         except Exception as error:
+            composing = (HydraException, OmegaConfBaseException, *USER_ERRORS)
             if trials and (code := _sweep_failed(error)) is not None:
-                _say(" ".join(str(error).split()), error, wanted_full)
-                sys.exit(code)
-            wrong = (HydraException, OmegaConfBaseException, FileNotFoundError)
-            if not isinstance(error, wrong) or not _is_composing(error):
+                message = " ".join(str(error).split())
+            elif isinstance(error, composing) and error is not task.error:
+                message, code = in_one_line(error, config_name), _USER_MISTAKE
+            else:
                 raise
-            _say(_in_one_line(error, config_name), error, wanted_full)
-            sys.exit(_USER_MISTAKE)
+            _say(message, error, wanted_full)
+            sys.exit(code)
 
 
 def _called(job: Callable[[DictConfig], Any]) -> tuple[str, str]:
@@ -134,8 +137,7 @@ def _sweep_failed(error: Exception) -> int | None:
 
     if isinstance(error, SweepFailed):
         return error.code
-    ours = _raised_in(error).startswith("scene_track.sweeps")
-    return _USER_MISTAKE if ours and isinstance(error, ValueError) else None
+    return _USER_MISTAKE if isinstance(error, ValueError) else None
 
 
 class _Job:
@@ -153,6 +155,7 @@ class _Job:
         self._root = root
         self._wanted_full = wanted_full
         self._program = program
+        self.error: Exception | None = None  # the one that ended the last job
 
     def __call__(self, cfg: DictConfig) -> Any:
         """Checks ``cfg`` and runs the job on it; a trial of a sweep does so in its own process."""
@@ -189,12 +192,10 @@ class _Job:
             try:
                 check(cfg, self._root)
                 return self._function(cfg)
-            except ConfigError as error:
-                mistake = UserError(str(error))
-                mistake.__cause__ = error
             except Exception as error:
-                message = self._mistake_of(error, cfg.get("trusted_targets") or ())
+                message = str(error) if isinstance(error, ConfigError) else _mistake_of(error)
                 if message is None:
+                    self.error = error
                     _write_to_log("the run failed", error)
                     raise
                 mistake = UserError(message)
@@ -207,40 +208,24 @@ class _Job:
         _say(str(mistake), mistake, self._wanted_full)
         raise SystemExit(_USER_MISTAKE) from mistake
 
-    def _mistake_of(self, error: BaseException, trusted: Iterable[str]) -> str | None:
-        """The message of a person's mistake; None if ``error`` is a fault of the program.
 
-        A ``ValueError`` or ``FileNotFoundError`` is a person's mistake if a ``raise`` in our own
-        code (or in what is trusted) made it; one out of a library is not. Lightning says the same
-        by its ``MisconfigurationException``.
-        """
-        where = ""
-        while isinstance(error, InstantiationException) and error.__cause__ is not None:
-            if match := re.search(r"^full_key: (.+)$", str(error), re.MULTILINE):
-                where = f"{match[1]}: "
-            error = error.__cause__
-        if not any(cls.__name__ == "MisconfigurationException" for cls in type(error).__mro__):
-            modules = ("scene_track", "__main__", self._function.__module__, *trusted)
-            ours = {module.split(".")[0] for module in modules}
-            if (
-                not isinstance(error, ValueError | FileNotFoundError)
-                or _raised_in(error).split(".")[0] not in ours
-            ):
-                return None
-        return where + " ".join(str(error).split())
+def _mistake_of(error: BaseException) -> str | None:
+    """The message of a user's mistake, in one line; None if ``error`` is a fault of the program.
 
-
-def _raised_in(error: BaseException) -> str:
-    """The module of the ``raise`` that made the error; empty if it came out of a call."""
-    trace = error.__traceback__
-    if trace is None:
-        return ""
-    while trace.tb_next is not None:
-        trace = trace.tb_next
-    code = trace.tb_frame.f_code.co_code
-    if dis.opname[code[trace.tb_lasti]] != "RAISE_VARARGS":
-        return ""
-    return trace.tb_frame.f_globals.get("__name__", "")
+    Lightning marks a mistake by its ``MisconfigurationException``.
+    """
+    where = ""
+    while isinstance(error, InstantiationException) and error.__cause__ is not None:
+        if match := re.search(r"^full_key: (.+)$", str(error), re.MULTILINE):
+            where = f"{match[1]}: "
+        error = error.__cause__
+    lightning = any(cls.__name__ == "MisconfigurationException" for cls in type(error).__mro__)
+    if not lightning and not isinstance(error, USER_ERRORS):
+        return None
+    text = str(error)
+    if "Original Traceback" in text:  # of a loading process, which ends in the error itself
+        text = text.strip().splitlines()[-1]
+    return where + " ".join(text.split())
 
 
 def _write_to_log(message: str, error: BaseException) -> None:
@@ -275,117 +260,3 @@ def _environment(name: str, value: str | None) -> Iterator[None]:
             os.environ.pop(name, None)
         else:
             os.environ[name] = before
-
-
-# --- Hydra's complaints in one line --------------------------------------------------------------
-
-
-def _is_composing(error: BaseException) -> bool:
-    """Whether the error came up in Hydra itself, not in the job."""
-    trace = error.__traceback__
-    while trace is not None:
-        if trace.tb_frame.f_code is _Job.__call__.__code__:
-            return False
-        trace = trace.tb_next
-    return True
-
-
-def _in_one_line(error: BaseException, config_name: str) -> str:
-    """Hydra's message without its search paths, with the near matches of a misspelt key."""
-    text = str(error).strip()
-    if isinstance(error, OverrideParseException):
-        return f"{error.override}: cannot be read as key=value: {text.splitlines()[0]}"
-    if match := re.match(r"Could not override '([^']+)'", text):
-        key = match[1]
-        if "No match in the defaults list" in text:
-            return f"{key}: no option of this group is in use; type +{key}=OPTION"
-        others = _options_with(config_name, key)
-        if others:
-            return f"{key}: {_unknown_here(key, others)}"
-        choices = sorted({*_keys(config_name, key), *_groups()})
-        return f"{key}: unknown key{_near(key, choices)}"
-    if match := re.search(r"Could not find '([^']+)'", text):
-        group, _, option = match[1].rpartition("/")
-        if not group:
-            return f"{option}: no such configuration"
-        listing = text.partition("Available options")[2].partition("Config search path")[0]
-        options = re.findall(r"^\t(\S+)$", listing, re.MULTILINE)
-        return f"{group}={option}: no such option{_near(option, options)}; allowed: " + ", ".join(
-            options
-        )
-    kept = [line.strip() for line in text.partition("Config search path")[0].splitlines()]
-    noise = ("full_key", "object_type", "See ")
-    return "; ".join(line for line in kept if line and not line.startswith(noise))
-
-
-def _near(word: str, choices: list[str]) -> str:
-    """The question whether a near match was meant, with a semicolon in front, or nothing."""
-    matches = difflib.get_close_matches(word, choices, n=2, cutoff=0.6)
-    return f"; did you mean {' or '.join(matches)}?" if matches else ""
-
-
-def _groups() -> list[str]:
-    """All config groups."""
-    root = config_dir()
-    return [os.path.relpath(folder, root) for folder, _, _ in os.walk(root) if folder != root]
-
-
-def _unknown_here(key: str, others: list[str]) -> str:
-    """What to type for a key that other options of its group have, such as ``tracker=ball``."""
-    group = others[0].partition("=")[0]
-    value = next((a.partition("=")[2] for a in sys.argv[1:] if a.startswith(f"{key}=")), "VALUE")
-    return (
-        f"the {group} chosen here has no such key, {' or '.join(others)} has: type"
-        f" {others[0]} {key}={value}"
-    )
-
-
-def _options_with(config_name: str, key: str) -> list[str]:
-    """The options of a key's group that have the key, as they are typed: ``tracker=ball``."""
-    root, parts = Path(config_dir()), key.split(".")
-    depths = [n for n in range(1, len(parts)) if root.joinpath(*parts[:n]).is_dir()]
-    if not depths:
-        return []
-    group = parts[: max(depths)]
-    options = sorted(file.stem for file in root.joinpath(*group).glob("[!_]*.yaml"))
-    typed = [f"{'/'.join(group)}={option}" for option in options]
-    return [
-        word
-        for word in typed
-        if (cfg := _composed(config_name, key, word)) is not None
-        and OmegaConf.select(cfg, ".".join(parts[:-1])) is not None
-        and parts[-1] in OmegaConf.select(cfg, ".".join(parts[:-1]))
-    ]
-
-
-def _composed(config_name: str, without: str, *words: str) -> DictConfig | None:
-    """What is typed, without one key and with further words; None if it cannot be composed."""
-    overrides = [
-        argument
-        for argument in sys.argv[1:]
-        if "=" in argument and not argument.startswith(("-", without)) and "," not in argument
-    ]
-    GlobalHydra.instance().clear()
-    try:
-        with hydra.initialize_config_dir(config_dir(), version_base="1.3"):
-            return hydra.compose(config_name, overrides=[*overrides, *words])
-    except (HydraException, OmegaConfBaseException):
-        return None
-
-
-def _keys(config_name: str, unknown: str) -> list[str]:
-    """The dotted keys that there would be without the unknown one; empty if that cannot be said."""
-    cfg = _composed(config_name, unknown)
-    if cfg is None:
-        return []
-    found: list[str] = []
-
-    def walk(node: Any, path: str) -> None:
-        for key, value in node.items():
-            here = f"{path}.{key}" if path else str(key)
-            found.append(here)
-            if isinstance(value, dict):
-                walk(value, here)
-
-    walk(OmegaConf.to_container(cfg, resolve=False), "")
-    return found

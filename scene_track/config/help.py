@@ -35,7 +35,7 @@ def help_text(directory: str, config_name: str, program: str, summary: str) -> s
         Usage, flags, and every group with its options; ``*`` marks the defaults.
     """
     root = Path(directory)
-    chosen = _defaults(root, config_name)
+    chosen = chosen_options(root, config_name)
     groups: dict[str, list[Path]] = {}
     for file in sorted(root.rglob("[!_]*.yaml")):  # _base.yaml is no option
         group = file.parent.relative_to(root).as_posix()
@@ -86,16 +86,21 @@ def _root_keys(file: Path) -> dict[str, str]:
     return dict(rows)
 
 
-def _defaults(root: Path, name: str) -> dict[str, str | None]:
-    """The option of every group that a configuration composes by default, nested ones included."""
+def chosen_options(root: Path, name: str) -> dict[str, str | None]:
+    """The option of every group that a configuration composes by default, nested ones included.
+
+    A group that the file itself sets to null is left out: nothing can be typed into it.
+    """
     found: dict[str, str | None] = {}
     file = root / f"{name}.yaml"
     if not file.is_file():
         return found
-    entries = OmegaConf.load(file).get("defaults", [])  # type: ignore[union-attr]
+    cfg = OmegaConf.load(file)
     parent = file.parent.relative_to(root)
-    for entry in entries:
-        if not hasattr(entry, "items"):
+    for entry in cfg.get("defaults", []):  # type: ignore[union-attr]
+        if isinstance(entry, str):
+            if entry != "_self_":
+                found |= chosen_options(root, (parent / entry).as_posix())
             continue
         for key, option in entry.items():
             if str(key).startswith("override "):
@@ -104,5 +109,6 @@ def _defaults(root: Path, name: str) -> dict[str, str | None]:
             path = group.lstrip("/") if group.startswith("/") else (parent / group).as_posix()
             found[path] = option
             if option is not None:
-                found |= _defaults(root, f"{path}/{option}")
-    return found
+                found |= chosen_options(root, f"{path}/{option}")
+    unused = {key for key, value in cfg.items() if value is None}  # type: ignore[union-attr]
+    return {path: option for path, option in found.items() if path.split("/")[0] not in unused}

@@ -15,7 +15,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from scene_track.config.keys import key_of, lies_in
+from scene_track.config.tree import derived, key_of, lies_in
 
 log = logging.getLogger(__name__)
 
@@ -64,8 +64,6 @@ def typed_keys(cfg: DictConfig, words: Sequence[str]) -> set[str]:
             typed one counts as typed.
         words: the command line, with the words of the run in it.
     """
-    from scene_track.config.check import derived  # pydantic, which a command line can wait for
-
     theirs = set(_words_of(Path(cfg.resume_from)))
     typed = {key_of(word) for word in words if word not in theirs}
     return typed | derived(cfg, typed)

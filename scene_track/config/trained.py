@@ -13,7 +13,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from scene_track.config.check import ConfigError, check_objects, derived
+from scene_track.config.check import ConfigError, check_objects
+from scene_track.config.tree import derived, key_of
 
 
 def checked_group(cfg: DictConfig, group: str, *, source: str, trusted: Sequence[str]) -> Any:
@@ -46,8 +47,8 @@ def checked_group(cfg: DictConfig, group: str, *, source: str, trusted: Sequence
     return cfg[group]
 
 
-# Groups that set values of others: what they would set is the checkpoint's.
-_WITHOUT_EFFECT = ("experiment", "recipe", "ablation", "debug", "sweep")
+# Groups that a dataset may choose: beside a checkpoint, what they hold is the checkpoint's.
+_WITHOUT_EFFECT = ("recipe", "model", "head", "denoiser")
 
 
 def refuse_without_effect(overrides: Sequence[str]) -> None:
@@ -60,8 +61,9 @@ def refuse_without_effect(overrides: Sequence[str]) -> None:
         ValueError: there is such a word.
     """
     for word in overrides:
-        key = word.lstrip("+~").partition("=")[0]
-        if key in _WITHOUT_EFFECT or (word.startswith("~") and "." in key):
+        key = key_of(word)
+        removed = word.startswith("~") and "." in key
+        if removed or key.partition(".")[0] in _WITHOUT_EFFECT:
             raise ValueError(
                 f"{word}: beside checkpoint= only dataset=, tracker= and their keys are looked at,"
                 " the rest is the checkpoint's; type dataset=OPTION or dataset.KEY=VALUE"

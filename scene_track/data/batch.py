@@ -118,6 +118,11 @@ class SceneBatch:
     features: Tensor | None = None
 
     @property
+    def seconds(self) -> Tensor:
+        """``[B, T]`` float32 time of each frame in its video, frame number over frame rate."""
+        return self.frame_indices.float() / self.frame_rate.unsqueeze(1)
+
+    @property
     def valid(self) -> Tensor:
         """``[B, T, M]`` bool, True = a real object."""
         return self.track_ids >= 0

@@ -1,17 +1,12 @@
-"""Features of frames on disk, computed once and read by every epoch, process and run after that.
+"""Features of frames on disk, computed once and read by every later epoch, process and run.
 
-What a frozen network makes of a frame is a *record*: R half-precision numbers, of which this file
-knows nothing but their count. Two things are special:
+A *record* is R half-precision numbers that a frozen network computed from a frame. Each video has a
+slot file (:mod:`scene_track.io.slots`) with one slot per frame number, and a second one for the
+mirrored frames. The image's name, size and time go into a slot's checksum, so that a changed image
+counts as not stored.
 
-* **No locks, no index.** Each sequence has a sparse file with a slot for every frame number and a
-  second one for the mirrored frames. A slot counts as filled when the checksum in the table at the
-  file's start fits its bytes *and* the image that they were made from, and it is written last.
-  Workers, ranks and trials that fill the same slot store the same record. A kill or a crash of the
-  machine in the middle leaves a checksum that does not fit, that is, a frame that is computed
-  again; so does an image that was changed since.
-* **A limit that never evicts.** Epochs visit all frames in turn, so throwing out the oldest record
-  would throw out exactly the one that is needed next. A full store keeps what it has, says so once,
-  and the other frames are computed every time.
+The limit never evicts: epochs visit all frames in turn, so the oldest record is the one that is
+needed next. A full store keeps what it has and logs a warning once.
 """
 
 from __future__ import annotations
@@ -20,8 +15,6 @@ import errno
 import hashlib
 import json
 import logging
-import mmap
-import os
 import zlib
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -35,12 +28,12 @@ from torch import Tensor
 
 from scene_track.data.video import Video
 from scene_track.io.atomic import write_atomic
+from scene_track.io.slots import SlotFile
 
 log = logging.getLogger(__name__)
 
 SUFFIX = ".features"
 ABOUT = "about.json"
-_ENTRY = 4  # bytes of a checksum in a file's table
 _VALUE = 2  # bytes of a half-precision number
 _MOST_OPEN = 64  # files; each takes two descriptors, of which a process often has 1024
 _MOST_UNMEASURED = 64 * 1024**2  # bytes that a process writes before it measures the folder again
@@ -51,10 +44,10 @@ class FrameKey:
     """Where the record of one frame lies.
 
     Attributes:
-        file: name of the sequence's file in the store's folder.
+        file: name of the video's file in the store's folder.
         slot: number of the frame's slot in it, from 0.
-        slots: how many it has.
-        image: 32-bit digest of the image file's name, size and time, 0 if it has gone.
+        slots: number of slots of the file.
+        image: 32-bit digest of the image file's name, size and time; 0 if it is missing.
     """
 
     file: str
@@ -64,14 +57,14 @@ class FrameKey:
 
 
 def frame_key(sequence: Video, position: int, *, mirrored: bool) -> FrameKey:
-    """The key of a frame, the same however its sequence is cut into splits.
+    """The key of a frame, the same however its video is cut into splits.
 
     Args:
         sequence: the video.
         position: index into ``sequence.frames``.
         mirrored: left and right were exchanged.
     """
-    slots = sequence.info.length  # of the whole footage
+    slots = sequence.info.length  # of the whole video
     place = hashlib.sha256(f"{sequence.folder} {slots}".encode()).hexdigest()[:8]
     side = "-mirrored" if mirrored else ""
     file = sequence.files[position]
@@ -89,7 +82,7 @@ def frame_key(sequence: Video, position: int, *, mirrored: bool) -> FrameKey:
 
 
 class FeatureStore:
-    """Records of one network at one picture size."""
+    """Records of one network at one image size."""
 
     def __init__(
         self,
@@ -121,10 +114,10 @@ class FeatureStore:
         self.writable = writable
         self.full = False
         self._left: int | None = None  # bytes that may be written before the next measurement
-        self._open: OrderedDict[str, tuple[int, mmap.mmap]] = OrderedDict()
+        self._open: OrderedDict[str, SlotFile] = OrderedDict()
 
     def __getstate__(self) -> dict[str, Any]:
-        # Open files do not travel to another process; it opens its own.
+        # Another process opens the files again.
         return self.__dict__ | {"_open": OrderedDict()}
 
     @property
@@ -133,49 +126,38 @@ class FeatureStore:
         return self.values * _VALUE
 
     def read(self, key: FrameKey) -> Tensor | None:
-        """The record of a frame.
+        """The record of a frame: ``[R]`` float16, or None if it is not stored.
 
-        Returns:
-            ``[R]`` float16, or None if it is not there.
+        Raises:
+            ValueError: the video's file has another size than expected.
         """
-        opened = self._file(key, create=False)
-        if opened is None or key.image == 0:
+        file = self._file(key, create=False)
+        if file is None or key.image == 0:
             return None
-        _, view = opened
-        at = key.slot * _ENTRY
-        stored = int.from_bytes(view[at : at + _ENTRY], "little")
-        if not stored:
-            return None
-        start = self._start(key)
-        # A copy: what is checked must be what is handed out, whoever writes in the meantime.
-        data = np.array(np.frombuffer(view, np.uint8, self.record_bytes, start))
-        if _checksum(data, key) != stored:
-            return None
-        return torch.from_numpy(data.view(np.float16))
+        data = file.read(key.slot, salt=key.image)
+        return None if data is None else torch.from_numpy(data.view(np.float16))
 
     def write(self, key: FrameKey, record: Tensor) -> bool:
-        """Keep the record of a frame.
+        """Stores the record of a frame.
 
         Args:
             key: of the frame.
             record: ``[R]`` float16 on the CPU.
 
         Returns:
-            Whether it is kept; False when the store is full, read-only, or the image has gone.
+            Whether it is stored; False when the store is full or read-only, or the image is
+            missing.
 
         Raises:
             OSError: the file cannot be written, for another reason than a full disk.
         """
         if not self.writable or self.full or key.image == 0 or not self._has_room():
             return False
-        data = record.contiguous().view(torch.uint8).numpy()
-        checksum = _checksum(data, key).to_bytes(_ENTRY, "little")
         try:
-            opened = self._file(key, create=True)
-            assert opened is not None
-            file, _ = opened
-            _write_at(file, data, self._start(key))
-            _write_at(file, np.frombuffer(checksum, np.uint8), key.slot * _ENTRY)
+            file = self._file(key, create=True)
+            assert file is not None
+            data = record.contiguous().view(torch.uint8).numpy()
+            file.write(key.slot, data, salt=key.image)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
@@ -191,90 +173,62 @@ class FeatureStore:
         return sum(stat.st_blocks * 512 for stat in files)  # a sparse file's size is not its use
 
     def close(self) -> None:
-        """Close all files."""
+        """Closes all files."""
         while self._open:
-            _, (file, view) = self._open.popitem()
-            view.close()
-            os.close(file)
-
-    def __del__(self) -> None:
-        if getattr(self, "_open", None):
-            self.close()
+            self._open.popitem()[1].close()
 
     def _has_room(self) -> bool:
         """Whether one more record stays below the limit."""
         if self._left is None or self._left < self.record_bytes:
             room = self.limit_bytes - self.used_bytes()
             if room < self.record_bytes:
-                self._say_full(
-                    f"{self.root} has reached model.backbone.cache_limit_gb="
-                    f"{self.limit_bytes / 1024**3:g}"
-                )
+                limit = f"model.backbone.cache_limit_gb={self.limit_bytes / 1024**3:g}"
+                self._say_full(f"{self.root} has reached {limit}")
                 return False
-            # Others may be writing too, so only a part of the room before the next look.
+            # Others may be writing too, so only a part of the room before the next measurement.
             self._left = max(self.record_bytes, min(room // 16, _MOST_UNMEASURED))
         return True
 
     def _say_full(self, why: str) -> None:
         self.full = True
+        stores = sorted(f"{path.parent}" for path in self.root.glob(f"*/{ABOUT}"))
         log.warning(
-            "%s: no more features are kept, frames without any are computed each time;"
+            "%s: no more features are stored, the missing ones are computed each time;"
             " raise the limit, or remove what is not needed of %s",
             why,
-            ", ".join(sorted(f"{path.parent}" for path in self.root.glob(f"*/{ABOUT}")))
-            or "the disk",
+            ", ".join(stores) or "the disk",
         )
 
-    def _start(self, key: FrameKey) -> int:
-        table = -(-key.slots * _ENTRY // mmap.PAGESIZE) * mmap.PAGESIZE
-        return table + key.slot * self.record_bytes
-
-    def _file(self, key: FrameKey, *, create: bool) -> tuple[int, mmap.mmap] | None:
-        """Descriptor and map of a sequence's file; None if it is not there."""
+    def _file(self, key: FrameKey, *, create: bool) -> SlotFile | None:
+        """The open file of a video; None if it does not exist and is not to be made."""
         if key.file in self._open:
             self._open.move_to_end(key.file)
             return self._open[key.file]
         path = self.folder / key.file
-        length = self._start(key) + (key.slots - key.slot) * self.record_bytes
         if not path.exists():
             if not create:
                 return None
             self.folder.mkdir(parents=True, exist_ok=True)
             if not (self.folder / ABOUT).exists():
                 write_atomic(self.folder / ABOUT, json.dumps(self.about, indent=1) + "\n")
-            temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-            try:
-                with temporary.open("wb") as new:
-                    new.truncate(length)  # sparse: takes no space before records are stored
-                os.link(temporary, path)
-            except FileExistsError:
-                pass  # another process was first
-            finally:
-                temporary.unlink(missing_ok=True)
-        file = os.open(path, os.O_RDWR if self.writable else os.O_RDONLY)
-        size = os.fstat(file).st_size
-        if size != length:
-            os.close(file)
-            raise ValueError(
-                f"{path} has {size:,} bytes, expected {length:,}: it was cut or replaced; remove it"
-            )
-        view = mmap.mmap(file, length, access=mmap.ACCESS_READ)
-        self._open[key.file] = (file, view)
+            SlotFile.create(path, slots=key.slots, record_bytes=self.record_bytes)
+        file = SlotFile(
+            path, slots=key.slots, record_bytes=self.record_bytes, writable=self.writable
+        )
+        self._open[key.file] = file
         while len(self._open) > _MOST_OPEN:
-            _, (old, old_view) = self._open.popitem(last=False)
-            old_view.close()
-            os.close(old)
-        return file, view
+            self._open.popitem(last=False)[1].close()
+        return file
 
 
 class FeatureSource:
-    """What a dataset asks for features in place of pictures; without a store it has none.
+    """Gives a dataset the stored features of frames; without a store it has none.
 
     Attributes:
         store: set when the network is known.
-        pictures: frames are decoded although there are features: something else looks at them.
-        until: first epoch from which on the network trains, so that nothing is read; None = never.
-        epoch: the epoch that streamed (validation) frames are read in.
+        pictures: read the images too, also of frames with features.
+        until: epoch from which on the network trains and features are not read; None = never.
+        epoch: the epoch in which streamed (validation) frames are read.
     """
 
     def __init__(self) -> None:
@@ -284,7 +238,7 @@ class FeatureSource:
         self.epoch = 0
 
     def serves(self, epoch: int | None = None) -> bool:
-        """Whether features stand for pictures in an epoch (None: the present one)."""
+        """Whether features replace images in an epoch (None: ``self.epoch``)."""
         if self.store is None:
             return False
         return self.until is None or (self.epoch if epoch is None else epoch) < self.until
@@ -292,18 +246,7 @@ class FeatureSource:
     def look_up(
         self, sequence: Video, position: int, *, mirrored: bool
     ) -> tuple[FrameKey, Tensor | None]:
-        """The key of a frame, and its record ``[R]`` float16 if it is there."""
+        """The key of a frame, and its record ``[R]`` float16 if it is stored."""
         assert self.store is not None
         key = frame_key(sequence, position, mirrored=mirrored)
         return key, self.store.read(key)
-
-
-def _checksum(data: np.ndarray, key: FrameKey) -> int:
-    return zlib.crc32(data.data, key.image) or 1  # 0 means "not stored"
-
-
-def _write_at(file: int, data: np.ndarray, start: int) -> None:
-    view = data.data
-    while len(view):
-        written = os.pwrite(file, view, start)
-        view, start = view[written:], start + written

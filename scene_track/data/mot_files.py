@@ -1,14 +1,11 @@
-"""MOTChallenge text files (``gt.txt``, results, ``seqinfo.ini``), read and written in float64.
+"""MOTChallenge text files (``gt.txt``, results), read and written in float64.
 
-Special here: everything is float64 and numpy only. With float32, an IoU that ties a threshold
-exactly falls on the wrong side (0.35 HOTA points on one file), and scoring must not wait for torch.
-A plainly written file is parsed as one array of bytes, several times faster than ``numpy.loadtxt``;
-any other is read line by line, which also tells which lines are wrong and why.
+With float32, an IoU that ties a threshold exactly falls on the wrong side (0.35 HOTA points on one
+file). No torch in here: scoring must not wait for its import.
 """
 
 from __future__ import annotations
 
-import configparser
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -18,16 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scene_track.io.atomic import write_atomic
+from scene_track.io.tables import fault_message, first_few, parse_number, read_lines, read_matrix
 
 __all__ = [
     "BoxTable",
-    "SequenceInfo",
     "find_results",
-    "first_few",
     "parse_boxes",
     "read_boxes",
-    "read_length",
-    "read_seqinfo",
     "write_results",
 ]
 
@@ -41,42 +35,6 @@ _DEFAULTS = np.ones(len(_COLUMNS))
 # Result files carry 3-D coordinates (-1, -1, -1) after the confidence: not class and visibility.
 _COLUMNS_READ = {"ground_truth": 9, "result": 7}
 _MAX_INTEGER = 2.0**53  # above this a float64 no longer holds every integer
-_SHOWN_PROBLEMS = 3
-_SHOWN_NAMES = 5
-
-_NEWLINE, _COMMA, _MINUS, _DOT, _ZERO, _NINE = b"\n,-.09"
-_BLOCK_BYTES = 65_536
-_EXACT_DIGITS = 15  # every whole number of so many digits, and 10**22, is exact in float64
-
-
-@dataclass(frozen=True)
-class SequenceInfo:
-    """What ``seqinfo.ini`` says about one sequence.
-
-    Attributes:
-        name: sequence name.
-        image_dir: folder of the images, relative to the sequence folder (``img1``).
-        frame_rate: frames per second, > 0.
-        length: number of frames, >= 1; they are numbered on from ``first_frame``.
-        width: image width in pixels, >= 1.
-        height: image height in pixels, >= 1.
-        extension: image file extension with its dot (``.jpg``).
-        first_frame: number of the first frame: 1 in the MOTChallenge layout, 0 in TrackNet's.
-    """
-
-    name: str
-    image_dir: str
-    frame_rate: float
-    length: int
-    width: int
-    height: int
-    extension: str
-    first_frame: int = 1
-
-    @property
-    def last_frame(self) -> int:
-        """Number of the last frame."""
-        return self.first_frame + self.length - 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,46 +134,6 @@ class BoxTable:
         return np.searchsorted(self.frames, np.arange(1, length + 2)).astype(np.int64)
 
 
-def read_seqinfo(path: Path | str) -> SequenceInfo:
-    """Read ``seqinfo.ini``.
-
-    ``name``, ``imDir`` and ``imExt`` may be missing: they are then the folder's name, ``img1`` and
-    ``.jpg``, as the MOTChallenge layout has them. ``frameRate``, ``seqLength``, ``imWidth`` and
-    ``imHeight`` must be there.
-
-    Args:
-        path: the file, or the sequence folder that holds it.
-
-    Raises:
-        FileNotFoundError: if the file does not exist.
-        ValueError: if a key is missing or has a value out of range.
-    """
-    file, section = _seqinfo_section(path)
-    return SequenceInfo(
-        name=section.get("name", file.resolve().parent.name),
-        image_dir=section.get("imDir", "img1"),
-        frame_rate=_positive(file, section, "frameRate"),
-        length=_positive_int(file, section, "seqLength"),
-        width=_positive_int(file, section, "imWidth"),
-        height=_positive_int(file, section, "imHeight"),
-        extension=section.get("imExt", ".jpg"),
-    )
-
-
-def read_length(path: Path | str) -> int:
-    """Read only the number of frames (``seqLength``) of ``seqinfo.ini``; other keys may be missing.
-
-    Args:
-        path: the file, or the sequence folder that holds it.
-
-    Raises:
-        FileNotFoundError: if the file does not exist.
-        ValueError: if ``seqLength`` is missing or not a whole number >= 1.
-    """
-    file, section = _seqinfo_section(path)
-    return _positive_int(file, section, "seqLength")
-
-
 def read_boxes(
     path: Path | str,
     *,
@@ -257,10 +175,7 @@ def read_boxes(
         raise FileNotFoundError(f"{file}: no such file, expected {kind.replace('_', ' ')} boxes")
     table, report = parse_boxes(file.read_bytes(), kind=kind, length=length)
     if report and on_error == "raise":
-        rows = "row is" if len(report) == 1 else "rows are"
-        raise ValueError(
-            f"{file}: {len(report)} {rows} wrong: {first_few(report, _SHOWN_PROBLEMS, '; ')}"
-        )
+        raise ValueError(fault_message(file, report))
     return table, report
 
 
@@ -283,15 +198,19 @@ def parse_boxes(
     if kind not in _COLUMNS_READ:
         raise ValueError(f"kind must be 'ground_truth' or 'result', got {kind!r}")
     columns = _COLUMNS_READ[kind]
-    values = _parse_at_once(raw, columns)
+    lines = read_lines(raw)
+    values = read_matrix(lines)
     problems: dict[int, str] = {}
+    if values is not None and not len(values):
+        return BoxTable.empty(), []
+    if values is not None and values.shape[1] >= _REQUIRED_COLUMNS:
+        values = _fill(values[:, :columns], columns)
+    else:
+        values = None
     if values is None or _wrong_rows(values, length, kind):
-        # A byte that is not UTF-8 becomes a replacement character, which then fails to parse with
-        # its line number; "-sig" drops the mark that some editors put at the beginning.
-        text = raw.decode("utf-8-sig", errors="replace")
-        values, lines, problems = _parse_line_by_line(text, columns)
+        values, numbers, problems = _parse_line_by_line(lines, columns)
         wrong = _wrong_rows(values, length, kind)
-        problems |= {lines[row]: reason for row, reason in wrong.items()}
+        problems |= {numbers[row]: reason for row, reason in wrong.items()}
         values = np.delete(values, list(wrong), axis=0)
 
     report = [f"line {line}: {problems[line]}" for line in sorted(problems)]
@@ -337,13 +256,6 @@ def find_results(
     return {name: files[name] for name in names}
 
 
-def first_few(texts: Sequence[str], most: int = _SHOWN_NAMES, separator: str = ", ") -> str:
-    """The first texts in one line, and how many more there are."""
-    more = len(texts) - most
-    ending = f"{separator if separator != ', ' else ' '}and {more} more" if more > 0 else ""
-    return separator.join(texts[:most]) + ending
-
-
 def write_results(path: Path | str, table: BoxTable) -> None:
     """Write a MOTChallenge result file: ``frame,id,left,top,width,height,confidence,-1,-1,-1``.
 
@@ -381,117 +293,6 @@ def write_results(path: Path | str, table: BoxTable) -> None:
     write_atomic(path, text)
 
 
-def _seqinfo_section(path: Path | str) -> tuple[Path, configparser.SectionProxy]:
-    file = Path(path)
-    if file.is_dir():
-        file = file / "seqinfo.ini"
-    if not file.is_file():
-        raise FileNotFoundError(
-            f"{file}: no such file, expected a MOTChallenge seqinfo.ini beside img1/ and gt/"
-        )
-    parser = configparser.ConfigParser(interpolation=None)
-    try:
-        parser.read_string(file.read_text(encoding="utf-8-sig"))
-    except (configparser.Error, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{file}: not a readable .ini file: {reason}") from None
-    if "Sequence" not in parser:
-        found = ", ".join(f"[{name}]" for name in parser.sections()) or "none"
-        raise ValueError(f"{file}: expected a section [Sequence], found {found}")
-    return file, parser["Sequence"]
-
-
-def _positive(file: Path, section: configparser.SectionProxy, key: str) -> float:
-    text = section.get(key)
-    if text is None:
-        raise ValueError(f"{file}: key {key} is missing from [Sequence]")
-    try:
-        value = float(text)
-    except ValueError:
-        value = float("nan")
-    if not 0 < value < float("inf"):
-        raise ValueError(f"{file}: {key}={text}, expected a number > 0")
-    return value
-
-
-def _positive_int(file: Path, section: configparser.SectionProxy, key: str) -> int:
-    value = _positive(file, section, key)
-    if not value.is_integer():
-        raise ValueError(f"{file}: {key}={section.get(key)}, expected a whole number >= 1")
-    return int(value)
-
-
-def _parse_at_once(raw: bytes, columns: int) -> NDArray[np.float64] | None:
-    """``[n, columns]`` of a plainly written file, None if it is written in any other way.
-
-    Goes block by block: small arrays stay in the cache and are not given back to the operating
-    system after every step, which makes it up to twice as fast as one go.
-    """
-    if raw and not raw.endswith(b"\n"):
-        raw += b"\n"
-    blocks = []
-    start = 0
-    while start < len(raw):
-        stop = raw.rfind(b"\n", start, start + _BLOCK_BYTES) + 1 or raw.find(b"\n", start) + 1
-        values = _parse_block(raw[start:stop], columns)
-        # A later, longer row may state what the first rows do not: that is for the other reader.
-        if values is None or (blocks and values.shape[1] != blocks[0].shape[1]):
-            return None
-        blocks.append(values)
-        start = stop
-    return _fill(np.concatenate(blocks), columns) if blocks else np.zeros((0, columns))
-
-
-def _parse_block(raw: bytes, columns: int) -> NDArray[np.float64] | None:
-    """``[n, at most columns]`` of whole, plainly written lines, None if they are not plain.
-
-    Plain: decimals without exponent, commas and newlines only, no blank line, and as many columns
-    in every row. A decimal of up to 15 digits is a whole number divided by a power of ten, both
-    exact in float64, so that one correctly rounded division gives the very number that ``float``
-    would (Clinger, "How to Read Floating Point Numbers Accurately", 1990).
-    """
-    data = np.frombuffer(raw, dtype=np.uint8)
-    newline, is_digit = data == _NEWLINE, (data >= _ZERO) & (data <= _NINE)
-    separator, dot, minus = newline | (data == _COMMA), data == _DOT, data == _MINUS
-    if not (is_digit | separator | dot | minus).all():
-        return None
-    stops = np.flatnonzero(separator)
-    rows = np.count_nonzero(newline)
-    found, odd = divmod(len(stops), rows)
-    if odd or found < _REQUIRED_COLUMNS or not newline[stops[found - 1 :: found]].all():
-        return None
-    starts = np.concatenate(([0], stops[:-1] + 1))
-    negative = minus[starts]
-    dots = np.flatnonzero(dot)
-    dotted = np.searchsorted(stops, dots)
-    if np.count_nonzero(minus) != np.count_nonzero(negative) or (np.diff(dotted) == 0).any():
-        return None
-    decimals = np.zeros(len(stops), dtype=np.int64)
-    decimals[dotted] = stops[dotted] - dots - 1
-    num_digits = stops - starts - negative
-    num_digits[dotted] -= 1
-    if num_digits.min() < 1:
-        return None
-
-    # Columns that are not asked for are checked above, but not turned into numbers.
-    cells = np.arange(len(stops)).reshape(rows, found)[:, :columns].ravel()
-    starts, stops, negative = starts[cells], stops[cells], negative[cells]
-    decimals, num_digits = decimals[cells], num_digits[cells]
-    digits = data[is_digit] - np.uint8(_ZERO)
-    last = (
-        np.cumsum(is_digit, dtype=np.int32)[stops] - 1
-    )  # place of a cell's last digit among all digits
-    whole = np.zeros(len(cells), dtype=np.int64)
-    short = num_digits <= _EXACT_DIGITS
-    for place in range(int(num_digits[short].max(initial=0))):
-        here = np.flatnonzero(short & (num_digits > place))
-        whole[here] += digits[last[here] - place] * np.int64(10**place)
-    values = np.where(negative, -whole, whole) / 10.0 ** np.minimum(decimals, _EXACT_DIGITS)
-    for cell in np.flatnonzero(~short).tolist():
-        values[cell] = float(raw[starts[cell] : stops[cell]])
-    return values.reshape(rows, -1)
-
-
 def _fill(values: NDArray[np.float64], columns: int) -> NDArray[np.float64]:
     """Append the default of every optional column that the rows lack."""
     rows, found = values.shape
@@ -502,35 +303,32 @@ def _fill(values: NDArray[np.float64], columns: int) -> NDArray[np.float64]:
 
 
 def _parse_line_by_line(
-    text: str, columns: int
+    lines: Sequence[str], columns: int
 ) -> tuple[NDArray[np.float64], list[int], dict[int, str]]:
     """The rows that parse, their line numbers, and the reason for each line that does not parse."""
     rows: list[NDArray[np.float64]] = []
-    lines: list[int] = []
+    numbers: list[int] = []
     problems: dict[int, str] = {}
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         cells = line.split(",")
-        if len(cells) < _REQUIRED_COLUMNS:
-            problems[number] = (
-                f"has {len(cells)} comma-separated columns, expected at least "
-                f"{_REQUIRED_COLUMNS} ({','.join(_COLUMNS[:_REQUIRED_COLUMNS])})"
-            )
-            continue
         row = _DEFAULTS[:columns].copy()
-        for column, cell in enumerate(cells[:columns]):
-            try:
-                # float() takes 1_000 for a thousand, which no other reader of these files does.
-                row[column] = float(cell if "_" not in cell else "not a number")
-            except ValueError:
-                problems[number] = f"{_COLUMNS[column]} is {cell.strip()!r}, expected a number"
-                break
-        else:
-            rows.append(row)
-            lines.append(number)
+        try:
+            if len(cells) < _REQUIRED_COLUMNS:
+                raise ValueError(
+                    f"has {len(cells)} comma-separated columns, expected at least "
+                    f"{_REQUIRED_COLUMNS} ({','.join(_COLUMNS[:_REQUIRED_COLUMNS])})"
+                )
+            for column, cell in enumerate(cells[:columns]):
+                row[column] = parse_number(_COLUMNS[column], cell, finite=False)
+        except ValueError as error:
+            problems[number] = str(error)
+            continue
+        rows.append(row)
+        numbers.append(number)
     values = np.array(rows, dtype=np.float64).reshape(-1, columns)
-    return values, lines, problems
+    return values, numbers, problems
 
 
 def _wrong_rows(values: NDArray[np.float64], length: int | None, kind: Kind) -> dict[int, str]:

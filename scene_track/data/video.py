@@ -23,12 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import DirectoryPath, Field
 
-from scene_track.data.mot_files import (
-    BoxTable,
-    SequenceInfo,
-    read_boxes,
-    read_seqinfo,
-)
+from scene_track.data.mot_files import BoxTable, read_boxes
+from scene_track.data.seqinfo import SequenceInfo, read_seqinfo
 from scene_track.io.atomic import write_atomic
 
 log = logging.getLogger(__name__)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 
 from scene_track.models.backbones.base import Backbone, BackboneFeatures
@@ -30,21 +31,34 @@ class ClipModel(nn.Module):
         identity: pointer head that tells objects apart; None where nobody is to be told apart.
         detector_frames: frames of a training clip that train the model; the others are looked at
             without gradient, for losses over the whole clip. None = all.
-        memory_after: share of a run before those others are looked at, 0-1.
         looks_at_pictures: whether anything besides the backbone does; then stored features do not
-            stand for pictures.
+            stand for images.
     """
 
     backbone: Backbone
     identity: PointerIdentity | None
     detector_frames: int | None = None
-    memory_after: float = 0.0
     looks_at_pictures: bool = False
 
     @property
     def num_queries(self) -> int:
         """Q, matching queries per frame; 0 in a model without queries."""
         return 0
+
+    def gradient_frames(self, length: int) -> range:
+        """Frames of a training clip that are run with gradient; the others only fill memory.
+
+        One random interval of ``detector_frames`` frames for the whole batch: its clips go through
+        the model together.
+
+        Args:
+            length: frames of the clip.
+        """
+        wanted = self.detector_frames
+        if wanted is None or wanted >= length:
+            return range(length)
+        start = int(torch.randint(length - wanted + 1, ()))
+        return range(start, start + wanted)
 
     def forward(
         self,

@@ -76,7 +76,6 @@ class SceneModel(ClipModel):
         identity: PointerIdentity | None,
         absolute_time: bool,
         detector_frames: Annotated[int, Field(ge=1)] | None,
-        memory_after: Annotated[float, Field(ge=0, lt=1)] = 0.0,
         fps: Annotated[float, Field(gt=0)],
         time_horizon: Annotated[float, Field(gt=0)],
         compile: bool,
@@ -85,7 +84,7 @@ class SceneModel(ClipModel):
 
         Args:
             dim: width D of everything after the backbone.
-            backbone: pictures to features.
+            backbone: images to features.
             proposals: dense head that proposes the first anchors.
             decoder: queries to boxes.
             head: meaning of a query.
@@ -98,14 +97,12 @@ class SceneModel(ClipModel):
             detector_frames: consecutive frames of a training clip that train the detector; the
                 others are only looked at, for the identity loss (MOTIP, CVPR 2025, section 3.4).
                 None = all.
-            memory_after: share of the run's steps before the others are looked at; until then a
-                clip is as short as ``detector_frames``, and a step much faster.
-            fps: frames per second of the fastest footage, sets the highest time frequency.
+            fps: frames per second of the fastest video, sets the highest time frequency.
             time_horizon: seconds, sets the lowest time frequency.
             compile: run the backbone, the neck and the decoder's layers through ``torch.compile``.
         """
         super().__init__()
-        self.dim, self.detector_frames, self.memory_after = dim, detector_frames, memory_after
+        self.dim, self.detector_frames = dim, detector_frames
         self.backbone = backbone
         self.neck = neck(dims=backbone.dims, strides=backbone.strides)
         self.looks_at_pictures = self.neck.side is not None
@@ -174,9 +171,9 @@ class SceneModel(ClipModel):
             Predictions, and the state for the next window.
         """
         b, t = frames.shape[:2]
-        pictures = frames.flatten(0, 1)
-        seen: BackboneFeatures = features or self.backbone(pictures)
-        normalised = self.backbone.normalise(pictures) if self.neck.side is not None else None
+        images = frames.flatten(0, 1)
+        seen: BackboneFeatures = features or self.backbone(images)
+        normalised = self.backbone.normalise(images) if self.neck.side is not None else None
         *finer, coarse = self.neck(seen.levels, normalised)
         projected = self.projection(coarse)
         clock_start = None if state is None else state.clock_start

@@ -117,7 +117,7 @@ class IdentityLoss(nn.Module):
         """
         tokens = head.tokens(predictions.tokens).float()
         boxes = predictions.boxes.detach().float()
-        seconds = batch.frame_indices.float() / batch.frame_rate.unsqueeze(1)
+        seconds = batch.seconds
         tracks = self._tracks(tokens, boxes, matches, batch)
         extra = self._unmatched(predictions, tokens, boxes, matches)
         seen = self._augment(tracks) if head.training else tracks

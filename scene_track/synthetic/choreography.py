@@ -35,7 +35,6 @@ _POSE_RANGES = {
     "leg_forward": (-20.0, 40.0),
     "knee": (0.0, 60.0),
 }
-_SIDED = tuple(_POSE_RANGES)
 _COMMON_RANGES = {"lean": (-18.0, 18.0), "bow": (-4.0, 22.0), "yaw": (-65.0, 65.0)}
 
 
@@ -73,13 +72,11 @@ class Dance:
         stage: camera and room.
         joints: ``[S, N, J, 3]`` metres in the camera frame.
         pan: ``[S]`` camera yaw in radians, positive to the right.
-        stature: ``[N]`` body height as a factor of 1.65 m.
     """
 
     stage: Stage
     joints: Array
     pan: Array
-    stature: Array
 
 
 def _formation(rng: np.random.Generator, count: int) -> Array:
@@ -101,9 +98,8 @@ def _formation(rng: np.random.Generator, count: int) -> Array:
     elif kind == 4:  # diagonal
         slots = np.stack((i * gap * 0.9, i * rng.choice((-0.5, 0.5))), axis=1)
     else:  # cluster
-        slots = rng.uniform((-0.3, -1.2), (0.3, 1.2), (count, 2)) + np.stack(
-            (i * gap * 1.05, np.zeros(count)), axis=1
-        )
+        slots = rng.uniform((-0.3, -1.2), (0.3, 1.2), (count, 2))
+        slots[:, 0] += i * gap * 1.05
     slots[:, 0] += rng.uniform(-0.7, 0.7)
     slots[:, 1] = np.clip(slots[:, 1], -1.4, 1.4)
     return slots.astype(np.float64)
@@ -112,12 +108,10 @@ def _formation(rng: np.random.Generator, count: int) -> Array:
 def _floor_paths(rng: np.random.Generator, times: Array, count: int, pace: float) -> Array:
     """``[S, N, 2]`` positions on the floor: formations, walks between them, exits and returns."""
     position = np.zeros((len(times), count, 2))
-    end = float(times.max()) + 1.0
-    start = float(times.min()) - 1.0
+    now, end = float(times.min()) - 1.0, float(times.max()) + 1.0
     away = np.zeros(count, dtype=bool)
     if count > 3 and rng.random() < 0.6:
         away[rng.integers(count)] = True
-
     order = rng.permutation(count)
 
     def slots_now() -> Array:
@@ -134,7 +128,6 @@ def _floor_paths(rng: np.random.Generator, times: Array, count: int, pace: float
         return slots
 
     current = slots_now()
-    now = start
     while now < end:
         # At most two are away at once, and come back after a phase or two.
         for dancer in range(count):
@@ -176,9 +169,8 @@ def _poses(rng: np.random.Generator, times: Array, count: int, pace: float) -> d
     low, high = _POSE_RANGES["arm_out"]
     sided["arm_out"] = low + (sided["arm_out"] - low) ** 1.7 / (high - low) ** 0.7
     common = {k: rng.uniform(*v, library_size)[order] for k, v in _COMMON_RANGES.items()}
-    jump = np.where(rng.random(library_size) < 0.25, rng.uniform(0.1, 0.3, library_size), 0.0)[
-        order
-    ]
+    jumps = rng.random(library_size) < 0.25
+    jump = np.where(jumps, rng.uniform(0.1, 0.3, library_size), 0.0)[order]
     # A few full turns; a turn stays in all later angles.
     turns = np.cumsum(np.where(rng.random(keys) < 0.08, rng.choice((-360.0, 360.0), keys), 0.0))
     common["yaw"] = common["yaw"] + turns
@@ -193,15 +185,11 @@ def _poses(rng: np.random.Generator, times: Array, count: int, pace: float) -> d
     index = np.floor(place).astype(int)
     mix = smoothstep(place - index)
     angles: dict[str, Array] = {}
-    for number, name in enumerate(_SIDED):
-        key = sided[name]
+    for number, (name, key) in enumerate(sided.items()):
         value = key[index] * (1 - mix[..., None]) + key[index + 1] * mix[..., None]
-        value = (
-            np.where(mirrored[None, :, None], value[..., ::-1], value) * amplitude[None, :, None]
-        )
-        wobble = np.sin(
-            2 * np.pi * wobble_rate[:, number % 3] * times[:, None] + wobble_phase[:, number % 3]
-        )
+        value = np.where(mirrored[:, None], value[..., ::-1], value) * amplitude[:, None]
+        rate, phase = wobble_rate[:, number % 3], wobble_phase[:, number % 3]
+        wobble = np.sin(2 * np.pi * rate * times[:, None] + phase)
         angles[name] = np.deg2rad(value + 6.0 * wobble[..., None])
     for name, key in common.items():
         value = key[index] * (1 - mix) + key[index + 1] * mix
@@ -225,13 +213,15 @@ def _limb(side: Array, out: Array, forward: Array) -> Array:
 
 
 def _skeleton(angles: dict[str, Array], speed: Array, times: Array, stature: Array) -> Array:
-    """Joints ``[S, N, J, 3]`` in the body frame: x to its left, y up from the floor, z ahead."""
+    """Joints ``[S, N, J, 3]`` in the body frame: x to its left, y up from the floor, z ahead.
+
+    ``stature [N]`` is the height as a factor of 1.65 m.
+    """
     count = stature.shape[0]
     side = np.array((1.0, -1.0))
     gait = np.clip(speed / 2.0, 0.0, 1.0)[..., None]
-    stride = 0.6 * np.sin(
-        2 * np.pi * 2.0 * times[:, None, None] + 1.7 * np.arange(count)[None, :, None]
-    )
+    steps = 2 * np.pi * 2.0 * times[:, None, None] + 1.7 * np.arange(count)[None, :, None]
+    stride = 0.6 * np.sin(steps)
     leg_forward = angles["leg_forward"] * (1 - 0.7 * gait) + gait * stride * side
     knee = angles["knee"] * (1 - 0.6 * gait) + gait * 0.5 * np.maximum(-stride * side, 0) * 2
 
@@ -245,9 +235,8 @@ def _skeleton(angles: dict[str, Array], speed: Array, times: Array, stature: Arr
     thigh = _limb(side, angles["leg_out"], leg_forward)
     shin = _limb(side, angles["leg_out"] * 0.7, leg_forward - knee)
     upper = _limb(side, angles["arm_out"], angles["arm_forward"])
-    fore = _limb(
-        side, angles["arm_out"] + angles["elbow"] * 0.5, angles["arm_forward"] + angles["elbow"]
-    )
+    bend = angles["elbow"]
+    fore = _limb(side, angles["arm_out"] + bend * 0.5, angles["arm_forward"] + bend)
     for i in (0, 1):
         joints[..., SHOULDERS[i], :] = 0.44 * spine + side[i] * 0.17 * across
         joints[..., ELBOWS[i], :] = joints[..., SHOULDERS[i], :] + 0.27 * upper[..., i, :]
@@ -274,11 +263,10 @@ def choreograph(
         width: image width in pixels.
         height: image height in pixels.
     """
-    focal = 1.75 * height * rng.uniform(0.95, 1.05)
     stage = Stage(
         width=width,
         height=height,
-        focal=focal,
+        focal=1.75 * height * rng.uniform(0.95, 1.05),
         horizon=height * rng.uniform(0.36, 0.46),
         camera_height=rng.uniform(1.3, 1.9),
     )
@@ -301,14 +289,12 @@ def choreograph(
 
     pan = np.zeros_like(times)
     for rate, size in ((0.12, 0.09), (0.4, 0.035), (1.3, 0.006)):
-        pan += (
-            size
-            * rng.uniform(0.5, 1.2)
-            * np.sin(2 * np.pi * rate * rng.uniform(0.8, 1.25) * times + rng.uniform(0, 2 * np.pi))
-        )
+        swing = size * rng.uniform(0.5, 1.2)
+        turns = 2 * np.pi * rate * rng.uniform(0.8, 1.25) * times
+        pan += swing * np.sin(turns + rng.uniform(0, 2 * np.pi))
     s, c = np.sin(pan)[:, None, None], np.cos(pan)[:, None, None]
     camera = np.empty_like(world)
     camera[..., 0] = world[..., 0] * c - world[..., 2] * s
     camera[..., 1] = stage.camera_height - world[..., 1]
     camera[..., 2] = world[..., 0] * s + world[..., 2] * c
-    return Dance(stage=stage, joints=camera, pan=pan, stature=stature)
+    return Dance(stage=stage, joints=camera, pan=pan)

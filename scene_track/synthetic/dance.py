@@ -35,17 +35,7 @@ class SyntheticDance(DrawnDataset):
     ``frame,id,x,y,z``: the pelvis in metres in the camera frame (x right, y down, z ahead). The
     test split has no ``gt``, like DanceTrack's.
 
-    Attributes:
-        seed: another seed gives other images.
-        train_sequences: sequences of the training split.
-        val_sequences: sequences of the validation split.
-        test_sequences: sequences of the test split.
-        frames: frames per sequence.
-        width: image width in pixels.
-        height: image height in pixels.
-        frame_rate: frames per second; movement per frame shrinks when it grows.
-        min_dancers: least number of dancers in a sequence.
-        max_dancers: greatest number of dancers in a sequence.
+    The options are described in ``conf/dataset/synthetic_dance.yaml``.
 
     Raises:
         ValueError: ``min_dancers`` exceeds ``max_dancers``.

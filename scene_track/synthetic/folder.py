@@ -21,7 +21,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -71,14 +71,14 @@ class DrawnDataset(ABC):
 
     def options(self) -> dict[str, Any]:
         """Everything that the images depend on, the version included."""
-        own = [field.name for field in fields(self) if field.name not in ("root", "workers")]
-        return {"version": self.VERSION} | {name: getattr(self, name) for name in own}
+        options = asdict(self)
+        del options["root"], options["workers"]
+        return {"version": self.VERSION} | options
 
     @property
     def folder(self) -> Path:
         """The dataset's folder: its name holds the version and a hash of the options."""
-        text = json.dumps(self.options(), sort_keys=True)
-        digest = hashlib.sha256(text.encode()).hexdigest()
+        digest = hashlib.sha256(json.dumps(self.options(), sort_keys=True).encode()).hexdigest()
         return Path(self.root) / f"v{self.VERSION}-{digest[:10]}"
 
     def prepare(self) -> Path:
@@ -168,11 +168,10 @@ class DrawnDataset(ABC):
             env=os.environ | {"PYTHONPATH": python_path, "OMP_NUM_THREADS": "1"},
             text=True,
         )
-        own = {field.name: getattr(self, field.name) for field in fields(self)}
         request = {
             "module": type(self).__module__,
             "class": type(self).__name__,
-            "options": own,
+            "options": asdict(self),
             "folder": str(folder.absolute()),
             "videos": videos,
         }

@@ -39,17 +39,8 @@ class SyntheticTennis(DrawnDataset):
     the image, else 1. ``status`` is 1 in the frame of a stroke, 2 of a bounce, else 0. A game is a
     court, a camera and two players; the games of the splits are different ones.
 
-    Attributes:
-        seed: another seed gives other images.
-        train_games: games of the training split.
-        val_games: games of the validation split.
-        test_games: games of the test split.
-        clips_per_game: clips of each game.
-        frames: frames per clip.
-        width: image width in pixels.
-        height: image height in pixels.
-        frame_rate: frames per second; movement per frame shrinks when it grows.
-        shake: camera shake, 0 = a tripod, 1 = about 6 pixels of 640.
+    The options are described in ``conf/dataset/synthetic_tennis.yaml``; ``shake=1`` moves the image
+    by about 6 pixels of 640.
     """
 
     VERSION = 2

@@ -58,12 +58,7 @@ class Outfit:
 
 @dataclass(frozen=True)
 class Seen:
-    """The ball in one image.
-
-    Attributes:
-        position: ``[2]`` pixels, an integer is the centre of a pixel; NaN when absent.
-        visibility: as labelled.
-    """
+    """The ball in one image: ``position [2]`` in pixels (an integer = a pixel's centre) or NaN."""
 
     position: Array
     visibility: Visibility
@@ -83,14 +78,7 @@ class _Layer:
 
 @dataclass
 class Stage:
-    """The court, players and noise of one clip.
-
-    Attributes:
-        court: of the game.
-        players: both.
-        outfits: of both.
-        grain: noise tile, larger than an image.
-    """
+    """The court, players and noise of one clip; the noise tile is larger than an image."""
 
     court: Court
     players: tuple[Player, Player]

@@ -56,13 +56,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Stroke:
-    """A player hits the ball.
-
-    Attributes:
-        time: seconds.
-        side: -1 near player, 1 far player.
-        position: ``[3]`` of the ball.
-    """
+    """A player (``side`` -1 near, 1 far) hits the ball at ``time`` (seconds), ``position [3]``."""
 
     time: float
     side: int
@@ -122,7 +116,7 @@ def _point(rng: np.random.Generator, rally: Rally, now: float, end: float, serve
         rally.bounces.append(piece.end)
         after = _rebound(rng, piece)
         wait = rng.uniform(0.4, 0.8) * (_time_to_ground(after) - after.start)
-        # Nobody lets a long ball run to the wall: it is taken on the rise.
+        # A long ball is taken on the rise, before it reaches the wall.
         room = rng.uniform(12.5, 14.5) - abs(after.position[2])
         wait = min(wait, room / abs(after.velocity[2]))
         reply = after.start + wait

@@ -8,6 +8,7 @@ Detection and association are two steps, so that several trackers can be given t
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -61,7 +62,7 @@ def window_detections(
     tokens = None if head is None else head.tokens(predictions.tokens[0]).float()
     boxes, scores = predictions.boxes[0].float(), predictions.exist_conf[0, :, :, 0].float()
     labels = predictions.cls_logits[0].argmax(-1)
-    clock = (batch.frame_indices[0].float() / batch.frame_rate[0]).tolist()
+    clock = batch.seconds[0].tolist()
     numbers = batch.frame_indices[0].tolist()
     for t in torch.nonzero(~batch.padding_mask[0]).flatten().tolist():
         valid = batch.valid[0, t]
@@ -83,6 +84,23 @@ def window_detections(
 ReadDetections = Callable[[Any, Any, SceneBatch], Iterator[tuple[int, Detections]]]
 """Turns a model, its predictions of one window (B = 1) and the window into detections, each with
 the position of its frame; ``window_detections`` does it for people."""
+
+
+class StreamState:
+    """What a model carries from one window of a video to the next."""
+
+    def __init__(self) -> None:
+        """No video is open."""
+        self._name: str | None = None
+        self._state: ModelState | None = None
+
+    def before(self, batch: SceneBatch) -> ModelState | None:
+        """The state that the window continues; None for the first one of a video."""
+        return self._state if batch.sequence_ids[0] == self._name else None
+
+    def after(self, batch: SceneBatch, state: ModelState) -> None:
+        """Keep what the window has left."""
+        self._name, self._state = batch.sequence_ids[0], state
 
 
 @torch.inference_mode()
@@ -112,27 +130,25 @@ def detect_videos(
     Raises:
         ValueError: more than one clip in a batch.
     """
-    video: VideoInfo | None = None
-    state: ModelState | None = None
+    stream = StreamState()
     for batch in batches:
-        current = video_of(batch)
-        if current != video:
-            video, state = current, None
+        video = video_of(batch)
         started = time.perf_counter()
         batch = batch.to(device)
-        seconds = batch.frame_indices.float() / batch.frame_rate.unsqueeze(1)
         with torch.autocast(device.type, precision, enabled=precision != torch.float32):
             known = None if features is None else features(batch)
             predictions, state = model(
-                batch.frames, seconds, batch.padding_mask, None, state, known
+                *(batch.frames, batch.seconds, batch.padding_mask),
+                *(None, stream.before(batch), known),
             )
+        stream.after(batch, state)
         seen = [detections for _, detections in read(model, predictions, batch)]
         if device.type == "cuda":
             torch.cuda.synchronize(device)  # or the tracker would be charged for the model's work
         share = (time.perf_counter() - started) / max(1, len(seen))
         for detections in seen:
             detections.compute_s = share
-            yield current, detections
+            yield video, detections
 
 
 @dataclass
@@ -162,13 +178,91 @@ class SequenceTracks:
         return self.num_frames / max(self.compute_s, 1e-9)
 
 
+class Association:
+    """Turns detections into tracks, frame by frame, one video after the other.
+
+    Validation pushes the windows that Lightning hands out, ``evaluate`` those that it reads itself:
+    this is the one place where a tracker is driven.
+    """
+
+    def __init__(
+        self,
+        tracker: Tracker,
+        head: PointerIdentity | None,
+        on_frame: Callable[[VideoInfo, TrackedFrame, Any], None] | None = None,
+    ) -> None:
+        """Nothing is tracked yet.
+
+        Args:
+            tracker: started anew for every video.
+            head: the pointer head of the model that detects.
+            on_frame: called with every frame that has become final, and with what was pushed
+                beside its detections.
+        """
+        self._tracker, self._head, self._on_frame = tracker, head, on_frame
+        self._video: VideoInfo | None = None
+        self._done: list[TrackedFrame] = []
+        self._beside: deque[Any] = deque()  # of the frames that the tracker holds back
+        self._spent = 0.0
+
+    def push(
+        self, video: VideoInfo, detections: Detections, beside: Any = None
+    ) -> SequenceTracks | None:
+        """Take the next frame.
+
+        Args:
+            video: the video that it is of.
+            detections: in the frame.
+            beside: kept for ``on_frame``.
+
+        Returns:
+            The tracks of the video before, if this frame begins another one.
+
+        Raises:
+            ValueError: the tracker needs a pointer head and there is none.
+        """
+        before = None
+        if video != self._video:
+            before = self.finish()
+            self._video = video
+            self._tracker.start(video, self._head)
+        self._beside.append(beside)
+        # Between two frames the caller or the model may be at work: only the tracker is timed.
+        started = time.perf_counter()
+        final = self._tracker.update(detections)
+        self._spent += detections.compute_s + time.perf_counter() - started
+        self._take(final)
+        return before
+
+    def finish(self) -> SequenceTracks | None:
+        """The tracks of the last video; None if no frame came since the one before."""
+        if self._video is None:
+            return None
+        started = time.perf_counter()
+        final = self._tracker.finish()
+        self._spent += time.perf_counter() - started
+        self._take(final)
+        numbers = np.array([row.frame for row in self._done], dtype=np.int64)
+        tracks = SequenceTracks(self._video, _table(self._done, self._video), numbers, self._spent)
+        self._video, self._done, self._spent = None, [], 0.0
+        return tracks
+
+    def _take(self, final: list[TrackedFrame]) -> None:
+        self._done += final
+        for frame in final:
+            beside = self._beside.popleft()
+            if self._on_frame is not None:
+                assert self._video is not None
+                self._on_frame(self._video, frame, beside)
+
+
 @torch.inference_mode()
 def associate(
     frames: Iterable[tuple[VideoInfo, Detections]],
     tracker: Tracker,
     head: PointerIdentity | None,
 ) -> Iterator[SequenceTracks]:
-    """Turn the detections of videos into tracks.
+    """Turn the detections of videos into tracks; see ``Association``.
 
     Args:
         frames: every frame's detections with its video, one video after the other.
@@ -181,28 +275,12 @@ def associate(
     Raises:
         ValueError: the tracker needs a pointer head and there is none.
     """
-    video: VideoInfo | None = None
-    done: list[TrackedFrame] = []
-    spent = 0.0
-
-    def finished(video: VideoInfo) -> SequenceTracks:
-        started = time.perf_counter()
-        rows = [*done, *tracker.finish()]
-        table, numbers = _table(rows, video), np.array([row.frame for row in rows], dtype=np.int64)
-        return SequenceTracks(video, table, numbers, spent + time.perf_counter() - started)
-
-    for current, detections in frames:
-        if current != video:
-            if video is not None:
-                yield finished(video)
-            video, done, spent = current, [], 0.0
-            tracker.start(video, head)
-        # Between two frames the caller or the model may be at work: only the tracker is timed.
-        started = time.perf_counter()
-        done += tracker.update(detections)
-        spent += detections.compute_s + time.perf_counter() - started
-    if video is not None:
-        yield finished(video)
+    association = Association(tracker, head)
+    for video, detections in frames:
+        if (tracks := association.push(video, detections)) is not None:
+            yield tracks
+    if (tracks := association.finish()) is not None:
+        yield tracks
 
 
 def _table(frames: list[TrackedFrame], video: VideoInfo) -> BoxTable:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from collections.abc import Iterable
+from typing import ClassVar
 
 import torch
 from scipy.optimize import linear_sum_assignment
 
 from scene_track.data.batch import SceneBatch
+from scene_track.data.video import Video
 from scene_track.models.boxes import pairwise_iou
 from scene_track.models.predictions import ScenePredictions
 from scene_track.models.scene import SceneModel
@@ -18,26 +20,11 @@ from scene_track.tracking.evaluator import SceneEvaluator
 class Scene3dEvaluator(SceneEvaluator):
     """``SceneEvaluator`` plus ``xyz_error`` (mean, metres) and ``xyz_found`` (share of objects)."""
 
-    LOGS: ClassVar[tuple[str, ...]] = (
-        "val/hota",
-        "val/deta",
-        "val/assa",
-        "val/idf1",
-        "val/mota",
-        "val/ap50",
-        "val/ap75",
-        "val/xyz_error",
-        "val/xyz_found",
-        "val/loss",
-    )
+    LOGS: ClassVar[tuple[str, ...]] = (*SceneEvaluator.LOGS, "val/xyz_error", "val/xyz_found")
 
-    def __init__(self, **scene: Any) -> None:
-        """Take the arguments of ``SceneEvaluator``."""
-        super().__init__(**scene)
-
-    def reset(self) -> None:
+    def reset(self, videos: Iterable[Video] = ()) -> None:
         """Forget all counts."""
-        super().reset()
+        super().reset(videos)
         # Sum of errors, matched objects, all objects with a known position.
         self._xyz = torch.zeros(3, dtype=torch.float64)
 

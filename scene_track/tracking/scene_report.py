@@ -31,7 +31,7 @@ class SceneReport:
 
     def __init__(self) -> None:
         """Count nothing yet."""
-        self._counts: dict[str, TrackingCounts] = {}
+        self.counts: dict[str, TrackingCounts] = {}
 
     @staticmethod
     def write_tracks(folder: Path, tracks: SequenceTracks) -> None:
@@ -40,17 +40,20 @@ class SceneReport:
 
     def count(self, sequence: Video, tracks: SequenceTracks) -> None:
         """See ``SplitReport.count``."""
-        self._counts[sequence.name] = count_tracking(
+        self.counts[sequence.name] = count_tracking(
             TrackingSequence(sequence.table, tracks.table, sequence.info.length)
         )
 
+    def total(self) -> TrackingCounts:
+        """See ``SplitReport.total``."""
+        return sum((self.counts[name] for name in sorted(self.counts)), TrackingCounts.zero())
+
     def scores(self) -> tuple[dict[str, Any], dict[str, dict[str, Any]]] | None:
         """See ``SplitReport.scores``."""
-        if not self._counts:
+        if not self.counts:
             return None
-        combined = sum(self._counts.values(), start=TrackingCounts.zero())
-        sequences = {name: plain_metrics(count) for name, count in self._counts.items()}
-        return plain_metrics(combined), sequences
+        sequences = {name: plain_metrics(count) for name, count in self.counts.items()}
+        return plain_metrics(self.total()), sequences
 
     def pictures(self, folder: Path, combined: dict[str, Any]) -> None:
         """See ``SplitReport.pictures``."""

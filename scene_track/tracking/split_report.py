@@ -1,4 +1,4 @@
-"""What ``evaluate`` asks of the one who knows what tracks of a kind of object mean."""
+"""Protocol of a report: counts and shows the tracks of one kind of object."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ class SplitReport(Protocol):
     """Pattern of the result files among them."""
     OBJECTIVE: ClassVar[str]
     """The metric that an evaluation returns."""
+    counts: dict[str, Any]
+    """Raw counts by the name of the video; they add up."""
 
     @staticmethod
     def write_tracks(folder: Path, tracks: SequenceTracks) -> None:
@@ -28,12 +30,16 @@ class SplitReport(Protocol):
         """Compare the tracks of a labelled sequence with its ground truth."""
         ...
 
+    def total(self) -> Any:
+        """Counts of all videos, added in the order of their names."""
+        ...
+
     def scores(self) -> tuple[dict[str, Any], dict[str, dict[str, Any]]] | None:
         """Metrics of all sequences together and of each by name; None without ground truth."""
         ...
 
     def pictures(self, folder: Path, combined: dict[str, Any]) -> None:
-        """Draw what is drawn of every evaluation."""
+        """Draw the plots that every evaluation writes."""
         ...
 
     def table(self, scores: dict[str, Any]) -> str:

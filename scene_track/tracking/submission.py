@@ -16,8 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from scene_track.data.mot_files import BoxTable, first_few, parse_boxes
+from scene_track.data.mot_files import BoxTable, parse_boxes
 from scene_track.io.atomic import atomic_path
+from scene_track.io.tables import first_few
 
 FOLDER = "tracker"
 """Folder in the zip."""

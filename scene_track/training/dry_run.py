@@ -1,6 +1,6 @@
-"""One batch through everything, and a table of what went through: nothing is written.
+"""``dry_run=true``: one batch, then a table of shapes, model size, losses, time and memory.
 
-Before hours are spent: do the shapes fit, how large is the model, how much memory does a step take?
+Nothing is written.
 """
 
 from __future__ import annotations
@@ -58,9 +58,8 @@ def dry_run(
             predictions, losses, _ = module.losses(batch, denoise=mode == "train")
         if mode == "train":
             losses["total"].backward()
-        values = {
-            name: float(value.detach()) for name, value in losses.items()
-        }  # waits for the device
+        # Before the clock is read: float waits for the device.
+        values = {name: float(value.detach()) for name, value in losses.items()}
         seconds = time.perf_counter() - started
         lines += [_title(f"{mode} batch"), *_shapes("batch", batch)]
         lines += [*_shapes("predictions", predictions), _title(f"{mode} losses, {seconds:.2f} s")]
@@ -75,12 +74,11 @@ def _title(text: str) -> str:
 
 def _parameters(module: TrackingModule) -> list[str]:
     lines = []
-    for name, part in module.model.named_children():
-        count = sum(parameter.numel() for parameter in part.parameters())
+    for name, part in [*module.model.named_children(), ("together", module)]:
+        count = sum(p.numel() for p in part.parameters())
         frozen = sum(p.numel() for p in part.parameters() if not p.requires_grad)
         lines.append(f"{name:<40}{count:>12,}{f'  {frozen:,} frozen' if frozen else ''}")
-    total = sum(parameter.numel() for parameter in module.parameters())
-    return [*lines, f"{'together':<40}{total:>12,}"]
+    return lines
 
 
 def _shapes(path: str, value: Any) -> Iterator[str]:

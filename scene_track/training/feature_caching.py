@@ -1,20 +1,16 @@
-"""``model.backbone.cache=true``: a frozen backbone is paid for once per frame, not once per step.
+"""``model.backbone.cache=true``: computes the features of a frozen backbone once per frame.
 
-While the whole backbone is frozen, the data room looks for the features of a frame on disk
-(``data/feature_store.py``) and decodes a picture only where there are none; those are computed
-here, kept, and used in the rounding in which they are kept. Three things make a run independent of
-what the store holds:
+While the whole backbone is frozen, datasets look for the features of a frame on disk
+(``data/feature_store.py``) and decode an image only where there are none; those are computed here
+and stored. A run gives the same numbers whatever the store holds:
 
 * Features that were just computed are rounded to half precision like those that are read.
-* A frame is computed by itself, never in a batch whose size would change the rounding of sums.
+* A frame is computed by itself: in a batch its size would change the rounding of sums.
 * Whether a batch comes with features is decided by its epoch alone, like freezing.
 
-So the first run of a sweep and the last, a resumed run and an uninterrupted one see the same
-numbers, and losses differ from those without a cache by the rounding alone.
-
-Only the backbone's output is kept. What else looks at pictures (a branch beside the backbone, the
-evaluator's picture) is given them: ``FeatureSource.pictures``, and the first window of each
-streamed sequence.
+Losses differ from those without a cache by the rounding alone. Only the backbone's output is
+stored; what else needs images (a branch beside the backbone, the evaluator's plot) is given them:
+``FeatureSource.pictures``, and the first window of each streamed video.
 """
 
 from __future__ import annotations
@@ -40,13 +36,7 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class CacheCounts:
-    """Frames since the counts were last taken.
-
-    Attributes:
-        read: features came from the store.
-        computed: features came from the backbone.
-        kept: of these, how many were put into the store.
-    """
+    """Frames since ``take_counts``: features read, computed, and of these stored (``kept``)."""
 
     read: int = 0
     computed: int = 0
@@ -54,7 +44,7 @@ class CacheCounts:
 
 
 class FeatureCache:
-    """Gives the features of batches: what is on disk as it is, the rest from the backbone."""
+    """Returns the features of batches, read from disk or computed by the backbone."""
 
     def __init__(
         self,
@@ -65,12 +55,12 @@ class FeatureCache:
         precision: torch.dtype,
         writable: bool = True,
     ) -> None:
-        """Names the store after the backbone as it is now.
+        """Open the store of the backbone with its present weights.
 
         Args:
             backbone: frozen, on its device.
             root: folder of all stores.
-            size: (height, width) of the pictures in pixels.
+            size: (height, width) of the images in pixels.
             precision: type of the autocast that the model runs in; float32 = none.
             writable: False only reads.
         """
@@ -90,10 +80,10 @@ class FeatureCache:
         self._blank: Tensor | None = None
 
     def of(self, batch: SceneBatch) -> BackboneFeatures | None:
-        """Features of the B x T frames of a batch; None if it came without a look into the store.
+        """Features of the B x T frames of a batch; None if the store was not asked for them.
 
         Raises:
-            RuntimeError: features were looked up for a backbone that trains.
+            RuntimeError: the store was asked although the backbone trains.
         """
         if batch.stored is None:
             return None
@@ -110,7 +100,7 @@ class FeatureCache:
                 elif found is False:
                     rows[clip, time] = self._black()
                 else:
-                    # One by one, see above; in the first epoch alone, as is the wait for a GPU.
+                    # One by one, see above: only in the first epoch, like the wait for a GPU.
                     row = self.layout.pack(self._run(batch.frames[clip, time].unsqueeze(0)))[0]
                     rows[clip, time] = row
                     self._counts.computed += 1
@@ -118,7 +108,7 @@ class FeatureCache:
         return self.layout.unpack(rows.flatten(0, 1))
 
     def _black(self) -> Tensor:
-        """The row of a padded frame: what the model would see there."""
+        """The row of a padded frame, which is black."""
         if self._blank is None:
             black = torch.zeros(1, 3, *self.size, dtype=torch.uint8)
             self._blank = self.layout.pack(self._run(black))[0]
@@ -130,12 +120,7 @@ class FeatureCache:
         return counts
 
     def report(self, counts: CacheCounts, what: str) -> None:
-        """Log what came from where.
-
-        Args:
-            counts: to be logged.
-            what: such as ``epoch 3, training``.
-        """
+        """Log the counts of ``what``, such as ``epoch 3, training``."""
         log.info(
             "%s: cache: features of %d frames read, %d computed, %d of them kept; %.2f of %g GiB"
             " on disk in %s",
@@ -144,7 +129,7 @@ class FeatureCache:
         )
 
     def _run(self, frames: Tensor) -> BackboneFeatures:
-        """The backbone as it is when frozen, in the model's precision, on uint8 frames."""
+        """The frozen backbone in the model's precision, on uint8 frames."""
         device = self.backbone.mean.device
         half = self.precision != torch.float32
         with (
@@ -162,13 +147,13 @@ def cache_for(
     pictures: bool,
     writable: bool = True,
 ) -> FeatureCache:
-    """A cache for a backbone and the data that it looks at, which are told of it.
+    """Returns the feature cache of a backbone, and makes the datasets read from it.
 
     Args:
         backbone: frozen, on its device.
         data: its datasets read features from now on.
         precision: of the autocast that the model runs in; float32 = none.
-        pictures: something besides the backbone looks at every picture.
+        pictures: something besides the backbone needs every image.
         writable: False only reads.
     """
     root = data.feature_folder()
@@ -180,25 +165,23 @@ def cache_for(
 
 
 class FeatureCaching(pl.Callback):
-    """Carries ``model.backbone.cache`` out: sets the cache up, tells the data the epoch, counts."""
+    """Carries out ``model.backbone.cache``: opens the cache, sets the epoch, logs the counts."""
 
-    def __init__(self) -> None:
-        """Without a run there is nothing to keep."""
-        self._cache: FeatureCache | None = None
-        self._source: FeatureSource | None = None
+    _cache: FeatureCache | None = None
+    _source: FeatureSource | None = None
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Say what cannot be kept, before anything is loaded.
+        """Check the augmentation, before anything is loaded.
 
         Raises:
-            ValueError: pictures change in ways that the store does not hold.
+            ValueError: images change in ways that the store does not hold.
         """
         backbone = backbone_of(pl_module)
         if stage == "fit" and backbone is not None and backbone.cache:
             _data(trainer).check_repeatable()
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Name the store, now that the weights are what they will be."""
+        """Open the store, now that the weights are loaded."""
         backbone = backbone_of(pl_module)
         self._cache = self._source = None
         if backbone is None or not backbone.cache:
@@ -217,38 +200,33 @@ class FeatureCaching(pl.Callback):
         module.feature_cache = self._cache
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """A resume inside an epoch has no epoch start."""
-        self._announce(trainer)
+        """Set the epoch: a resume inside an epoch has no epoch start."""
+        self.on_train_epoch_start(trainer, pl_module)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Tell the validation's datasets which epoch it is."""
-        self._announce(trainer)
-
-    def on_sanity_check_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Nothing is frozen yet, so nothing is read."""
-        if self._source is not None and self._source.until is not None:
-            self._source.epoch = self._source.until
-
-    def _announce(self, trainer: pl.Trainer) -> None:
+        """Set the epoch of the validation's datasets."""
         if self._source is not None:
             self._source.epoch = trainer.current_epoch
 
+    def on_sanity_check_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Read nothing: the backbone is not frozen yet."""
+        if self._source is not None and self._source.until is not None:
+            self._source.epoch = self._source.until
+
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Report the training before it, so that the two are counted apart."""
-        if not trainer.sanity_checking:
-            self._report(trainer, pl_module, "training")
+        """Log the counts of the training before it."""
+        self._report(trainer, "training")
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Report the validation."""
-        if not trainer.sanity_checking:
-            self._report(trainer, pl_module, "validation")
+        """Log the counts of the validation."""
+        self._report(trainer, "validation")
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Report an epoch without a validation."""
-        self._report(trainer, pl_module, "training")
+        """Log the counts of an epoch without a validation."""
+        self._report(trainer, "training")
 
-    def _report(self, trainer: pl.Trainer, pl_module: pl.LightningModule, what: str) -> None:
-        if self._cache is None:
+    def _report(self, trainer: pl.Trainer, what: str) -> None:
+        if self._cache is None or trainer.sanity_checking:
             return
         counts = self._cache.take_counts()
         if counts.read + counts.computed:
@@ -262,7 +240,7 @@ def _data(trainer: pl.Trainer) -> TrackingDataModule:
     """The run's data module.
 
     Raises:
-        ValueError: it is of another kind, which knows no features.
+        ValueError: it is of another class, which cannot read features.
     """
     data = getattr(trainer, "datamodule", None)
     if not isinstance(data, TrackingDataModule):

@@ -1,8 +1,7 @@
-"""Keeps the backbone in the state that its schedule says, in every epoch and after every resume.
+"""Freezes the backbone as its schedule says, in every epoch and after every resume.
 
-Special here: nothing is remembered. ``Backbone.frozen_stages_at(epoch)`` is asked when training
-starts (a resume in the middle of an epoch has no epoch start) and at every epoch start, so the
-state cannot get lost.
+No state is kept: ``Backbone.frozen_stages_at(epoch)`` is asked at every epoch start, and when
+training starts, because a resume in the middle of an epoch has no epoch start.
 """
 
 from __future__ import annotations
@@ -12,9 +11,9 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.strategies import DDPStrategy
 
 from scene_track.models.backbones.base import Backbone
+from scene_track.training.lightning_state import ddp_misses_unused_parameters
 
 log = logging.getLogger(__name__)
 
@@ -23,26 +22,21 @@ class BackboneFreezing(pl.Callback):
     """Applies the freeze schedule of ``module.model.backbone``."""
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Check that the schedule works with the strategy; freeze for good what never thaws.
+        """Check that the schedule works with the strategy; freeze a backbone that never trains.
 
         Raises:
-            ValueError: the backbone thaws during the run and the DDP strategy would not notice.
+            ValueError: the backbone thaws during the run, which the DDP strategy does not support.
         """
         backbone = backbone_of(pl_module)
         if backbone is None or stage != "fit":
             return
         if backbone.unfreeze_after is None:
-            backbone.set_frozen(
-                backbone.freeze
-            )  # before DDP looks for parameters that need a gradient
+            # Before DDP lists the parameters that need a gradient.
+            backbone.set_frozen(backbone.freeze)
             return
         thaws = backbone.unfreeze_after > 0 or backbone.unfreeze_blocks_per_epoch is not None
-        if (
-            thaws
-            and isinstance(trainer.strategy, DDPStrategy)
-            and not trainer.strategy._ddp_kwargs.get("find_unused_parameters", False)
-        ):
-            # DDP lists the parameters once: a backbone frozen later leaves gradients it waits for
+        if thaws and ddp_misses_unused_parameters(trainer.strategy):
+            # DDP lists the parameters once, and would wait for gradients of what is frozen later
             raise ValueError(
                 f"model.backbone.unfreeze_after={backbone.unfreeze_after} needs"
                 " trainer.strategy=ddp_find_unused_parameters_true"
@@ -65,18 +59,18 @@ class BackboneFreezing(pl.Callback):
         changed = frozen != backbone.frozen_stages
         if changed:
             backbone.set_frozen_stages(frozen)
-            # Lightning restores after a validation the modes it found before: nothing else wakes it
+            # Lightning restores after a validation the modes that it found before it
             backbone.train(pl_module.training)
         if changed or announce:
             log.info("epoch %d: backbone %s", epoch, _state(backbone))
 
 
 def warn_of_a_random_backbone(module: Any, taken: Iterable[str] = ()) -> None:
-    """Say so where a run would keep random weights frozen for good.
+    """Warn where a run would keep random weights frozen to its end.
 
     Args:
         module: the LightningModule, as it would be trained.
-        taken: keys of the weights that another run gave it.
+        taken: keys of the weights that ``init_from`` loaded.
     """
     backbone = backbone_of(module)
     if backbone is None or backbone.ever_trains or backbone.settings.get("weights", "") is not None:
@@ -89,19 +83,18 @@ def warn_of_a_random_backbone(module: Any, taken: Iterable[str] = ()) -> None:
 
 
 def _state(backbone: Backbone) -> str:
-    """The freeze state in words."""
+    """The freeze state, for the log."""
     stages = backbone.stages()
     count = backbone.frozen_stages
     if count == 0:
         return "trains"
     if count == len(stages):
-        return "frozen" + (
-            f" until epoch {backbone.unfreeze_after}" if backbone.ever_trains else ""
-        )
+        until = f" until epoch {backbone.unfreeze_after}" if backbone.ever_trains else ""
+        return f"frozen{until}"
     return f"trains from {stages[count].name} on, {count} of {len(stages)} stages frozen"
 
 
 def backbone_of(module: Any) -> Backbone | None:
-    """The backbone of a LightningModule, where it has one."""
+    """The backbone of a LightningModule, or None."""
     backbone = getattr(getattr(module, "model", None), "backbone", None)
     return backbone if isinstance(backbone, Backbone) else None

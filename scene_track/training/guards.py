@@ -1,8 +1,7 @@
-"""Stops a run whose numbers are no longer numbers, before anything of it is saved.
+"""Stops a run whose loss or weights are not finite, before a checkpoint of it is written.
 
-Special here: on a GPU looking at a loss makes the processor wait for it. There the finiteness of
-every loss stays on the device and is looked at every few steps and before every checkpoint; on a
-CPU every step.
+On a GPU, reading a loss makes the processor wait. There losses stay on the device and are checked
+every few steps and before every checkpoint; on a CPU in every step.
 """
 
 from __future__ import annotations
@@ -14,11 +13,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from scene_track.training.checkpointing import NonFiniteError
+from scene_track.training.run_checkpoint import NonFiniteError
 
 
 class NonFiniteGuard(pl.Callback):
-    """Raises ``NonFiniteError`` with the batch that gave a NaN or infinite loss.
+    """Raises ``NonFiniteError``, naming the batch whose loss was NaN or infinite.
 
     No checkpoint is written once a loss was not finite, nor while a weight is not.
     """
@@ -27,7 +26,7 @@ class NonFiniteGuard(pl.Callback):
         """Store the interval.
 
         Args:
-            every_n_steps: batches between two looks on a GPU; on a CPU every batch is looked at.
+            every_n_steps: batches between two checks on a GPU; on a CPU every batch is checked.
         """
         self.every_n_steps = every_n_steps
         self._batch: Any = None
@@ -37,16 +36,15 @@ class NonFiniteGuard(pl.Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Remember which batch is trained."""
+        """Remember the batch, for the message."""
         self._batch = batch
-        self._place = (
-            f"epoch {trainer.current_epoch}, batch {batch_idx}, step {trainer.global_step}"
-        )
+        place = f"epoch {trainer.current_epoch}, batch {batch_idx}, step {trainer.global_step}"
+        self._place = place
 
     def on_before_backward(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor
     ) -> None:
-        """Note whether the loss is finite, before a step is made of it.
+        """Check the loss, before it is used in a step.
 
         Raises:
             NonFiniteError: it is not.
@@ -55,41 +53,39 @@ class NonFiniteGuard(pl.Callback):
         frames = getattr(self._batch, "frame_indices", None)
         self._waiting.append((loss.detach(), sequences, frames, self._place))
         if loss.device.type == "cpu" or len(self._waiting) >= self.every_n_steps:
-            self._look()
+            self._check()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Look at what is left."""
-        self._look()
+        """Check the losses that are left."""
+        self._check()
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Refuse to save numbers that are none.
+        """Refuse to save weights that are not finite.
 
         Raises:
-            NonFiniteError: a loss since the last look or a weight is not finite.
+            NonFiniteError: a loss since the last check or a weight is not finite.
         """
-        self._look()
+        self._check()
         floats = [p for p in pl_module.parameters() if p.is_floating_point() and p.numel()]
         sums = torch.stack(
             [p.detach().sum(dtype=torch.float64).to("cpu", non_blocking=True) for p in floats]
         )
         if not bool(sums.isfinite().all()):
-            bad = [
-                n for n, p in pl_module.named_parameters() if not bool(p.detach().isfinite().all())
-            ]
-            if bad:
+            named = pl_module.named_parameters()
+            if bad := [name for name, p in named if not bool(p.detach().isfinite().all())]:
                 raise NonFiniteError(
                     f"{len(bad)} weights such as {bad[0]} are not finite after {self._place}"
                     f" ({_describe_batch(self._batch)}): a gradient overflowed;"
-                    " nothing of it was saved. Lower optimizer.lr, or set trainer.precision=32-true"
+                    " nothing was saved. Lower optimizer.lr, or set trainer.precision=32-true"
                 )
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         waiting, self._waiting = self._waiting, []
         if not waiting:
             return
-        losses = torch.stack([loss for loss, *_ in waiting]).tolist()  # the one wait for the device
+        losses = torch.stack([loss for loss, *_ in waiting]).tolist()
         for value, (_, sequences, frames, place) in zip(losses, waiting, strict=True):
             if value - value != 0:  # true for NaN and both infinities
                 raise NonFiniteError(

@@ -30,6 +30,7 @@ from scene_track.data.batch import SceneBatch
 from scene_track.models.clip_model import ClipModel, ModelState
 from scene_track.objectives.processes import mean_over_processes
 from scene_track.tracking.evaluation import Evaluator, gather_parts
+from scene_track.tracking.inference import StreamState
 from scene_track.training.feature_caching import FeatureCache
 from scene_track.training.trainer import total_steps
 
@@ -66,11 +67,10 @@ class TrackingModule(pl.LightningModule):
         self.evaluator = evaluator
         self.feature_cache: FeatureCache | None = None  # set by ``FeatureCaching``
         self._optimizer, self._scheduler = optimizer, scheduler
-        self._stream: tuple[str, ModelState] | None = None
+        self._stream = StreamState()
         self._loss_sums: dict[str, Tensor] = {}
         self._windows = 0
         self.picture: NDArray[np.uint8] | None = None  # of the last validation, in one process
-        self._steps = 0
         self._window_first: Tensor | None = None
         self._window_total: Tensor | None = None
         if hyper_parameters is not None:
@@ -81,43 +81,37 @@ class TrackingModule(pl.LightningModule):
         """Weight of the denoising losses; 0 without a denoiser."""
         return 0.0 if self.denoiser is None else float(self.denoiser.lambda_dn)  # type: ignore[arg-type]
 
-    @property
-    def progress(self) -> float:
-        """Share of the run's optimiser steps that are done; 1 outside a run."""
-        return self.global_step / self._steps if self._steps else 1.0
-
     def on_fit_start(self) -> None:
         """Batches are laid out for the convolutions of the device."""
-        self._steps = total_steps(self.trainer)
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def losses(self, batch: SceneBatch, *, state: ModelState | None = None, denoise: bool) -> Any:
-        """Predictions, losses by name, and the state after the batch."""
-        clip = None
+        """Predictions, losses by name, and the state after the batch.
+
+        In training the model may want gradient for a part of each clip alone
+        (``ClipModel.gradient_frames``). The frames around it are predicted without gradient, as a
+        video is streamed, and the criterion is given the whole clip besides.
+        """
         if self.training and batch.num_frames is not None:
             batch = batch.between(0, batch.num_frames)  # what is padding in every clip
-        length, wanted = batch.padding_mask.shape[1], self.model.detector_frames
-        if not self.training or wanted is None or wanted >= length:
+        length = batch.padding_mask.shape[1]
+        part = self.model.gradient_frames(length) if self.training else range(length)
+        if len(part) == length:
             predictions, state = self._predict(batch, state, denoise=denoise)
             return predictions, self._criterion(predictions, batch, None), state
-        # One stretch for the whole batch: its clips go through the model together.
-        start = int(torch.randint(length - wanted + 1, ()))
-        stop = start + wanted
-        stretch, memory = batch.between(start, stop), self.progress >= self.model.memory_after
-        parts: list[Any] = []
-        if memory and start:
+        trained, parts = batch.between(part.start, part.stop), []
+        if part.start:
             with torch.no_grad():
-                earlier, state = self._predict(batch.between(0, start), state)
+                earlier, state = self._predict(batch.between(0, part.start), state)
             parts.append(earlier)
-        predictions, state = self._predict(stretch, state, denoise=denoise)
+        predictions, state = self._predict(trained, state, denoise=denoise)
         parts.append(predictions)
-        if memory and stop < length:
+        if part.stop < length:
             with torch.no_grad():
-                later, state = self._predict(batch.between(stop, length), state.detach())
+                later, state = self._predict(batch.between(part.stop, length), state.detach())
             parts.append(later)
-        if memory:
-            clip = (self.model.join(parts), batch, start)
-        return predictions, self._criterion(predictions, stretch, clip), state
+        clip = (self.model.join(parts), batch, part.start)
+        return predictions, self._criterion(predictions, trained, clip), state
 
     def _criterion(
         self,
@@ -143,9 +137,8 @@ class TrackingModule(pl.LightningModule):
                 (batch.valid & ~batch.padding_mask.unsqueeze(-1)).flatten(0, 1),
                 self.model.num_queries,
             )
-        seconds = batch.frame_indices.float() / batch.frame_rate.unsqueeze(1)
         features = None if self.feature_cache is None else self.feature_cache.of(batch)
-        return self.model(batch.frames, seconds, batch.padding_mask, queries, state, features)
+        return self.model(batch.frames, batch.seconds, batch.padding_mask, queries, state, features)
 
     def training_step(self, batch: SceneBatch, batch_idx: int) -> Tensor:
         """One (micro-)batch."""
@@ -182,20 +175,19 @@ class TrackingModule(pl.LightningModule):
         self._window_first = self._window_total = None
 
     def on_validation_epoch_start(self) -> None:
-        """Start with no sequence open and nothing counted."""
-        self._stream = None
+        """Start with no video open and nothing counted."""
+        self._stream = StreamState()
         self._loss_sums, self._windows = {}, 0
-        self.evaluator.reset()
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        self.evaluator.reset(data.sequences("val"))
 
     def validation_step(self, batch: SceneBatch, batch_idx: int) -> None:
         """One window of a streamed sequence."""
         if batch.padding_mask.all():  # nothing to see: no loss of 0 goes into the mean
             return
-        sequence = batch.sequence_ids[0]
-        known = self._stream is not None and self._stream[0] == sequence
-        state = self._stream[1] if known and self._stream is not None else None
-        predictions, losses, state = self.losses(batch, state=state, denoise=False)
-        self._stream = (sequence, state)
+        before = self._stream.before(batch)
+        predictions, losses, state = self.losses(batch, state=before, denoise=False)
+        self._stream.after(batch, state)
         self.evaluator.update(self.model, predictions, batch)
         self._windows += 1
         for name, value in losses.items():

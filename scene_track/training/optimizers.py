@@ -1,7 +1,7 @@
-"""Optimiser factories: the module and the numbers of ``conf/optimizer`` to a torch optimiser.
+"""Builds the optimiser of ``conf/optimizer``.
 
-Special here: the fused kernel is used on a CPU as well. The default there is a Python loop over
-tensors, which costs several milliseconds per step on a model of a few million parameters.
+The fused kernel is used on a CPU as well. The default there is a Python loop over tensors, which
+costs several milliseconds per step on a model of a few million parameters.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ def adamw(
         float,
         Field(
             gt=0,
-            description="a rate of 0 would leave batch norms moving; to keep the backbone still"
+            description="a rate of 0 would leave batch norms moving; to freeze the backbone"
             " type model.backbone.freeze=true",
         ),
     ],
     lr_scales: dict[str, Annotated[float, Field(ge=0)]],
-    layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0,
+    layer_decay: Annotated[float, Field(gt=0, le=1)],
 ) -> torch.optim.AdamW:
-    """AdamW (Loshchilov & Hutter, ICLR 2019) over proven parameter groups.
+    """AdamW (Loshchilov & Hutter, ICLR 2019) over ``build_parameter_groups``.
 
     Args:
         module: the LightningModule.
@@ -42,8 +42,7 @@ def adamw(
         weight_decay: decoupled decay, on matrices only.
         eps: added to the root of the running square.
         backbone_lr_scale: factor on the rate of ``model.backbone``, above 0: at 0 the running
-            statistics of batch norms would move on. What is to stand still is frozen
-            (``model.backbone.freeze=true``).
+            statistics of batch norms would still change.
         lr_scales: factor per dotted parameter prefix.
         layer_decay: factor on the rate from each stage of the backbone to the one before it.
 
@@ -61,8 +60,7 @@ def adamw(
     first, second = betas
     optimizer = torch.optim.AdamW(groups, lr=lr, betas=(first, second), eps=eps, fused=True)
     # A fused optimiser announces that it unscales fp16 gradients itself, and Lightning then refuses
-    # to clip them. Without the announcement the scaler unscales first, as for every other
-    # optimiser.
+    # to clip them. Without the announcement the scaler unscales first.
     optimizer._step_supports_amp_scaling = False
     optimizer.register_load_state_dict_post_hook(_align_state)
     return optimizer
@@ -71,8 +69,8 @@ def adamw(
 def _align_state(optimizer: torch.optim.Optimizer) -> None:
     """Give loaded running means the memory layout of their parameters.
 
-    The fused kernel walks through memory and does not look at strides: with a parameter that is
-    channels_last and a state that is not, it silently pairs wrong elements.
+    The fused kernel ignores strides: with a channels_last parameter and a state that is not, it
+    pairs wrong elements without an error.
     """
     for parameter, state in optimizer.state.items():
         for key, value in state.items():

@@ -1,8 +1,7 @@
-"""Which parameter gets which learning rate and weight decay, proven disjoint and complete.
+"""Learning rate and weight decay of every parameter, checked to be disjoint and complete.
 
-Special here: whether a parameter is *frozen* plays no part. A backbone that thaws in epoch 3 must
-already be in the optimiser in epoch 0, otherwise it never trains, silently. Parameters without a
-gradient are skipped by the optimiser anyway.
+Frozen parameters are included: a backbone that thaws in epoch 3 must be in the optimiser in epoch
+0, otherwise it never trains. The optimiser skips parameters without a gradient.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from scene_track.models.backbones.base import Backbone
+from scene_track.training.freezing import backbone_of
 
 log = logging.getLogger(__name__)
 
@@ -23,20 +22,16 @@ BACKBONE = "model.backbone"
 def decays(owner: nn.Module, leaf: str, parameter: nn.Parameter) -> bool:
     """Whether weight decay applies: only to matrices that multiply activations.
 
-    Biases, 1-D parameters, norms, embeddings, and bare parameters such as tokens, learned queries
-    and position tables are free of it: pulling those to zero does not regularise a function, it
-    only biases them.
+    Not to biases, 1-D parameters, norms, embeddings, and bare parameters such as tokens, learned
+    queries and position tables.
 
     Args:
         owner: the module that holds the parameter.
         leaf: the parameter's name inside its owner.
         parameter: the parameter.
     """
-    if parameter.ndim < 2 or "weight" not in leaf:
-        return False
-    return (
-        not isinstance(owner, nn.Embedding | nn.EmbeddingBag) and "Norm" not in type(owner).__name__
-    )
+    free = isinstance(owner, nn.Embedding | nn.EmbeddingBag) or "Norm" in type(owner).__name__
+    return parameter.ndim >= 2 and "weight" in leaf and not free
 
 
 def build_parameter_groups(
@@ -44,9 +39,9 @@ def build_parameter_groups(
     *,
     lr: float,
     weight_decay: float,
-    backbone_lr_scale: float = 1.0,
-    lr_scales: Mapping[str, float] | None = None,
-    layer_decay: float = 1.0,
+    backbone_lr_scale: float,
+    lr_scales: Mapping[str, float],
+    layer_decay: float,
 ) -> list[dict[str, Any]]:
     """Split all parameters of ``module`` into optimiser groups.
 
@@ -70,7 +65,7 @@ def build_parameter_groups(
         ValueError: a prefix matches no parameter, or the module has none; or layer-wise decay
             without a backbone.
     """
-    scales = {BACKBONE: backbone_lr_scale, **(lr_scales or {})}
+    scales = {BACKBONE: backbone_lr_scale, **lr_scales}
     depth = _depths(module, layer_decay)
     owners = dict(module.named_modules())
     groups: dict[str, dict[str, Any]] = {}
@@ -84,17 +79,12 @@ def build_parameter_groups(
         decay = decays(owners[path], leaf, parameter)
         stage, scale = depth.get(id(parameter), ("", 1.0))
         key = f"{prefix}{stage}/{'decay' if decay else 'no_decay'}"
-        group = groups.setdefault(
-            key,
-            {
-                "params": [],
-                "lr": lr * scales.get(prefix, 1.0) * scale,
-                "weight_decay": weight_decay if decay else 0.0,
-                "name": key,
-            },
-        )
-        group["params"].append(parameter)
-    unmatched = [prefix for prefix in lr_scales or {} if prefix not in used]
+        if key not in groups:
+            rate = lr * scales.get(prefix, 1.0) * scale
+            groups[key] = {"params": [], "lr": rate, "name": key}
+            groups[key]["weight_decay"] = weight_decay if decay else 0.0
+        groups[key]["params"].append(parameter)
+    unmatched = [prefix for prefix in lr_scales if prefix not in used]
     if BACKBONE not in used and backbone_lr_scale != 1.0:
         unmatched.append(f"{BACKBONE} (optimizer.backbone_lr_scale={backbone_lr_scale:g})")
     if unmatched:
@@ -110,15 +100,11 @@ def build_parameter_groups(
 
 
 def _depths(module: nn.Module, layer_decay: float) -> dict[int, tuple[str, float]]:
-    """Stage and factor on the rate of each of the backbone's parameters, by ``id``.
-
-    Raises:
-        ValueError: there is no backbone to which a decay below 1 could apply.
-    """
+    """Stage and factor on the rate of each of the backbone's parameters, by ``id``."""
     if layer_decay == 1.0:
         return {}
-    backbone = getattr(getattr(module, "model", None), "backbone", None)
-    if not isinstance(backbone, Backbone):
+    backbone = backbone_of(module)
+    if backbone is None:
         raise ValueError(
             f"optimizer.layer_decay={layer_decay:g} goes by the stages of a backbone, and the model"
             " has none: type optimizer.layer_decay=1"
@@ -132,10 +118,10 @@ def _depths(module: nn.Module, layer_decay: float) -> dict[int, tuple[str, float
 
 
 def check_parameter_groups(module: nn.Module, groups: Sequence[Mapping[str, Any]]) -> None:
-    """Prove that every parameter of ``module`` is in exactly one group and nothing else is in any.
+    """Check that every parameter of ``module`` is in exactly one group, and nothing else is.
 
     Raises:
-        ValueError: names the parameters that are missing or double, or counts foreign ones.
+        ValueError: parameters are missing, in two groups, or of another module.
     """
     names = {id(parameter): name for name, parameter in module.named_parameters()}
     if not names:
@@ -154,16 +140,11 @@ def check_parameter_groups(module: nn.Module, groups: Sequence[Mapping[str, Any]
 def parameter_table(groups: Sequence[Mapping[str, Any]]) -> str:
     """One line per group: name, rate, decay, tensors, parameters, how many are frozen now."""
     width = max(len(group["name"]) for group in groups)
-    lines = [
-        f"{'group':<{width}}  {'lr':>9}  {'decay':>7}  {'tensors':>7}  {'parameters':>12}  frozen"
-    ]
+    row = f"{{:<{width}}}  {{:>9}}  {{:>7}}  {{:>7}}  {{:>12}}  {{}}"
+    lines = [row.format("group", "lr", "decay", "tensors", "parameters", "frozen")]
     for group in groups:
-        count = sum(parameter.numel() for parameter in group["params"])
-        frozen = sum(
-            parameter.numel() for parameter in group["params"] if not parameter.requires_grad
-        )
-        lines.append(
-            f"{group['name']:<{width}}  {group['lr']:>9.3g}  {group['weight_decay']:>7.3g}"
-            f"  {len(group['params']):>7}  {count:>12,}  {frozen:,}"
-        )
+        numbers = [(p.numel(), p.numel() * (not p.requires_grad)) for p in group["params"]]
+        count, frozen = map(sum, zip(*numbers, strict=True))
+        rates = f"{group['lr']:.3g}", f"{group['weight_decay']:.3g}"
+        lines.append(row.format(group["name"], *rates, len(numbers), f"{count:,}", f"{frozen:,}"))
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""The picture of every validation as a file: what the model sees, without TensorBoard."""
+"""Writes the image of every validation into the run's folder."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ class EpochPictures(pl.Callback):
     """Writes ``viz/epoch_001_step_000120.png`` and so on into the run's folder.
 
     Epochs are counted from 1; steps are those of the optimiser before the validation, so that
-    several validations of an epoch have a picture each.
+    several validations of an epoch have an image each.
     """
 
-    def __init__(self, *, run_dir: str, keep: Annotated[int, Field(ge=1)] | None = None) -> None:
-        """Store where to.
+    def __init__(self, *, run_dir: str, keep: Annotated[int, Field(ge=1)] | None) -> None:
+        """Store the settings.
 
         Args:
             run_dir: the run's folder.
-            keep: pictures that are kept, the newest; None keeps all.
+            keep: newest images that are kept; None keeps all.
         """
         self.folder, self.keep = Path(run_dir) / "viz", keep
 
     @rank_zero_only
     def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        """Write the picture, if the validation made one."""
+        """Write the image, if the validation made one."""
         picture = getattr(pl_module, "picture", None)
         if picture is None or trainer.sanity_checking or trainer.fast_dev_run:  # pyright: ignore[reportAttributeAccessIssue]
             return
@@ -43,5 +43,5 @@ class EpochPictures(pl.Callback):
 
 
 def _numbers(file: Path) -> list[int]:
-    """Epoch and step of a picture: as text, epoch 1000 would come before epoch 999."""
+    """Epoch and step of an image: as text, epoch 1000 would come before epoch 999."""
     return [int(number) for number in re.findall(r"\d+", file.name)]

@@ -1,7 +1,6 @@
-"""Chooses the number format of training and scoring from what the machine can do natively.
+"""Chooses the precision of training and scoring by what the device computes natively.
 
-Special here: bf16 is not taken because PyTorch accepts it (it does everywhere) but because the
-processor has instructions for it; emulated bf16 is slower than fp32.
+PyTorch accepts bf16 everywhere, but without native instructions it is slower than fp32.
 """
 
 from __future__ import annotations
@@ -25,18 +24,13 @@ def cpu_has_bf16() -> bool:
 
 
 def resolve_precision(precision: str, accelerator: str) -> str:
-    """The precision to train with.
+    """The precision to train with on an accelerator (``cpu``, ``gpu`` or ``auto``).
 
-    Args:
-        precision: ``auto``, ``32-true``, ``bf16-mixed`` or ``16-mixed``.
-        accelerator: ``cpu``, ``gpu`` or ``auto``.
-
-    Returns:
-        ``32-true``, ``bf16-mixed`` or ``16-mixed``. ``auto`` is bf16-mixed where it is native, else
-        32-true. On a CPU ``16-mixed`` falls back to what ``auto`` gives, with a warning.
+    ``auto`` is bf16-mixed where it is native, else 32-true; so is ``16-mixed`` on a CPU, with a
+    warning.
 
     Raises:
-        ValueError: ``precision`` is none of the four.
+        ValueError: ``precision`` is none of ``PRECISIONS``.
     """
     if precision not in PRECISIONS:
         raise ValueError(f"trainer.precision={precision}; allowed: {', '.join(PRECISIONS)}")
@@ -44,40 +38,33 @@ def resolve_precision(precision: str, accelerator: str) -> str:
     native = _has_bf16(on_gpu)
     best = "bf16-mixed" if native else "32-true"
     if precision == "auto":
-        log.info(
-            "precision %s (%s %s native bf16)",
-            best,
-            _device(on_gpu),
-            "with" if native else "without",
-        )
+        how = "with" if native else "without"
+        log.info("precision %s (%s %s native bf16)", best, _device(on_gpu), how)
         return best
     if precision == "16-mixed" and not on_gpu:
         log.warning("trainer.precision=16-mixed needs a GPU: training with %s instead", best)
         return best
-    log.info("precision %s, as asked for", precision)
+    log.info("precision %s, as set", precision)
     return precision
 
 
 def scoring_precision(trained: str, device: torch.device) -> str:
-    """The precision to score a run in: that of its validations, so that the figures are the same.
+    """The precision to score a run in: that of its validations, for equal scores.
 
     Args:
-        trained: the run's ``trainer.precision``; of ``auto`` becomes what training would take here.
-        device: where the model will be.
-
-    Returns:
-        ``32-true``, ``bf16-mixed`` or ``16-mixed``; ``32-true``, with a warning, where the device
-        has no such arithmetic.
+        trained: the run's ``trainer.precision``; ``auto`` is what training would choose here.
+        device: where the model will be. Where it lacks the precision, 32-true is returned, with a
+            warning.
 
     Raises:
-        ValueError: ``trained`` is none of the four.
+        ValueError: ``trained`` is none of ``PRECISIONS``.
     """
     on_gpu = device.type == "cuda"
     native = {"bf16-mixed": _has_bf16(on_gpu), "16-mixed": on_gpu}
     if native.get(trained, True):
         return resolve_precision(trained, "gpu" if on_gpu else "cpu")
     log.warning(
-        "the run's trainer.precision=%s is not native to this %s: 32-true instead, so figures may"
+        "the run's trainer.precision=%s is not native to this %s: 32-true instead, so scores may"
         " differ a little from the run's own",
         *(trained, _device(on_gpu)),
     )

@@ -1,10 +1,8 @@
-"""Random numbers that need not be stored.
+"""Seeds the generators of torch, numpy and ``random`` from (seed, epoch, batch, rank).
 
-Special here: before every training batch the generators of torch, numpy and ``random`` are seeded
-from (seed, epoch, batch, rank). What a step draws (dropout, denoising noise, trajectory
-augmentation) is then a function of its position in the run, so that a checkpoint holds no generator
-state, a resumed run draws what the uninterrupted one would have drawn, and validation in between
-changes nothing.
+What a step draws (dropout, denoising noise, augmentation) is then a function of its position in the
+run: a checkpoint needs no generator state, a resumed run draws what the uninterrupted one would
+have drawn, and a validation in between changes nothing.
 """
 
 from __future__ import annotations
@@ -28,7 +26,7 @@ def seed_everything(seed: int, *, rank: int = 0) -> None:
 
     Args:
         seed: the run's seed, >= 0.
-        rank: mixed in when processes shall draw differently.
+        rank: mixed in where processes are to draw differently.
 
     Raises:
         ValueError: the seed is negative.
@@ -42,8 +40,8 @@ def seed_everything(seed: int, *, rank: int = 0) -> None:
 def seed_step(*parts: int) -> None:
     """Seed the generators that a training step draws from, in well under 0.1 ms.
 
-    ``torch.manual_seed`` is not used here: on a CUDA build without a GPU in use it formats a stack
-    trace per call, to seed the GPU later.
+    Not by ``torch.manual_seed``: on a CUDA build without a GPU in use it formats a stack trace per
+    call.
 
     Args:
         parts: integers >= 0 that name the step, for example (seed, epoch, batch, rank).

@@ -1,8 +1,8 @@
-"""Learning-rate schedules, stepped once per optimiser step.
+"""The learning-rate schedule, stepped once per optimiser step.
 
-Special here: the rate is a function of the step alone, written as a plain function, which torch
-does not save. So the curve of a resumed run is that of its own configuration, also a longer one;
-the peaks are the checkpoint's, like the rest of the optimiser.
+The rate is a function of the step alone, which torch does not save: the curve of a resumed run is
+that of its own configuration, also a longer one. The peak rates are the checkpoint's, like the rest
+of the optimiser.
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ def warmup_cosine(
     optimizer: Optimizer,
     *,
     total_steps: int,
-    warmup_steps: Annotated[int, Field(ge=0)] | Annotated[float, Field(gt=0, lt=1)],
-    warmup_epochs: Annotated[float, Field(ge=0)] | None = None,
-    warmup_start_factor: Annotated[float, Field(gt=0, le=1)] | None = None,
     steps_per_epoch: float = 0.0,
+    warmup_steps: Annotated[int, Field(ge=0)] | Annotated[float, Field(gt=0, lt=1)],
+    warmup_epochs: Annotated[float, Field(ge=0)] | None,
+    warmup_start_factor: Annotated[float, Field(gt=0, le=1)] | None,
     final_scale: Annotated[float, Field(ge=0, le=1)],
 ) -> LambdaLR:
     """Linear warm-up, then a half cosine.
@@ -58,13 +58,12 @@ def warmup_cosine(
     Args:
         optimizer: its groups' rates are the peaks.
         total_steps: optimiser steps of the whole run.
-        warmup_steps: optimiser steps of the warm-up; a fraction below 1 means that share of the
-            run.
+        steps_per_epoch: optimiser steps of an epoch.
+        warmup_steps: optimiser steps of the warm-up; below 1 a share of the run.
         warmup_epochs: epochs of the warm-up, in place of ``warmup_steps``.
         warmup_start_factor: rate of the first step as a share of the peak; None = 1 / steps of the
             warm-up.
-        steps_per_epoch: optimiser steps.
-        final_scale: rate of the last step as a share of the peak.
+        final_scale: rate of the last step as a share of the peak; 1 = a constant rate.
 
     Returns:
         A scheduler to be stepped after every optimiser step.
@@ -72,9 +71,22 @@ def warmup_cosine(
     Raises:
         ValueError: ``total_steps`` is not a number of steps.
     """
+    if not math.isfinite(total_steps) or total_steps < 1:
+        raise ValueError(
+            f"the schedule needs the number of steps of the run, found {total_steps}:"
+            " set trainer.max_epochs to at least 1"
+        )
     if warmup_epochs is not None:
-        warmup_steps = round(warmup_epochs * steps_per_epoch)  # not a share, though it be below 1
-    warmup = _warmup(total_steps, warmup_steps)
+        warmup = round(warmup_epochs * steps_per_epoch)
+    elif 0 < warmup_steps < 1:
+        warmup = round(warmup_steps * total_steps)
+    else:
+        warmup = int(warmup_steps)
+    if warmup >= total_steps:
+        log.warning(
+            "the warm-up has %d steps, the run only %d: the full rate is not reached",
+            *(warmup, total_steps),
+        )
 
     def scale(step: int) -> float:
         return warmup_scale(step, warmup, warmup_start_factor) * cosine_scale(
@@ -82,49 +94,3 @@ def warmup_cosine(
         )
 
     return LambdaLR(optimizer, scale)
-
-
-def constant(
-    optimizer: Optimizer,
-    *,
-    total_steps: int,
-    warmup_steps: Annotated[int, Field(ge=0)] | Annotated[float, Field(gt=0, lt=1)],
-    warmup_epochs: Annotated[float, Field(ge=0)] | None = None,
-    warmup_start_factor: Annotated[float, Field(gt=0, le=1)] | None = None,
-    steps_per_epoch: float = 0.0,
-) -> LambdaLR:
-    """Linear warm-up, then the full rate to the end.
-
-    Args:
-        optimizer: its groups' rates are the peaks.
-        total_steps: optimiser steps of the whole run.
-        warmup_steps: optimiser steps of the warm-up; a fraction below 1 means that share of the
-            run.
-        warmup_epochs: epochs of the warm-up, in place of ``warmup_steps``.
-        warmup_start_factor: rate of the first step as a share of the peak; None = 1 / steps of the
-            warm-up.
-        steps_per_epoch: optimiser steps.
-
-    Raises:
-        ValueError: ``total_steps`` is not a number of steps.
-    """
-    if warmup_epochs is not None:
-        warmup_steps = round(warmup_epochs * steps_per_epoch)  # not a share, though it be below 1
-    warmup = _warmup(total_steps, warmup_steps)
-    return LambdaLR(optimizer, lambda step: warmup_scale(step, warmup, warmup_start_factor))
-
-
-def _warmup(total_steps: int, warmup_steps: int | float) -> int:
-    if not math.isfinite(total_steps) or total_steps < 1:
-        raise ValueError(
-            f"the schedule needs the number of steps of the run, found {total_steps}:"
-            " set trainer.max_epochs to at least 1"
-        )
-    steps = round(warmup_steps * total_steps) if 0 < warmup_steps < 1 else int(warmup_steps)
-    if steps >= total_steps:
-        log.warning(
-            "a warm-up of %s steps, but the run has only %d: the full rate is not reached",
-            warmup_steps,
-            total_steps,
-        )
-    return steps

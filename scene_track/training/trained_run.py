@@ -1,7 +1,6 @@
-"""A checkpoint as something that runs: its model, with its own data and tracker or those typed.
+"""Builds the model, data and tracker of a checkpoint, for ``evaluate``, ``compare`` and ``submit``.
 
-What ``evaluate``, ``compare`` and ``submit`` have in common. The model is rebuilt from the
-configuration in the checkpoint, and every tensor must fit: nothing is loaded in part.
+The model is rebuilt from the configuration in the checkpoint, and every tensor must fit.
 """
 
 from __future__ import annotations
@@ -22,11 +21,12 @@ from scene_track.config.trained import checked_group, refuse_without_effect, wit
 from scene_track.data.module import TrackingDataModule
 from scene_track.data.video import Video
 from scene_track.models.clip_model import ClipModel
+from scene_track.models.weights import compare_state_dicts
 from scene_track.tracking.evaluation import Evaluator
 from scene_track.tracking.inference import SequenceTracks, associate, detect_videos
 from scene_track.tracking.scene_report import SceneReport
 from scene_track.tracking.tracker import Tracker
-from scene_track.training.checkpointing import load_checkpoint, resolve_checkpoint
+from scene_track.training.checkpointing import FOLDER, load_checkpoint, resolve_checkpoint
 from scene_track.training.feature_caching import FeatureCache, cache_for
 from scene_track.training.precision import autocast_type, scoring_precision
 
@@ -42,10 +42,9 @@ class TrainedRun:
         model: in evaluation mode, on the CPU.
         data: of the checkpoint's run, or as typed.
         tracker: of the checkpoint's run, or as typed.
-        evaluator: of the checkpoint's run: it knows how predictions are read and reported.
-        device: the fastest one here.
-        precision: ``32-true``, ``bf16-mixed`` or ``16-mixed``: that of the run's validations, as
-            far as the device has it.
+        evaluator: of the checkpoint's run: reads and reports predictions.
+        device: the GPU if there is one, else the CPU.
+        precision: that of the run's validations, see ``scoring_precision``.
     """
 
     checkpoint: Path
@@ -68,9 +67,8 @@ class TrainedRun:
 
 def run_folder(checkpoint: Path) -> Path:
     """The folder of the run that a checkpoint belongs to, or the one it lies in."""
-    return (
-        checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
-    )
+    folder = checkpoint.parent
+    return folder.parent if folder.name == FOLDER else folder
 
 
 def load_model(checkpoint: Path, trusted: Sequence[str] = ()) -> tuple[ClipModel, DictConfig]:
@@ -96,31 +94,15 @@ def load_model(checkpoint: Path, trusted: Sequence[str] = ()) -> tuple[ClipModel
     assert isinstance(cfg, DictConfig)
     if OmegaConf.select(cfg, "model.backbone.weights") is not None:
         cfg.model.backbone.weights = None  # the checkpoint holds them
-    node = checked_group(cfg, "model", source=str(checkpoint), trusted=trusted)
-    model = instantiate(node)
-    prefix = "model."
+    model = instantiate(checked_group(cfg, "model", source=str(checkpoint), trusted=trusted))
     weights = {
-        name[len(prefix) :]: value
+        name.removeprefix("model."): value
         for name, value in content["state_dict"].items()
-        if name.startswith(prefix)
+        if name.startswith("model.")
     }
     wanted = model.state_dict()
-    problems = [
-        *(f"{name} is missing" for name in sorted(wanted.keys() - weights.keys())),
-        *(f"{name} is unknown" for name in sorted(weights.keys() - wanted.keys())),
-        *(
-            f"{name} is {list(weights[name].shape)}, expected {list(wanted[name].shape)}"
-            for name in sorted(wanted.keys() & weights.keys())
-            if wanted[name].shape != weights[name].shape
-        ),
-        *(  # which load_state_dict would round in silence
-            f"{name} is {weights[name].dtype}, expected {wanted[name].dtype}"
-            for name in sorted(wanted.keys() & weights.keys())
-            if wanted[name].dtype != weights[name].dtype
-            and (wanted[name].is_floating_point() or weights[name].is_floating_point())
-        ),
-    ]
-    if problems:
+    # With differing types: load_state_dict would round them without a word.
+    if problems := compare_state_dicts(wanted, weights).problems:
         raise ValueError(
             f"{checkpoint} is of another model or an older layout: {len(problems)} of"
             f" {len(wanted)} tensors do not fit, the first: {problems[0]}; take another checkpoint,"
@@ -165,14 +147,10 @@ def load_run(cfg: DictConfig) -> TrainedRun:
 
 
 def refuse_a_ball(run: TrainedRun, command: str) -> None:
-    """Stop a command that is about people with boxes.
-
-    Raises:
-        ValueError: the run's results are not boxes.
-    """
+    """Refuse a run whose results are not boxes of people, as ``ValueError``."""
     if run.evaluator.report is not SceneReport:
         raise ValueError(
-            f"{run.checkpoint} is of a ball, and {command} is about people with boxes: type"
+            f"{run.checkpoint} tracks a ball, and {command} is for people with boxes: type"
             f" python -m scene_track.evaluate checkpoint={run.checkpoint}"
         )
 
@@ -180,18 +158,18 @@ def refuse_a_ball(run: TrainedRun, command: str) -> None:
 def track_split(
     run: TrainedRun, split: str, folder: Path
 ) -> Iterator[tuple[Video, SequenceTracks]]:
-    """Run the tracker over a split; each result file is written as its sequence ends.
+    """Run the tracker over a split; each result file is written as its video ends.
 
     Args:
-        run: what to run.
+        run: model, data and tracker.
         split: of its data.
-        folder: where the result file of each sequence is written.
+        folder: where the result file of each video is written.
 
     Yields:
-        Each sequence with its tracks.
+        Each video with its tracks.
 
     Raises:
-        ValueError: the tracker looks at the ground truth and there is none.
+        ValueError: the tracker needs the ground truth and there is none.
     """
     sequences = {sequence.name: sequence for sequence in run.data.sequences(split)}
     bare = [name for name, sequence in sequences.items() if not sequence.labelled]
@@ -228,7 +206,7 @@ def track_split(
 
 
 def _feature_cache(run: TrainedRun) -> FeatureCache | None:
-    """The cache that the run was trained with, if its backbone is still what it was then."""
+    """The feature cache of the run, if its backbone was never trained."""
     backbone = run.model.backbone
     if not backbone.cache or backbone.ever_trains:
         return None

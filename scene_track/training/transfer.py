@@ -1,22 +1,22 @@
-"""``init_from=``: weights of another run or model, and a table of what became of each.
+"""``init_from=``: takes the weights of another run, and logs what became of every key.
 
-Special here: no half-load goes unnoticed. Every key is matched, of another shape, new, unused, or
-left out on request, and all are counted and named. A *part* (the first two names of a key:
-``model.backbone``, ``model.head``) that is in both and fits only here and there is refused, for
-such a part is neither what it was nor a fresh start; ``init_partial=true`` takes it all the same,
-``init_parts=[model.backbone]`` leaves it out.
+A *part* of a model is the first two names of a key (``model.backbone``, ``model.head``). A part
+that fits only in some keys is refused: it would be neither trained nor a fresh start.
+``init_partial=true`` takes what fits of it, ``init_parts=[model.backbone]`` leaves it out.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 
+from scene_track.models.weights import StateDictComparison, compare_state_dicts
 from scene_track.training.checkpointing import load_checkpoint, resolve_checkpoint
 
 log = logging.getLogger(__name__)
@@ -24,76 +24,70 @@ log = logging.getLogger(__name__)
 _SHOWN = 20
 
 
-@dataclass
+@dataclass(frozen=True)
 class TransferReport:
     """What ``init_from`` did.
 
     Attributes:
-        source: the file.
-        matched: keys whose weights were taken.
-        skipped: keys of another shape, with both shapes; they keep their initial values.
-        new: keys that the file lacks; they keep their initial values.
-        unused: keys of the file that the model lacks.
+        keys: of these, ``matched`` were taken; ``reshaped`` and ``missing`` keep their initial
+            values; the model lacks ``unexpected``.
         left: keys of the model that ``init_parts`` leaves out; they keep their initial values.
     """
 
-    source: str
-    matched: list[str] = field(default_factory=list)
-    skipped: list[str] = field(default_factory=list)
-    new: list[str] = field(default_factory=list)
-    unused: list[str] = field(default_factory=list)
-    left: list[str] = field(default_factory=list)
+    keys: StateDictComparison
+    left: list[str]
 
-    def counts(self) -> dict[str, list[int]]:
-        """Keys by part: matched, of another shape, new, unused, left out."""
-        rows: dict[str, list[int]] = {}
-        for column, keys in enumerate(self._columns()):
-            for key in keys:
-                rows.setdefault(part_of(key), [0] * len(_HEADINGS))[column] += 1
-        return dict(sorted(rows.items()))
+    def columns(self) -> dict[str, list[str]]:
+        """Keys by what became of them, which is the heading in the table."""
+        keys = self.keys
+        return {
+            "matched": keys.matched,
+            "other shape": list(keys.reshaped),
+            "new": keys.missing,
+            "unused": keys.unexpected,
+            "left out": self.left,
+        }
 
-    def halves(self) -> list[str]:
+    def partly_fitting(self) -> dict[str, str]:
         """Parts of which some weights fit and others do not, with the numbers."""
-        return [
-            f"{part} ({matched} of {matched + skipped + new})"
-            for part, (matched, skipped, new, _, _) in self.counts().items()
-            if matched and (skipped or new)
-        ]
+        matched, others = (
+            Counter(map(part_of, keys))
+            for keys in (self.keys.matched, [*self.keys.reshaped, *self.keys.missing])
+        )
+        parts = sorted(matched.keys() & others.keys())
+        return {part: f"{matched[part]} of {matched[part] + others[part]}" for part in parts}
 
     def table(self) -> str:
         """A table by part of the model, then the keys that were not taken."""
-        rows = self.counts()
-        width = max(map(len, rows), default=4)
-        lines = [f"{'part':<{width}}  " + "  ".join(_HEADINGS)]
-        for part, counts in rows.items():
-            cells = (f"{n:>{len(name)}}" for n, name in zip(counts, _HEADINGS, strict=True))
+        columns = self.columns()
+        counts = {name: Counter(map(part_of, keys)) for name, keys in columns.items()}
+        parts = sorted(set().union(*counts.values()))
+        width = max(map(len, parts), default=4)
+        lines = [f"{'part':<{width}}  " + "  ".join(columns)]
+        for part in parts:
+            cells = (f"{count[part]:>{len(name)}}" for name, count in counts.items())
             lines.append(f"{part:<{width}}  " + "  ".join(cells))
-        for name, keys in zip(_HEADINGS[1:4], self._columns()[1:4], strict=True):
-            lines += [f"{name}: {key}" for key in keys[:_SHOWN]]
+        for name in ("other shape", "new", "unused"):
+            keys = columns[name]
+            shown = [f"{key} {self.keys.reshaped.get(key, '')}".rstrip() for key in keys[:_SHOWN]]
+            lines += [f"{name}: {key}" for key in shown]
             if len(keys) > _SHOWN:
                 lines.append(f"{name}: and {len(keys) - _SHOWN} more")
         return "\n".join(lines)
 
-    def _columns(self) -> tuple[list[str], ...]:
-        return self.matched, self.skipped, self.new, self.unused, self.left
-
-
-_HEADINGS = ("matched", "other shape", "new", "unused", "left out")
-
 
 def part_of(key: str) -> str:
     """The part of the model that a key belongs to: its first two names."""
-    return ".".join(key.split(" ")[0].split(".")[:2])
+    return ".".join(key.split(".")[:2])
 
 
 def compare(
     here: Mapping[str, Tensor],
     saved: Mapping[str, Tensor],
-    *,
     source: str,
-    parts: Sequence[str] | None = None,
+    parts: Sequence[str] | None,
 ) -> TransferReport:
-    """What of a file fits a model.
+    """Compare a file with a model.
 
     Args:
         here: the model's tensors by key.
@@ -109,23 +103,13 @@ def compare(
             if not any(_below(key, part) for key in keys):
                 known = ", ".join(sorted({part_of(key) for key in keys}))
                 raise ValueError(f"init_parts: {where} has no {part}; it has {known or 'nothing'}")
-
-    def asked(key: str) -> bool:
-        return parts is None or any(_below(key, part) for part in parts)
-
-    report = TransferReport(source=source)
-    for key, value in here.items():
-        if not asked(key):
-            report.left.append(key)
-        elif key not in saved:
-            report.new.append(key)
-        elif saved[key].shape != value.shape:
-            was, now = tuple(saved[key].shape), tuple(value.shape)
-            report.skipped.append(f"{key} {was} instead of {now}")
-        else:
-            report.matched.append(key)
-    report.unused = [key for key in saved if key not in here]
-    return report
+    left = [key for key in here if parts is not None and not any(_below(key, p) for p in parts)]
+    leave = set(left)
+    asked, found = (
+        {key: value for key, value in tensors.items() if key not in leave}
+        for tensors in (here, saved)
+    )
+    return TransferReport(compare_state_dicts(asked, found), left)
 
 
 def init_from(
@@ -141,42 +125,43 @@ def init_from(
         module: the LightningModule; changed in place, and not at all if an error is raised.
         where: a run folder, a ``.ckpt`` of this project, or a bare state dict.
         parts: dotted prefixes such as ``model.backbone`` that alone are taken; None = all.
-        partial: take what fits also of a part that fits only here and there.
+        partial: take what fits of a part that fits only in some keys.
 
     Returns:
         The report, which is also logged as a table.
 
     Raises:
         FileNotFoundError: there is no checkpoint.
-        ValueError: the file is torn, no key of it fits, a part fits only here and there, or a
-            prefix is in vain.
+        ValueError: the file is torn, no key of it fits, a part fits only in some keys, or a prefix
+            matches nothing.
     """
     path = resolve_checkpoint(where, prefer="best")
     checkpoint = load_checkpoint(path)
     saved: Mapping[str, Any] = checkpoint.get("state_dict", checkpoint)
     saved = {key: value for key, value in saved.items() if isinstance(value, Tensor)}
     here = module.state_dict()
-    report = compare(here, saved, source=str(path), parts=parts)
-    if not report.matched:
+    report = compare(here, saved, str(path), parts)
+    matched = report.keys.matched
+    if not matched:
         raise ValueError(
             f"init_from={path}: none of its {len(saved)} weights fits; it has names such as"
             f" {', '.join(list(saved)[:3]) or '(none)'}, the model such as"
             f" {', '.join(list(here)[:3])}"
         )
-    halves = report.halves()
-    if halves and not partial:
+    torn = report.partly_fitting()
+    if torn and not partial:
         log.warning("init_from=%s\n%s", path, report.table())
-        torn = {half.split(" ")[0] for half in halves}
-        whole = sorted({part_of(key) for key in report.matched} - torn)
+        found = ", ".join(f"{part} ({numbers})" for part, numbers in torn.items())
+        whole = sorted({part_of(key) for key in matched} - torn.keys())
         raise ValueError(
-            f"init_from={path}: {', '.join(halves)} weights fit, which would leave a part half"
-            f" trained; type init_parts=[{','.join(whole)}] to take the parts that fit as a whole,"
-            " or init_partial=true to take every weight that fits"
+            f"init_from={path}: {found} weights fit, which would leave a part half trained; type"
+            f" init_parts=[{','.join(whole)}] to take the parts that fit as a whole, or"
+            " init_partial=true to take every weight that fits"
         )
-    module.load_state_dict({key: saved[key] for key in report.matched}, strict=False)
+    module.load_state_dict({key: saved[key] for key in matched}, strict=False)
     log.info(
         "init_from=%s: %d of %d weights taken\n%s",
-        *(path, len(report.matched), len(here), report.table()),
+        *(path, len(matched), len(here), report.table()),
     )
     return report
 

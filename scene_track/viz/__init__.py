@@ -1,1 +1,1 @@
-"""Boxes, identities and trails drawn on frames."""
+"""Draws frames, clips, contact sheets and curves."""

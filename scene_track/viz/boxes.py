@@ -1,7 +1,7 @@
-"""Boxes, identities and trails on frames, and frames side by side. Arrays in, arrays out, no torch.
+"""Draws boxes, identities and trails on frames, and lays frames out. Needs no torch.
 
-An identity keeps its colour in every frame, panel, clip and run: the colour is a function of the
-number alone. Numbers that follow each other, as neighbours on a stage do, are far apart in hue.
+The colour of an identity is a function of its number alone, so it is the same in every frame and
+run. Consecutive numbers are far apart in hue.
 """
 
 from __future__ import annotations
@@ -16,22 +16,20 @@ from PIL import Image, ImageDraw, ImageFont
 
 Frame = NDArray[np.uint8]
 Colour = tuple[int, int, int]
-_Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 INK: Colour = (235, 235, 235)
 PAPER: Colour = (24, 24, 28)
+TRAIL_FRAMES = 30
+"""Frames that a trail reaches back."""
 NO_IDENTITY: Colour = (170, 170, 170)
 _GOLDEN_RATIO = 0.618033988749895
 
 
 def check_frame(frame: ArrayLike) -> Frame:
-    """Return ``frame`` as an array if it is a picture.
-
-    Args:
-        frame: ``[H, W, 3]`` uint8 RGB.
+    """Returns ``frame`` as an array.
 
     Raises:
-        ValueError: another shape or type.
+        ValueError: it is not ``[H, W, 3]`` uint8.
     """
     array = np.asarray(frame)
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
@@ -42,14 +40,14 @@ def check_frame(frame: ArrayLike) -> Frame:
 
 
 def colour_of(track_id: int) -> Colour:
-    """RGB 0-255 of an identity, the same everywhere; negative numbers (no identity) are grey."""
+    """RGB 0-255 of an identity; negative numbers (no identity) are grey."""
     if track_id < 0:
         return NO_IDENTITY
-    # steps of the golden ratio never repeat a hue and keep any run of numbers well apart
+    # Steps of the golden ratio never repeat a hue and keep consecutive numbers apart. Two
+    # saturations separate hues that come close after many identities.
     hue = (0.02 + track_id * _GOLDEN_RATIO) % 1.0
-    # two saturations tell hues apart that come close after many identities
     rgb = colorsys.hsv_to_rgb(hue, (0.85, 0.6)[track_id // 13 % 2], 1.0)
-    # blues and purples are mixed with white until they stand out from a dark stage
+    # Blues and purples are mixed with white until they stand out from a dark stage.
     luminance = _luminance(rgb)
     white = max(0.0, (0.5 - luminance) / (1 - luminance))
     red, green, blue = (round(255 * (white + (1 - white) * channel)) for channel in rgb)
@@ -57,12 +55,7 @@ def colour_of(track_id: int) -> Colour:
 
 
 def resize_width(frame: ArrayLike, width: int) -> Frame:
-    """The frame at ``width`` pixels, its aspect kept (bicubic up, area-like down).
-
-    Args:
-        frame: ``[H, W, 3]`` uint8 RGB.
-        width: new width in pixels, >= 1.
-    """
+    """``[H, W, 3]`` uint8 RGB resized to ``width`` pixels (Lanczos); the aspect ratio is kept."""
     array = check_frame(frame)
     height = max(1, round(array.shape[0] * width / array.shape[1]))
     if array.shape[:2] == (height, width):
@@ -73,21 +66,20 @@ def resize_width(frame: ArrayLike, width: int) -> Frame:
 def draw_boxes(
     frame: ArrayLike,
     boxes: ArrayLike,
-    ids: ArrayLike | None = None,
+    ids: ArrayLike,
     scores: ArrayLike | None = None,
     dashed: ArrayLike | None = None,
 ) -> Frame:
-    """A copy of the frame with boxes and their labels.
+    """Draws boxes and their labels on a copy of the frame.
 
-    Boxes are drawn from back to front (a lower edge is nearer), and all labels after all boxes.
+    Boxes are drawn from back to front (a lower edge is nearer), all labels after all boxes.
 
     Args:
         frame: ``[H, W, 3]`` uint8 RGB.
         boxes: ``[N, 4]`` cxcywh, 0-1 of the frame; may reach over the border.
-        ids: ``[N]`` identities, which choose the colours and are written; negative or ``None`` =
-            none.
+        ids: ``[N]`` identities, written and shown by colour; negative = no identity.
         scores: ``[N]`` 0-1, written as percent.
-        dashed: ``[N]`` bool, boxes to draw with a broken line.
+        dashed: ``[N]`` bool, boxes to draw with a dashed line.
 
     Returns:
         ``[H, W, 3]`` uint8 RGB.
@@ -95,57 +87,44 @@ def draw_boxes(
     Raises:
         ValueError: a shape does not fit.
     """
-    picture = Image.fromarray(check_frame(frame))
-    corners, numbers = _corners(boxes, picture.size), _per_box(ids, "ids", boxes)
-    marks, broken = _per_box(scores, "scores", boxes), _per_box(dashed, "dashed", boxes)
-    draw = ImageDraw.Draw(picture)
-    line = max(1, round(picture.width / 220))
-    font = _font(max(10, round(picture.width / 36)))
+    image = Image.fromarray(check_frame(frame))
+    corners = _corners(boxes, image.size)
+    numbers = _per_box(ids, "ids", boxes)
+    marks = None if scores is None else _per_box(scores, "scores", boxes)
+    broken = np.zeros(len(corners)) if dashed is None else _per_box(dashed, "dashed", boxes)
+    draw = ImageDraw.Draw(image)
+    line = max(1, round(image.width / 220))
     order = np.argsort(corners[:, 3], kind="stable")
-    colours = (
-        [NO_IDENTITY] * len(order) if numbers is None else [colour_of(int(i)) for i in numbers]
-    )
+    colours = [colour_of(int(number)) for number in numbers]
     for n in order:
         x0, y0, x1, y1 = (float(v) for v in corners[n])
-        if broken is not None and bool(broken[n]):
+        if broken[n]:
             _dashed_rectangle(draw, (x0, y0, x1, y1), colours[n], line)
         else:
             draw.rectangle((x0, y0, x1, y1), outline=colours[n], width=line)
-    taken: list[tuple[float, float, float, float]] = []
+    labels = _Labels(image)
     for n in order:
-        words = []
-        if numbers is not None and numbers[n] >= 0:
-            words.append(str(int(numbers[n])))
+        words = [str(int(numbers[n]))] if numbers[n] >= 0 else []
         if marks is not None:
             words.append(f"{100 * float(marks[n]):.0f}%")
         if words:
-            _label(picture, " ".join(words), corners[n], colours[n], font, taken)
-    return np.asarray(picture)
+            labels.draw(" ".join(words), corners[n], colours[n])
+    return np.asarray(image)
 
 
 class Trails:
-    """The ways of the feet: remembers where each identity stood, and draws it.
+    """Remembers where each identity stood (the middle of the lower edge of its box), and draws it.
 
-    Feed it every frame of a video in order; one object per video.
+    Takes every frame of one video, in order.
     """
 
-    def __init__(self, length: int = 30) -> None:
-        """Start without memory.
-
-        Args:
-            length: frames that a trail reaches back, >= 2.
-
-        Raises:
-            ValueError: ``length`` is below 2.
-        """
-        if length < 2:
-            raise ValueError(f"a trail needs at least 2 frames, not {length}")
-        self._length = length
+    def __init__(self) -> None:
+        """Starts without memory."""
         self._points: dict[int, deque[tuple[int, float, float]]] = {}
         self._frame = 0
 
     def update(self, boxes: ArrayLike, ids: ArrayLike) -> None:
-        """Remember the middle of the lower edges of this frame's boxes.
+        """Takes the boxes of the next frame.
 
         Args:
             boxes: ``[N, 4]`` cxcywh, 0-1 of the frame.
@@ -153,13 +132,12 @@ class Trails:
         """
         array = _boxes(boxes)
         numbers = _per_box(ids, "ids", boxes)
-        assert numbers is not None
         self._frame += 1
         for box, number in zip(array, numbers, strict=True):
             if number >= 0:
-                trail = self._points.setdefault(int(number), deque(maxlen=self._length))
+                trail = self._points.setdefault(int(number), deque(maxlen=TRAIL_FRAMES))
                 trail.append((self._frame, float(box[0]), float(box[1] + box[3] / 2)))
-        oldest = self._frame - self._length
+        oldest = self._frame - TRAIL_FRAMES
         for number in list(self._points):
             trail = self._points[number]
             while trail and trail[0][0] <= oldest:
@@ -168,7 +146,7 @@ class Trails:
                 del self._points[number]
 
     def draw(self, frame: ArrayLike) -> Frame:
-        """A copy of ``[H, W, 3]`` uint8 RGB with the trails, fading into the past."""
+        """Draws the trails, fading into the past, on a copy of ``[H, W, 3]`` uint8 RGB."""
         base = Image.fromarray(check_frame(frame)).convert("RGBA")
         layer = Image.new("RGBA", base.size, (0, 0, 0, 0))
         draw = ImageDraw.Draw(layer)
@@ -176,17 +154,17 @@ class Trails:
         for number, trail in self._points.items():
             points = list(trail)
             for (_, x0, y0), (when, x1, y1) in zip(points, points[1:], strict=False):
-                fade = 1 - (self._frame - when) / self._length
+                fade = 1 - (self._frame - when) / TRAIL_FRAMES
                 ends = (x0 * base.width, y0 * base.height, x1 * base.width, y1 * base.height)
                 draw.line(ends, fill=(*colour_of(number), round(60 + 195 * fade)), width=line)
         return np.asarray(Image.alpha_composite(base, layer).convert("RGB"))
 
 
 def text_bar(width: int, text: str, height: int = 24) -> Frame:
-    """``[height, width, 3]`` uint8 bar with one line of text, cut with an ellipsis if too long."""
+    """``[height, width, 3]`` uint8 bar with one line of text; an ellipsis ends text that is cut."""
     bar = Image.new("RGB", (width, height), PAPER)
     draw = ImageDraw.Draw(bar)
-    font = _font(round(height * 0.62))
+    font = ImageFont.load_default(size=round(height * 0.62))
     if draw.textlength(text, font=font) > width - 12:
         while text and draw.textlength(f"{text}…", font=font) > width - 12:
             text = text[:-1]
@@ -195,22 +173,20 @@ def text_bar(width: int, text: str, height: int = 24) -> Frame:
     return np.asarray(bar)
 
 
-def side_by_side(
-    prediction: ArrayLike,
-    truth: ArrayLike,
-    titles: tuple[str, str] = ("prediction", "ground truth"),
-    gap: int = 4,
-) -> Frame:
-    """Two frames of the same size beside each other, each with its name in the corner.
+def captioned(frame: Frame, text: str) -> Frame:
+    """The frame with one line of text below it."""
+    return np.concatenate((frame, text_bar(frame.shape[1], text)))
+
+
+def side_by_side(prediction: ArrayLike, truth: ArrayLike) -> Frame:
+    """Prediction (left) and ground truth (right), each with its name in the lower left corner.
 
     Args:
-        prediction: ``[H, W, 3]`` uint8 RGB, goes left.
-        truth: ``[H, W, 3]`` uint8 RGB, goes right.
-        titles: what to write into the lower left corners.
-        gap: pixels between the two.
+        prediction: ``[H, W, 3]`` uint8 RGB.
+        truth: ``[H, W, 3]`` uint8 RGB.
 
     Returns:
-        ``[H, 2 W + gap, 3]`` uint8 RGB.
+        ``[H, 2 W + 4, 3]`` uint8 RGB.
 
     Raises:
         ValueError: the sizes differ.
@@ -218,35 +194,29 @@ def side_by_side(
     left, right = check_frame(prediction), check_frame(truth)
     if left.shape != right.shape:
         raise ValueError(
-            "frames beside each other must have one size, not"
+            "prediction and ground truth must have one size, not"
             f" {left.shape[0]}x{left.shape[1]} and {right.shape[0]}x{right.shape[1]}"
         )
     panels = []
-    for frame, title in ((left, titles[0]), (right, titles[1])):
-        picture = Image.fromarray(frame)
-        font = _font(max(10, round(picture.width / 36)))
-        floor = np.array([0, picture.height, picture.width, picture.height], np.float64)
-        _label(picture, title, floor, PAPER, font, [])
-        panels.append(np.asarray(picture))
-    between = np.full((left.shape[0], gap, 3), PAPER, np.uint8)
+    for frame, title in ((left, "prediction"), (right, "ground truth")):
+        image = Image.fromarray(frame)
+        bottom = np.array([0, image.height, image.width, image.height], np.float64)
+        _Labels(image).draw(title, bottom, PAPER)
+        panels.append(np.asarray(image))
+    between = np.full((left.shape[0], 4, 3), PAPER, np.uint8)
     return np.concatenate((panels[0], between, panels[1]), axis=1)
 
 
 def contact_sheet(
-    frames: Sequence[ArrayLike],
-    columns: int,
-    captions: Sequence[str] | None = None,
-    header: str = "",
-    gap: int = 8,
+    frames: Sequence[ArrayLike], columns: int, captions: Sequence[str], header: str
 ) -> Frame:
-    """Frames in a grid, row by row; cells are as large as the largest frame.
+    """Lays frames out in a grid, row by row; cells are as large as the largest frame.
 
     Args:
         frames: at least one ``[H, W, 3]`` uint8 RGB; sizes may differ.
         columns: cells per row, >= 1; fewer frames than columns give a narrower sheet.
         captions: one line of text above each frame.
-        header: one line of text above the sheet; empty for none.
-        gap: pixels around each cell.
+        header: one line of text above the sheet.
 
     Returns:
         ``[H', W', 3]`` uint8 RGB.
@@ -258,15 +228,13 @@ def contact_sheet(
         raise ValueError(
             f"a contact sheet needs frames and columns, not {len(frames)} and {columns}"
         )
-    if captions is not None and len(captions) != len(frames):
+    if len(captions) != len(frames):
         raise ValueError(f"{len(captions)} captions for {len(frames)} frames")
-    arrays = [check_frame(frame) for frame in frames]
-    if captions is not None:
-        arrays = [
-            np.concatenate((text_bar(array.shape[1], caption), array))
-            for array, caption in zip(arrays, captions, strict=True)
-        ]
-    columns = min(columns, len(arrays))
+    arrays = [
+        np.concatenate((text_bar(array.shape[1], caption), array))
+        for array, caption in zip(map(check_frame, frames), captions, strict=True)
+    ]
+    columns, gap = min(columns, len(arrays)), 8
     rows = -(-len(arrays) // columns)
     height, width = (max(array.shape[axis] for array in arrays) for axis in (0, 1))
     size = (rows * (height + gap) + gap, columns * (width + gap) + gap, 3)
@@ -274,13 +242,7 @@ def contact_sheet(
     for n, array in enumerate(arrays):
         top, left = gap + n // columns * (height + gap), gap + n % columns * (width + gap)
         sheet[top : top + array.shape[0], left : left + array.shape[1]] = array
-    if header:
-        sheet = np.concatenate((text_bar(sheet.shape[1], header, 34), sheet))
-    return sheet
-
-
-def _font(size: int) -> _Font:
-    return ImageFont.load_default(size=size)
+    return np.concatenate((text_bar(sheet.shape[1], header, 34), sheet))
 
 
 def _boxes(boxes: ArrayLike) -> NDArray[np.float64]:
@@ -297,14 +259,12 @@ def _corners(boxes: ArrayLike, size: tuple[int, int]) -> NDArray[np.float64]:
     array = _boxes(boxes)
     half = np.abs(array[:, 2:]) / 2
     corners = np.concatenate((array[:, :2] - half, array[:, :2] + half), axis=1)
-    # NaN has no place on a picture; far outside values overflow the drawing library
+    # NaN has no place on an image; values far outside overflow the drawing library.
     corners = np.nan_to_num(corners, nan=-1.0).clip(-2, 3)
-    return corners * np.array([size[0], size[1], size[0], size[1]], np.float64)
+    return corners * np.array(size * 2, np.float64)
 
 
-def _per_box(values: ArrayLike | None, name: str, boxes: ArrayLike) -> NDArray | None:
-    if values is None:
-        return None
+def _per_box(values: ArrayLike, name: str, boxes: ArrayLike) -> NDArray:
     array, count = np.asarray(values), len(_boxes(boxes))
     if array.shape != (count,):
         raise ValueError(f"{name} must hold one value per box: {count} boxes, {list(array.shape)}")
@@ -326,49 +286,40 @@ def _dashed_rectangle(
             start += 2 * dash
 
 
-def _label(
-    picture: Image.Image,
-    text: str,
-    box: NDArray[np.float64],
-    colour: Colour,
-    font: _Font,
-    taken: list[tuple[float, float, float, float]],
-) -> None:
-    """Text on a chip above ``box``, or at another corner of it if earlier chips are there.
+class _Labels:
+    """Writes labels on an image so that they cover each other as little as possible."""
 
-    ``taken`` holds the chips so far (x0, y0, x1, y1) and receives this one.
-    """
-    draw = ImageDraw.Draw(picture)
-    left, top, right, bottom = draw.textbbox((0, 0), text, font=font, anchor="ls")
-    width, height = right - left + 4, bottom - top + 4
-    x0, y0, x1, y1 = (float(v) for v in box)
-    places = [
-        (x0, y0 - height),
-        (x1 - width, y0 - height),
-        (x0, y1),
-        (x1 - width, y1),
-        (x0, y0 - 2 * height),
-        (x0, y0),
-    ]
-    chips = []
-    for left_edge, top_edge in places:
-        x = min(max(left_edge, 0), picture.width - width)
-        y = min(max(top_edge, 0), picture.height - height)
-        chips.append((x, y, x + width, y + height))
-    free = [
-        chip
-        for chip in chips
-        if all(
-            chip[2] <= other[0] or other[2] <= chip[0] or chip[3] <= other[1] or other[3] <= chip[1]
-            for other in taken
-        )
-    ]
-    x, y, end_x, end_y = (free or chips)[0]
-    taken.append((x, y, end_x, end_y))
-    draw.rectangle((x, y, end_x - 1, end_y - 1), fill=colour)
-    bright = _luminance((colour[0] / 255, colour[1] / 255, colour[2] / 255)) > 0.45
-    ink = PAPER if bright else INK
-    draw.text((x + 2 - left, y + 2 - top), text, fill=ink, font=font, anchor="ls")
+    def __init__(self, image: Image.Image) -> None:
+        self._image, self._draw = image, ImageDraw.Draw(image)
+        self._font = ImageFont.load_default(size=max(10, round(image.width / 36)))
+        self._taken: list[tuple[float, float, float, float]] = []
+
+    def draw(self, text: str, box: NDArray[np.float64], colour: Colour) -> None:
+        """Text on a chip above ``box [4]``, or at another corner of it if that place is taken."""
+        left, top, right, bottom = self._draw.textbbox((0, 0), text, font=self._font, anchor="ls")
+        width, height = right - left + 4, bottom - top + 4
+        x0, y0, x1, y1 = (float(v) for v in box)
+        right_edge, above = x1 - width, y0 - height
+        chips = []
+        for x, y in (
+            (x0, above), (right_edge, above), (x0, y1), (right_edge, y1), (x0, above - height),
+            (x0, y0),
+        ):  # fmt: skip
+            x = min(max(x, 0), self._image.width - width)
+            y = min(max(y, 0), self._image.height - height)
+            chips.append((x, y, x + width, y + height))
+        chip = next(filter(self._is_free, chips), chips[0])
+        self._taken.append(chip)
+        x, y, end_x, end_y = chip
+        self._draw.rectangle((x, y, end_x - 1, end_y - 1), fill=colour)
+        bright = _luminance((colour[0] / 255, colour[1] / 255, colour[2] / 255)) > 0.45
+        ink = PAPER if bright else INK
+        place = (x + 2 - left, y + 2 - top)
+        self._draw.text(place, text, fill=ink, font=self._font, anchor="ls")
+
+    def _is_free(self, chip: tuple[float, float, float, float]) -> bool:
+        x0, y0, x1, y1 = chip
+        return all(x1 <= a or c <= x0 or y1 <= b or d <= y0 for a, b, c, d in self._taken)
 
 
 def _luminance(rgb: tuple[float, float, float]) -> float:

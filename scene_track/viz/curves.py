@@ -1,10 +1,9 @@
-"""Curves of one or several runs in one picture, from the ``metrics.csv`` that every run leaves.
+"""Plots metrics of one or several runs, from the ``metrics.csv`` that every run writes.
 
     python -m scene_track.viz.curves runs=[outputs/a,outputs/b] metric=val/hota output=hota.png
     python -m scene_track.viz.curves runs=[outputs/sweep] metric=[val/hota,val/idf1] output=s.png
 
-A folder that holds several runs, such as a sweep, stands for all of them. Takes a second; needs
-no torch.
+A folder that holds several runs, such as a sweep, adds all of them. Takes a second; needs no torch.
 """
 
 from __future__ import annotations
@@ -26,13 +25,7 @@ _FILE = "metrics.csv"
 
 @dataclass(frozen=True)
 class Curve:
-    """One metric of one run.
-
-    Attributes:
-        label: name of the run.
-        x: where it was logged (epoch or step), rising.
-        y: finite values.
-    """
+    """One metric of one run: ``x`` (epoch or step) rises, ``y`` is finite."""
 
     label: str
     x: list[float]
@@ -40,7 +33,7 @@ class Curve:
 
 
 def find_runs(folders: Sequence[str | Path]) -> dict[str, Path]:
-    """All ``metrics.csv`` under some folders.
+    """Finds all ``metrics.csv`` under some folders.
 
     Args:
         folders: run folders, folders of runs, or ``metrics.csv`` files themselves.
@@ -74,10 +67,7 @@ def find_runs(folders: Sequence[str | Path]) -> dict[str, Path]:
 
 
 def read_curve(file: Path, metric: str, x: str, label: str) -> Curve:
-    """One column of a ``metrics.csv``.
-
-    The logger writes a row per moment and leaves the cells of everything else empty: those are
-    skipped.
+    """Reads one column of a ``metrics.csv``; empty cells and non-finite values are left out.
 
     Args:
         file: the ``metrics.csv``.
@@ -86,7 +76,7 @@ def read_curve(file: Path, metric: str, x: str, label: str) -> Curve:
         label: name of the run.
 
     Returns:
-        The curve, sorted by x; non-finite values are left out.
+        The curve, sorted by x.
 
     Raises:
         ValueError: no such column (names those there are), or no value in it.
@@ -108,15 +98,12 @@ def read_curve(file: Path, metric: str, x: str, label: str) -> Curve:
 
 
 def plot_curves(curves: dict[str, list[Curve]], x: str, output: str | Path) -> Path:
-    """Draw one panel per metric, one line per run.
+    """Draws one panel per metric, one line per run, and returns the path of the image.
 
     Args:
         curves: by metric, the curves of all runs.
         x: name of the horizontal axis.
-        output: picture to write (.png, .svg or .pdf); folders are made.
-
-    Returns:
-        The path of the picture.
+        output: image to write (.png, .svg or .pdf); its folder is made.
     """
     from matplotlib.figure import Figure  # 0.5 s that an error in the command need not wait for
 
@@ -125,7 +112,7 @@ def plot_curves(curves: dict[str, list[Curve]], x: str, output: str | Path) -> P
     panels = figure.subplots(len(curves), 1, squeeze=False)[:, 0]
     for panel, (metric, lines) in zip(panels, curves.items(), strict=True):
         for n, curve in enumerate(lines):
-            # ten colours, then the same ones broken
+            # Ten colours, then the same ones dashed.
             style = ("-", "--", ":", "-.")[n // 10 % 4]
             mark = "o" if len(curve.x) < 60 else None
             panel.plot(
@@ -143,14 +130,11 @@ def plot_curves(curves: dict[str, list[Curve]], x: str, output: str | Path) -> P
 
 
 def run(arguments: Sequence[str]) -> Path:
-    """Do what a command line says.
+    """Plots the ``key=value`` arguments of a command line and returns the path of the image.
 
     Args:
-        arguments: ``key=value`` words: ``runs``, ``metric``, ``output``; ``x`` (epoch or step;
-            default epoch) and ``labels`` (one per run found).
-
-    Returns:
-        The path of the picture.
+        arguments: ``runs``, ``metric``, ``output``; ``x`` (epoch or step; default epoch) and
+            ``labels`` (one per run found).
 
     Raises:
         ValueError: an argument is unknown, missing or does not fit.

@@ -1,4 +1,4 @@
-"""HOTA, DetA and AssA over the localisation threshold alpha, in one picture."""
+"""Plots HOTA, DetA and AssA over the localisation threshold alpha."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def plot_hota(metrics: Mapping[str, Any], output: Path) -> None:
-    """Draw the curves.
+    """Draws the curves into a PNG.
 
     Args:
         metrics: with ``alphas`` and ``HOTA_alpha``, ``DetA_alpha``, ``AssA_alpha``, each ``[19]``

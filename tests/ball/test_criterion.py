@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
+from functools import cache
+from typing import Any
 
 import pytest
 import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig
 
 from scene_track.ball.criterion import ClassWeights, HeatmapCriterion
 from scene_track.models.predictions import HeatmapPredictions
@@ -15,9 +19,19 @@ from scene_track.objectives.losses import (
     heatmap_mse_loss,
     quality_focal_loss,
 )
-from tests.compose import make_ball_batch
+from tests.compose import TINY_BALL, compose_run, make_ball_batch
 
 LOSSES = ("mse", "focal", "quality_focal")
+
+
+@cache
+def shipped_node() -> DictConfig:
+    return compose_run(TINY_BALL).head.criterion
+
+
+def criterion_of(**changes: Any) -> HeatmapCriterion:
+    """The shipped criterion with other arguments."""
+    return instantiate(shipped_node(), **changes)
 
 
 def predictions(batch, size: tuple[int, int] = (16, 24), seed: int = 0) -> HeatmapPredictions:
@@ -52,10 +66,8 @@ def test_quality_focal_and_mse_against_a_loop() -> None:
     generator = torch.Generator().manual_seed(3)
     logits = torch.randn(2, 3, 4, generator=generator)
     target = torch.rand(2, 3, 4, generator=generator)
-    quality, squared = (
-        quality_focal_loss(logits, target, gamma=2.0),
-        heatmap_mse_loss(logits, target),
-    )
+    quality = quality_focal_loss(logits, target, gamma=2.0)
+    squared = heatmap_mse_loss(logits, target)
     for place in [(0, 0, 0), (1, 2, 3), (0, 1, 2)]:
         p, y = 1 / (1 + math.exp(-logits[place].item())), target[place].item()
         entropy = -(y * math.log(p) + (1 - y) * math.log(1 - p))
@@ -67,7 +79,7 @@ def test_quality_focal_and_mse_against_a_loop() -> None:
 def test_the_penalty_reduced_focal_loss_has_one_positive_the_cell_that_holds_the_ball() -> None:
     batch = make_ball_batch(clips=1, frames=1)
     batch.boxes[0, 0, 0, :2] = torch.tensor((0.37, 0.52))  # column 8 of 24, row 8 of 16
-    criterion = HeatmapCriterion(loss="focal", sigma=1.5, alpha=2.0, beta=4.0)
+    criterion = criterion_of(loss="focal", sigma=1.5, alpha=2.0, beta=4.0)
     logits = predictions(batch).heatmap_logits
     losses = criterion(HeatmapPredictions(logits), batch)
     target = draw_point_heatmap(
@@ -93,20 +105,20 @@ def test_a_ball_that_is_mixed_in_is_a_positive_by_its_share() -> None:
     for share in (1.0, 0.5, 0.05):
         batch.confidence[...] = share
         given = predictions(batch)
-        HeatmapCriterion(loss="focal")(given, batch)["total"].backward()
+        criterion_of(loss="focal")(given, batch)["total"].backward()
         assert given.heatmap_logits.grad is not None
         pulls.append(-given.heatmap_logits.grad[0, 0, 0, 8, 8].item())
     assert pulls[0] > pulls[1] > 0 > pulls[2]  # nearly no ball is nearly an empty map
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_what_nobody_has_looked_at_teaches_nothing(loss) -> None:
+def test_frames_without_annotation_and_padding_teach_nothing(loss) -> None:
     batch = make_ball_batch(clips=2, frames=3)
     batch.visibility[0, 1] = -1
     batch.track_ids[0, 1] = -1
     batch.padding_mask[1, 2] = True
     given = predictions(batch)
-    losses = HeatmapCriterion(loss=loss, weight_coordinate=1.0)(given, batch)
+    losses = criterion_of(loss=loss, weight_coordinate=1.0)(given, batch)
     losses["total"].backward()
     gradient = given.heatmap_logits.grad
     assert gradient is not None
@@ -119,7 +131,7 @@ def test_what_nobody_has_looked_at_teaches_nothing(loss) -> None:
 def test_an_absent_ball_wants_an_empty_map_and_no_place(loss) -> None:
     batch = make_ball_batch(clips=1, frames=2)
     batch.visibility[0, 1], batch.track_ids[0, 1], batch.boxes[0, 1] = 0, -1, 0.0
-    criterion = HeatmapCriterion(loss=loss, weight_coordinate=1.0)
+    criterion = criterion_of(loss=loss, weight_coordinate=1.0)
     given = predictions(batch)
     losses = criterion(given, batch)
     assert losses["num_matches"] == 1 and losses["num_targets"] == 2
@@ -140,9 +152,9 @@ def test_a_frame_weighs_by_its_visibility() -> None:
     for t in range(3):
         one = batch.between(t, t + 1)
         logits = HeatmapPredictions(given.heatmap_logits[:, t : t + 1])
-        parts.append(HeatmapCriterion()(logits, one)["heatmap"].item())
-    weights = ClassWeights(visible=0.5, hard=2.0, occluded=3.0)
-    losses = HeatmapCriterion(class_weights=weights)(given, batch)
+        parts.append(criterion_of()(logits, one)["heatmap"].item())
+    weights = ClassWeights(absent=1.0, visible=0.5, hard=2.0, occluded=3.0)
+    losses = criterion_of(class_weights=weights)(given, batch)
     wanted = (0.5 * parts[0] + 2 * parts[1] + 3 * parts[2]) / 3
     assert losses["heatmap"].item() == pytest.approx(wanted, rel=1e-5)
 
@@ -150,7 +162,7 @@ def test_a_frame_weighs_by_its_visibility() -> None:
 def test_micro_batches_add_up() -> None:
     batch = make_ball_batch(clips=2, frames=2)
     batch.visibility[1, 1], batch.track_ids[1, 1] = -1, -1
-    given, criterion = predictions(batch), HeatmapCriterion()
+    given, criterion = predictions(batch), criterion_of()
     whole = criterion(given, batch)
     sums = 0.0
     for t in range(2):

@@ -28,7 +28,7 @@ def test_neighbours_stop_at_the_ends_of_a_clip() -> None:
     assert past is not None and past.values[0, :, 0].tolist() == [2, 3]
 
 
-def test_padding_in_the_middle_of_a_video_is_nobodys_past() -> None:
+def test_padding_in_the_middle_of_a_video_is_never_a_neighbour() -> None:
     """Two clips; a window that begins with padding alone, one with padding alone in between."""
     look = NeighbourFrames([-2, -1])
     seen, past = [], None
@@ -74,14 +74,7 @@ def test_a_video_in_windows_gives_what_one_pass_gives() -> None:
     ],
 )
 def test_which_frames_a_frame_sees(options: list[str], offsets: set[int]) -> None:
-    tiny = (
-        ["model.temporal_encoder.heads=2"] if "model.temporal_encoder=null" not in options else []
-    )
-    torch.manual_seed(0)
-    words = [o for o in TINY_BALL if "temporal_encoder" not in o]
-    model = instantiate(compose_run([*words, *tiny, *options]).model).eval()
-    for parameter in model.parameters():
-        parameter.add_(0.05 * torch.randn_like(parameter))
+    model = build(*options)
     batch = make_ball_batch(clips=1, frames=6)
     seconds = batch.frame_indices.float() / 30
     before, _ = model(batch.frames, seconds, batch.padding_mask)
@@ -93,14 +86,14 @@ def test_which_frames_a_frame_sees(options: list[str], offsets: set[int]) -> Non
 
 @torch.no_grad()
 @pytest.mark.parametrize("width", [60, 61])
-def test_a_picture_that_is_no_whole_number_of_cells(width: int) -> None:
+def test_an_image_that_is_no_whole_number_of_cells(width: int) -> None:
     model = build("model.backbone.size_policy=pad", "model.detail.channels=[8,8]")
     batch = make_ball_batch(clips=1, frames=2, size=(36, width))
     answer, _ = model(batch.frames, batch.frame_indices.float() / 30, batch.padding_mask)
     assert answer.heatmap_logits.shape[-2:] == (18, -(-width // 2))
 
 
-def test_what_does_not_fit_is_said_with_what_to_type() -> None:
+def test_parts_that_do_not_fit_are_named() -> None:
     for words, message in (
         (["model.decoder.channels=[8]"], "it is 2 doublings"),
         (["model.decoder.stride=4"], r"\[2\] would go unused; shorten model.detail.channels"),

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from scene_track.config import signature
 from scene_track.config.check import ConfigError, check
-from scene_track.config.signature import read_signature
 
 _SOURCE = """
     from __future__ import annotations
@@ -48,16 +45,8 @@ _SOURCE = """
 
 
 @pytest.fixture(autouse=True, scope="module")
-def package(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    folder = tmp_path_factory.mktemp("check")
-    (folder / "paper_project.py").write_text(textwrap.dedent(_SOURCE))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(folder))
-        signature._find_module.cache_clear()
-        read_signature.cache_clear()
-        yield
-    signature._find_module.cache_clear()
-    read_signature.cache_clear()
+def package(importable: Callable[..., Path]) -> None:
+    importable({"paper_project.py": _SOURCE})
 
 
 def _config() -> dict[str, Any]:
@@ -251,7 +240,8 @@ def test_an_interpolation_that_leads_nowhere() -> None:
         (3, "must start with scene_track."),
         ("paper_project.torch.load", "leads to torch.serialization.load, which is not allowed"),
         ("torch.nn.modules.module.torch.load", "leads to torch.serialization.load"),
-        ("paper_project.Nett", "paper_project has no 'Nett'; it defines Data"),
+        ("paper_project.Nett", "paper_project has no 'Nett'; did you mean Net?"),
+        ("paper_project.missing.Net", "paper_project has no 'missing'; it defines Data"),
     ],
 )
 def test_only_known_targets(target: Any, words: str) -> None:
@@ -287,6 +277,13 @@ def test_image_size_and_the_two_nearest() -> None:
 
     (line,) = _faults(change)
     assert line.endswith("multiples of 32 for model.backbone; the nearest are [32,224]")
+
+
+@pytest.mark.parametrize("target", ["os.system", "paper_project.torch.load"])
+def test_a_class_that_is_refused_is_not_looked_into(target: str) -> None:
+    """Cross checks import what they compare, so they leave out what is not trusted."""
+    lines = _faults(_set("head.evaluator._target_", target))
+    assert [line.split("=")[0] for line in lines] == ["head.evaluator._target_"]
 
 
 def test_monitor_must_be_logged_by_the_evaluator() -> None:

@@ -9,7 +9,6 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
-from scene_track.config import signature
 from scene_track.config.check import ConfigError, check
 from scene_track.config.paths import config_dir
 
@@ -28,7 +27,6 @@ def project(repo_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     yaml = yaml.replace("scene_track.models.backbones.mine", "my_project.mine")
     (folder / "mine.yaml").write_text(yaml)
     monkeypatch.syspath_prepend(str(tmp_path))
-    signature._find_module.cache_clear()
     return tmp_path
 
 

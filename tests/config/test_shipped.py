@@ -25,6 +25,15 @@ _OPTIONS = [
     for file in _FILES
     if file.parent != Path(config_dir())
 ]
+COMPOSITIONS = [  # overrides that choose each option, with a dataset that it goes with
+    (
+        [f"{group}={option}"]
+        if option not in OF_A_BALL.get(group, ())
+        else ["dataset=tracknet", f"{group}={option}"]
+    )
+    for group, option in _OPTIONS
+    if group != "sweep"
+]
 _SWEEPS = [option for group, option in _OPTIONS if group == "sweep"]
 # What a person has to bring: footage and weights.
 _BRING = (
@@ -65,13 +74,9 @@ def test_the_bare_command_is_fine() -> None:
     assert _faults() == []
 
 
-@pytest.mark.parametrize(
-    ("group", "option"), [(group, option) for group, option in _OPTIONS if group != "sweep"]
-)
-def test_every_option_passes_but_for_what_a_person_brings(group: str, option: str) -> None:
-    ball = ["dataset=tracknet"] if option in OF_A_BALL.get(group, ()) else []
-    faults = _faults(*ball, f"{group}={option}")
-    lines = [line for line in faults if not line.startswith(_BRING)]
+@pytest.mark.parametrize("overrides", COMPOSITIONS, ids=lambda words: words[-1])
+def test_every_option_passes_but_for_what_a_person_brings(overrides: list[str]) -> None:
+    lines = [line for line in _faults(*overrides) if not line.startswith(_BRING)]
     assert lines == []
 
 
@@ -110,6 +115,11 @@ def test_every_file_opens_with_what_it_is(file: Path) -> None:
 def test_a_mistake_is_one_line(key: str, value: Any, line: str) -> None:
     (found,) = _faults(**{key: value})
     assert found.startswith(key + line)
+
+
+def test_a_figure_that_an_evaluator_inherits_can_be_monitored() -> None:
+    assert _faults("head=scene3d", "monitor.metric=val/ap50_nms") == []
+    assert _faults("head=scene3d", "monitor.metric=val/xyz_error") == []
 
 
 def test_a_folder_that_is_not_there() -> None:

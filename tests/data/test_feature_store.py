@@ -1,22 +1,18 @@
-"""Features on disk: what is read was written whole, whoever writes, dies, or changes an image."""
+"""Features on disk: shared by processes, bound to an image, limited; torn files: io/test_slots."""
 
 from __future__ import annotations
 
 import errno
-import multiprocessing
-import os
 import pickle
-import signal
-import time
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 
-from scene_track.data import feature_store
 from scene_track.data.feature_store import FeatureSource, FeatureStore, FrameKey, frame_key
 from scene_track.data.video import Video, read_sequence
+from scene_track.io import slots
 
 VALUES = 3000
 LENGTH = 6
@@ -83,73 +79,6 @@ def test_a_changed_image_is_another_frame(sequence: Video, tmp_path: Path) -> No
     assert store.read(gone) is None and not store.write(gone, record(3))
 
 
-@pytest.mark.parametrize("torn", ["data without checksum", "checksum without data", "half"])
-def test_a_torn_record_is_not_read(
-    sequence: Video, tmp_path: Path, torn: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Each order in which a crash of the machine may have let the parts reach the disk."""
-    key = frame_key(sequence, 2, mirrored=False)
-    write = feature_store._write_at
-    calls = iter(range(2))
-
-    def partly(file: int, data, start: int) -> None:
-        number = next(calls)
-        if torn == "half" and number == 0:
-            write(file, data[: len(data) // 2], start)
-        elif number == {"data without checksum": 0, "checksum without data": 1, "half": 1}[torn]:
-            write(file, data, start)
-
-    store = store_at(tmp_path)
-    monkeypatch.setattr(feature_store, "_write_at", partly)
-    store.write(key, record(5))
-    monkeypatch.setattr(feature_store, "_write_at", write)
-    assert store_at(tmp_path).read(key) is None
-    store.write(key, record(6))
-    assert holds(store_at(tmp_path), key, record(6))
-
-
-def _write_for_ever(sequence: Video, root: Path, value: float) -> None:
-    torch.set_num_threads(1)
-    store = store_at(root)
-    while True:
-        for position in range(LENGTH):
-            store.write(frame_key(sequence, position, mirrored=False), record(value))
-
-
-def test_several_writers_and_kills_tear_nothing(sequence: Video, tmp_path: Path) -> None:
-    """Three processes put different records into the same slots, and are killed at any moment."""
-    context = multiprocessing.get_context("fork")
-    reader = store_at(tmp_path)
-    keys = [frame_key(sequence, i, mirrored=False) for i in range(LENGTH)]
-    found = 0
-    for attempt in range(4):
-        writers = [
-            context.Process(target=_write_for_ever, args=(sequence, tmp_path, 10 * attempt + n))
-            for n in range(3)
-        ]
-        for writer in writers:
-            writer.start()
-        end = time.monotonic() + 0.15 + 0.017 * attempt
-        while time.monotonic() < end:
-            for key in keys:
-                seen = reader.read(key)
-                assert seen is None or len(set(seen.tolist())) == 1
-                found += seen is not None
-        for writer in writers:
-            assert writer.pid is not None
-            os.kill(writer.pid, signal.SIGKILL)
-            writer.join(30)
-        for key in keys:
-            seen = store_at(tmp_path).read(key)
-            assert seen is None or len(set(seen.tolist())) == 1
-    assert found > 0
-    for key in keys:  # and what a kill has spoilt is put right by the next
-        assert reader.write(key, record(99))
-        assert holds(store_at(tmp_path), key, record(99))
-    left = {p.name for p in (tmp_path / "net").iterdir()}
-    assert left == {keys[0].file, "about.json"}, "no temporary file"
-
-
 def test_the_limit_holds_and_is_said_once(
     sequence: Video, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -183,7 +112,7 @@ def test_a_full_disk_ends_the_filling_not_the_run(
 
     store = store_at(tmp_path)
     key = frame_key(sequence, 0, mirrored=False)
-    monkeypatch.setattr(feature_store, "_write_at", no_space)
+    monkeypatch.setattr(slots, "_write_at", no_space)
     assert not store.write(key, record(1)) and not store.write(key, record(1))
     assert caplog.text.count("is full") == 1
     assert store.read(key) is None
@@ -194,15 +123,6 @@ def test_a_read_only_store_makes_nothing(sequence: Video, tmp_path: Path) -> Non
     key = frame_key(sequence, 0, mirrored=False)
     assert store.read(key) is None and not store.write(key, record(1))
     assert not (tmp_path / "none").exists()
-
-
-def test_a_cut_file_is_named(sequence: Video, tmp_path: Path) -> None:
-    key = frame_key(sequence, 0, mirrored=False)
-    store_at(tmp_path).write(key, record(1))
-    path = tmp_path / "net" / key.file
-    os.truncate(path, 100)
-    with pytest.raises(ValueError, match=rf"{key.file} has 100 bytes, expected .* remove it"):
-        store_at(tmp_path).read(key)
 
 
 def test_a_source_serves_while_the_network_is_frozen(tmp_path: Path) -> None:

@@ -10,24 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from scene_track.data.mot_files import (
-    BoxTable,
-    SequenceInfo,
-    read_boxes,
-    read_length,
-    read_seqinfo,
-    write_results,
-)
-
-INI = """[Sequence]
-name=stage
-imDir=img1
-frameRate=20
-seqLength=30
-imWidth=640
-imHeight=360
-imExt=.png
-"""
+from scene_track.data.mot_files import BoxTable, read_boxes, write_results
 
 
 @pytest.fixture
@@ -75,7 +58,6 @@ def test_rows_of_different_lengths_keep_what_they_state(text_file) -> None:
 
 
 def test_long_files_and_a_change_of_layout_far_down(text_file) -> None:
-    """Files are parsed in blocks: nothing is lost at a seam, no later column is overlooked."""
     rows = [f"{k},{k % 7},{k / 4},-{k}.5,3,4" for k in range(1, 9001)]
     table, _ = read_boxes(text_file("\n".join(rows)))
     assert table.frames.tolist() == list(range(1, 9001))
@@ -115,7 +97,7 @@ def test_an_empty_file_is_an_empty_table(text_file, text: str) -> None:
 )
 def test_a_wrong_row_is_named_or_left_out(text_file, row: str, reason: str) -> None:
     file = text_file(f"1,1,0,0,1,1\n\n{row}\n2,1,0,0,1,1\n")
-    with pytest.raises(ValueError, match="1 row is wrong") as error:
+    with pytest.raises(ValueError, match="1 fault") as error:
         read_boxes(file, length=5)
     assert f"line 3: {reason}" in str(error.value)
     assert str(file) in str(error.value)
@@ -129,7 +111,7 @@ def test_a_wrong_row_is_named_or_left_out(text_file, row: str, reason: str) -> N
 
 def test_the_message_counts_all_wrong_rows_and_shows_the_first(text_file) -> None:
     file = text_file("1,1,0,0,1,1\n" + "1,1,0,0,1,1\n" * 8)
-    with pytest.raises(ValueError, match=r"8 rows are wrong: line 2: .*line 4: .*; and 5 more$"):
+    with pytest.raises(ValueError, match=r"8 faults: line 2: .*line 4: .*; and 5 more$"):
         read_boxes(file)
 
 
@@ -170,7 +152,7 @@ decimals = st.from_regex(r"-?(\d{1,20}(\.\d{0,20})?|\.\d{1,20})", fullmatch=True
 )
 @settings(max_examples=50, deadline=None)
 def test_decimals_are_read_as_python_reads_them(tmp_path_factory, numbers, ending: str) -> None:
-    """Whichever of the two ways a file takes (``\\r\\n`` takes the slow one), to the last bit."""
+    """Whichever of the two readers takes a file, to the last bit."""
     file = tmp_path_factory.mktemp("boxes") / "b.txt"
     rows = [f"{k},1,{x},{y},1.50,2" for k, (x, y) in enumerate(numbers, start=1)]
     file.write_bytes(ending.join(rows).encode())
@@ -246,47 +228,3 @@ def test_box_table_refuses_columns_that_do_not_fit() -> None:
         BoxTable.from_arrays(np.array([1]), np.array([1]), np.ones((1, 3)))
     with pytest.raises(ValueError, match=r"ids has shape \(2,\), expected \(1,\)"):
         BoxTable.from_arrays(np.array([1]), np.array([1, 2]), np.ones((1, 4)))
-
-
-def test_seqinfo_is_read_from_file_or_folder(tmp_path: Path) -> None:
-    (tmp_path / "seqinfo.ini").write_text(INI)
-    expected = SequenceInfo("stage", "img1", 20.0, 30, 640, 360, ".png")
-    assert read_seqinfo(tmp_path) == expected
-    assert read_seqinfo(tmp_path / "seqinfo.ini") == expected
-    assert read_length(tmp_path) == 30
-
-
-def test_seqinfo_names_follow_the_layout_where_missing(tmp_path: Path) -> None:
-    text = "\n".join(
-        line for line in INI.splitlines() if line.split("=")[0] not in ("name", "imDir", "imExt")
-    )
-    (tmp_path / "seqinfo.ini").write_text(text)
-    info = read_seqinfo(tmp_path)
-    assert (info.name, info.image_dir, info.extension) == (tmp_path.name, "img1", ".jpg")
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "message"),
-    [
-        ("seqLength=30\n", "", "key seqLength is missing"),
-        ("seqLength=30", "seqLength=thirty", "seqLength=thirty, expected a number > 0"),
-        ("seqLength=30", "seqLength=0", "seqLength=0, expected a number > 0"),
-        ("imWidth=640", "imWidth=640.5", "imWidth=640.5, expected a whole number"),
-        ("frameRate=20", "frameRate=-1", "frameRate=-1, expected a number > 0"),
-        ("frameRate=20", "frameRate=nan", "frameRate=nan, expected a number > 0"),
-        ("[Sequence]", "[Video]", r"expected a section \[Sequence\], found \[Video\]"),
-        ("[Sequence]", "", "not a readable .ini file"),
-    ],
-)
-def test_seqinfo_errors_name_file_and_key(tmp_path: Path, old: str, new: str, message: str) -> None:
-    file = tmp_path / "seqinfo.ini"
-    file.write_text(INI.replace(old, new))
-    with pytest.raises(ValueError, match=message) as error:
-        read_seqinfo(file)
-    assert str(file) in str(error.value)
-    assert "\n" not in str(error.value)
-
-
-def test_missing_seqinfo_says_where_it_belongs(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="seqinfo.ini"):
-        read_seqinfo(tmp_path)

@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scene_track.data.mot_files import BoxTable, read_boxes, read_length
+from scene_track.data.mot_files import BoxTable, read_boxes
+from scene_track.data.seqinfo import read_length
 from scene_track.metrics.tracking import (
     TrackingCounts,
     TrackingSequence,

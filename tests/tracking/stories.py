@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from scene_track.data.mot_files import BoxTable, SequenceInfo
+from scene_track.data.mot_files import BoxTable
+from scene_track.data.seqinfo import SequenceInfo
 from scene_track.data.video import Video
 from scene_track.tracking.tracker import Detections, VideoInfo
 

@@ -8,7 +8,7 @@ from hydra.utils import instantiate
 
 from scene_track.models.predictions import DensePredictions, ScenePredictions
 from scene_track.tracking.inference import to_pixels, window_detections
-from tests.compose import TINY, compose_run, make_batch
+from tests.compose import TINY, compose_run, feed, make_batch, videos_of
 
 
 def perfect(batch) -> ScenePredictions:
@@ -43,11 +43,9 @@ def test_pixels_are_left_top_width_height() -> None:
 
 def test_perfect_boxes_are_perfectly_detected_whatever_the_identities(parts) -> None:
     evaluator, model = parts
-    for name in ("one", "two"):
-        batch = make_batch(clips=1, frames=4)
-        batch.sequence_ids = [name]
-        evaluator.update(model, perfect(batch), batch)
-    metrics = evaluator.compute()
+    batches = [make_batch(clips=1, frames=4) for _ in range(2)]
+    batches[1].sequence_ids = ["two"]
+    metrics = feed(evaluator, model, *((perfect(batch), batch) for batch in batches))
     # float32 boxes against themselves: IoU 1 up to rounding.
     for name in ("deta", "loca", "ap50", "ap75", "ap50_nms"):
         assert metrics[name] == pytest.approx(1.0, abs=1e-3), name
@@ -82,21 +80,34 @@ def test_the_order_of_sequences_changes_nothing_where_scores_are_equal(parts) ->
     figures = []
     for order in ((0, 1, 2), (1, 2, 0), (2, 0, 1)):
         evaluator = instantiate(compose_run([*TINY, "tracker.accept=0"]).head.evaluator)
-        for index in order:
-            evaluator.update(model, *batches[index])
-        figures.append(evaluator.compute())
+        figures.append(feed(evaluator, model, *(batches[index] for index in order)))
     assert figures[0] == figures[1] == figures[2]
+
+
+def test_a_video_that_was_cut_short_is_counted_as_far_as_it_was_shown(parts) -> None:
+    evaluator, model = parts
+    batch = make_batch(clips=1, frames=6)
+    start = batch.between(0, 2)
+    evaluator.reset(videos_of(batch))
+    evaluator.update(model, perfect(start), start)
+    assert evaluator.compute()["deta"] == pytest.approx(1.0, abs=1e-3)
+
+
+def test_ground_truth_that_nobody_gave_is_named(parts) -> None:
+    evaluator, model = parts
+    batch = make_batch(clips=1, frames=2)
+    evaluator.update(model, perfect(batch), batch)
+    with pytest.raises(ValueError, match="s0"):
+        evaluator.compute()
 
 
 def test_a_new_epoch_starts_from_nothing(parts) -> None:
     evaluator, model = parts
     batch = make_batch(clips=1, frames=3)
-    evaluator.update(model, perfect(batch), batch)
-    first = evaluator.compute()
+    first = feed(evaluator, model, (perfect(batch), batch))
     evaluator.reset()
     assert evaluator.picture() is None
-    evaluator.update(model, perfect(batch), batch)
-    assert evaluator.compute() == first
+    assert feed(evaluator, model, (perfect(batch), batch)) == first
     picture = evaluator.picture()
     assert picture is not None and picture.ndim == 3 and picture.dtype.name == "uint8"
 
@@ -111,6 +122,5 @@ def test_positions_in_metres_are_compared_where_they_are_known() -> None:
     predictions = perfect(batch)
     predictions.extras = {"player_xyz": torch.full((1, 2, 4, 3), 2.0)}
     predictions.extras["player_xyz"][..., 2] = 5.0  # three metres too far
-    evaluator.update(model, predictions, batch)
-    metrics = evaluator.compute()
+    metrics = feed(evaluator, model, (predictions, batch))
     assert metrics["xyz_error"] == pytest.approx(3.0) and metrics["xyz_found"] == 1.0

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from functools import partial
+from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Unpack
@@ -11,18 +12,20 @@ from typing import Any, Unpack
 import pytest
 import pytorch_lightning as pl
 import torch
+from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from scene_track.data.resumable_loader import ResumableLoader, derive_seed
 from scene_track.models.backbones.base import Backbone, BackboneFeatures, Stage, TrainingOptions
-from scene_track.training.checkpointing import RunCheckpoint
 from scene_track.training.freezing import BackboneFreezing
 from scene_track.training.guards import NonFiniteGuard
 from scene_track.training.optimizers import adamw
 from scene_track.training.reproducibility import StepSeeding, seed_everything
+from scene_track.training.run_checkpoint import RunCheckpoint
 from scene_track.training.schedules import warmup_cosine
 from scene_track.training.summary import RunCSVLogger, RunSummary
 from scene_track.training.trainer import build_trainer, total_steps
+from tests.compose import compose_run
 
 
 class TinyBackbone(Backbone):
@@ -112,9 +115,16 @@ class TinyModule(pl.LightningModule):
             eps=1e-8,
             backbone_lr_scale=0.5,
             lr_scales={},
+            layer_decay=1.0,
         )
-        schedule = partial(warmup_cosine, warmup_steps=3, final_scale=0.02)
-        scheduler = schedule(optimizer, total_steps=total_steps(self.trainer))
+        scheduler = warmup_cosine(
+            optimizer,
+            total_steps=total_steps(self.trainer),
+            warmup_steps=3,
+            warmup_epochs=None,
+            warmup_start_factor=None,
+            final_scale=0.02,
+        )
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
@@ -152,34 +162,28 @@ def callbacks(run_dir: Path, *, every_n_steps: int = 50) -> list[pl.Callback]:
     ]
 
 
-def trainer(run_dir: Path, *, extra: list[pl.Callback] | None = None, **changes: Any) -> pl.Trainer:
-    every_n_steps = changes.pop("every_n_steps", 50)
-    settings: dict[str, Any] = {
+@cache
+def shipped_trainer() -> dict[str, Any]:
+    """The values of ``conf/trainer``."""
+    node = OmegaConf.to_container(compose_run().trainer, resolve=True)
+    return {key: value for key, value in node.items() if key != "_target_"}  # type: ignore
+
+
+def trainer(
+    run_dir: Path,
+    *,
+    extra: Sequence[pl.Callback] = (),
+    every_n_steps: int = 50,
+    **changes: Any,
+) -> pl.Trainer:
+    settings = {
+        **shipped_trainer(),
         "max_epochs": 3,
-        "max_steps": None,
-        "max_time": None,
-        "accelerator": "cpu",
-        "devices": 1,
-        "num_nodes": 1,
-        "strategy": "auto",
         "precision": "32-true",
-        "accumulate_grad_batches": 1,
-        "gradient_clip_val": 5.0,
-        "limit_train_batches": 1.0,
-        "limit_val_batches": 1.0,
-        "check_val_every_n_epoch": 1,
-        "val_check_interval": 1.0,
-        "num_sanity_val_steps": 0,
         "log_every_n_steps": 1,
-        "deterministic": False,
-        "benchmark": False,
-        "fast_dev_run": False,
-        "overfit_batches": 0,
-        "detect_anomaly": False,
-        "profiler": None,
         "enable_progress_bar": False,
         "default_root_dir": str(run_dir),
-        "callbacks": [*callbacks(run_dir, every_n_steps=every_n_steps), *(extra or [])],
+        "callbacks": [*callbacks(run_dir, every_n_steps=every_n_steps), *extra],
         "loggers": [RunCSVLogger(run_dir=str(run_dir))],
     }
     return build_trainer(**{**settings, **changes})

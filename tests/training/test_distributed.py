@@ -28,11 +28,23 @@ def data(tiny_dance: list[str]) -> list[str]:
     return [*tiny_dance, "dataset.source.val_sequences=3", "dataset.window.length=4"]
 
 
-def free_port() -> int:
-    """A port of this machine that nobody listens to."""
+def start_two(command: list[str], folder: Path, place: str) -> list[subprocess.Popen[str]]:
+    """A command twice, with 0 and 1 in the variable ``place``; a string ``RANK`` is replaced."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
+        port = str(free.getsockname()[1])
+    environment = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    return [
+        subprocess.Popen(
+            [rank if word == "RANK" else word for word in command],
+            cwd=folder,
+            env={**environment, place: rank},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in ("0", "1")
+    ]
 
 
 def finish(processes: list[subprocess.Popen[str]]) -> None:
@@ -52,21 +64,8 @@ def ranks(
 ) -> tuple[Path, list[dict[str, Any]]]:
     """Folder with the weights, and what each of two processes found in every scenario."""
     folder = tmp_path_factory.mktemp("ranks")
-    environment = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    command = [sys.executable, "-m", "tests.training.two_processes", str(folder)]
-    finish(
-        [
-            subprocess.Popen(
-                [*command, str(rank), *data],
-                cwd=repo_root,
-                env={**environment, "LOCAL_RANK": str(rank)},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
-            for rank in (0, 1)
-        ]
-    )
+    command = [sys.executable, "-m", "tests.training.two_processes", str(folder), "RANK", *data]
+    finish(start_two(command, repo_root, "LOCAL_RANK"))
     return folder, [json.loads((folder / f"rank{rank}.json").read_text()) for rank in (0, 1)]
 
 
@@ -127,18 +126,7 @@ def two_machines(words: list[str], run: Path) -> list[subprocess.Popen[str]]:
         *("trainer.num_nodes=2", "trainer.devices=1", "trainer.strategy=ddp"),
         f"hydra.run.dir={run}",
     ]
-    environment = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    return [
-        subprocess.Popen(
-            command,
-            cwd=run.parent,
-            env={**environment, "NODE_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in (0, 1)
-    ]
+    return start_two(command, run.parent, "NODE_RANK")
 
 
 def test_one_machine_is_told_to_stop_and_both_save(data: list[str], tmp_path: Path) -> None:

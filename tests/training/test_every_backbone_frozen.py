@@ -61,16 +61,12 @@ class Still(pl.Callback):
         self.looks += 1
         now = tensors(backbone)
         self.first = self.first or now
-        thawed = {p for s in backbone.stages()[backbone.frozen_stages :] for p in s.parameters()}
-        moving = {name for name, p in backbone.named_parameters() if p in thawed}
-        moving |= {
-            f"{name}.{buffer}".lstrip(".")
-            for stage in backbone.stages()[backbone.frozen_stages :]
-            for part in stage.modules
-            for name, module in backbone.named_modules()
-            if module in set(part.modules())
-            for buffer, _ in module.named_buffers(recurse=False)
-        }
+        thawed = backbone.stages()[backbone.frozen_stages :]
+        parts = [part for stage in thawed for part in stage.modules]
+        weights = [t for s in thawed for t in s.parameters()]
+        moving_ids = {id(t) for t in [*weights, *(b for part in parts for b in part.buffers())]}
+        named = [*backbone.named_parameters(), *backbone.named_buffers()]
+        moving = {name for name, tensor in named if id(tensor) in moving_ids}
         for name, value in now.items():
             assert name in moving or torch.equal(value, self.first[name]), name
         if backbone.frozen:

@@ -12,9 +12,11 @@ from typing import Any
 
 import pytest
 import torch
+from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from scene_track.data import clips
+from scene_track.data.feature_store import FeatureStore, frame_key
 from scene_track.data.module import TrackingDataModule
 from scene_track.evaluate import evaluate
 from scene_track.models.backbones.base import BackboneFeatures
@@ -174,10 +176,7 @@ def test_what_cannot_be_kept_is_refused(runs: Runs, option: str, typed: str) -> 
 
 
 def test_the_quick_start_names_all_that_is_in_the_way(composed: Compose, tmp_path: Path) -> None:
-    cfg = composed("config", f"dataset.root={tmp_path}")
-    from hydra.utils import instantiate
-
-    data: TrackingDataModule = instantiate(cfg.dataset)
+    data: TrackingDataModule = instantiate(composed("config", f"dataset.root={tmp_path}").dataset)
     with pytest.raises(ValueError) as caught:
         data.check_repeatable()
     for name in ("scale", "shift", "channel_permutation", "gain", "bias"):
@@ -291,10 +290,6 @@ def test_the_name_changes_with_the_code_of_a_checkout(
 def test_pictures_stay_where_a_model_looks_at_them(
     composed: Compose, tiny_dance: list[str], tmp_path: Path
 ) -> None:
-    from hydra.utils import instantiate
-
-    from scene_track.data.feature_store import FeatureStore, frame_key
-
     cfg = composed("config", *RUN, *tiny_dance)
     data = instantiate(cfg.dataset)
     data.prepare_data()

@@ -115,7 +115,8 @@ def test_the_optimisers_layout_knows_nothing_of_freezing(tiny: Any) -> None:
         module = tiny.TinyModule(**schedule)
         backbone = module.model.backbone
         backbone.set_frozen_stages(backbone.frozen_stages_at(0))
-        groups = build_parameter_groups(module, lr=1.0, weight_decay=0.1, layer_decay=0.5)
+        rates = {"lr": 1.0, "backbone_lr_scale": 1.0, "lr_scales": {}, "layer_decay": 0.5}
+        groups = build_parameter_groups(module, weight_decay=0.1, **rates)
         return [(g["name"], g["lr"], [p.shape for p in g["params"]]) for g in groups]
 
     assert layout() == layout(freeze=True) == layout(unfreeze_after=2)

@@ -11,8 +11,9 @@ import pytorch_lightning as pl
 import torch
 from hydra.utils import instantiate
 
-from scene_track.training.checkpointing import FOLDER, LAST, NonFiniteError, load_checkpoint
+from scene_track.training.checkpointing import FOLDER, LAST, load_checkpoint
 from scene_track.training.guards import NonFiniteGuard
+from scene_track.training.run_checkpoint import NonFiniteError
 from tests.compose import compose_run
 
 BATCH: Any = SimpleNamespace(
@@ -49,12 +50,12 @@ def test_names_place_sequences_and_frames(value: float) -> None:
     assert "\n" not in message
 
 
-def test_on_a_device_it_looks_rarely_but_names_the_right_batch(monkeypatch) -> None:
+def test_on_a_device_it_checks_rarely_but_names_the_right_batch(monkeypatch) -> None:
     """No GPU here: the losses lie about their device, which is all that the guard asks."""
     guard = NonFiniteGuard(every_n_steps=3)
     looks = []
-    look = guard._look
-    monkeypatch.setattr(guard, "_look", lambda: (looks.append(len(guard._waiting)), look()))
+    look = guard._check
+    monkeypatch.setattr(guard, "_check", lambda: (looks.append(len(guard._waiting)), look()))
 
     class Far(torch.Tensor):
         @property

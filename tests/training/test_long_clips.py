@@ -1,4 +1,4 @@
-"""Clips longer than the stretch that trains the detector: what has a gradient, what is counted."""
+"""Clips longer than the part that trains the detector: what has a gradient, what is counted."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.compose import TINY, compose_run, make_batch
 
 def module_of(*overrides: str):
     torch.manual_seed(0)
-    cfg = compose_run([*TINY, "denoiser=none", "model.memory_after=0", *overrides])
+    cfg = compose_run([*TINY, "denoiser=none", *overrides])
     return build_module(cfg).train()
 
 
@@ -30,7 +30,7 @@ def test_the_detector_is_not_trained_on_padding() -> None:
         assert losses["num_targets"] == 2 * 3 * 3
 
 
-def test_one_stretch_of_a_clip_is_predicted_with_gradient_and_the_rest_without() -> None:
+def test_one_part_of_a_clip_is_predicted_with_gradient_and_the_rest_without() -> None:
     module = module_of("model.detector_frames=1")
     batch = make_batch(frames=6)
     seen: list[bool] = []
@@ -49,30 +49,12 @@ def test_one_stretch_of_a_clip_is_predicted_with_gradient_and_the_rest_without()
     )
 
 
-def test_until_memory_is_asked_for_a_clip_is_as_short_as_its_stretch() -> None:
-    module = module_of("model.detector_frames=2", "model.memory_after=0.5")
-    module._steps = 10  # of which none is done
-    lengths: list[int] = []
-    forward = module.model.forward
-
-    def watched(frames, *arguments, **named):
-        lengths.append(frames.shape[1])
-        return forward(frames, *arguments, **named)
-
-    module.model.forward = watched
-    module.losses(make_batch(frames=6), denoise=True)
-    assert lengths == [2]
-    module._steps = 0  # outside a run
-    module.losses(make_batch(frames=6), denoise=True)
-    assert sum(lengths[1:]) == 6
-
-
-def test_a_clip_cut_into_stretches_is_predicted_like_the_whole() -> None:
+def test_a_clip_cut_into_partes_is_predicted_like_the_whole() -> None:
     """In training too, where the clip's clock starts at random."""
     module = module_of()
     for part in module.modules():
         if isinstance(part, torch.nn.BatchNorm2d):
-            part.eval()  # its statistics are those of a stretch
+            part.eval()  # its statistics are those of a part
     batch = make_batch(frames=6)
     with torch.no_grad():
         torch.manual_seed(1)
@@ -88,7 +70,7 @@ def test_a_clip_cut_into_stretches_is_predicted_like_the_whole() -> None:
     torch.testing.assert_close(joined.tokens, whole.tokens)
 
 
-def test_the_match_of_the_stretch_is_that_of_the_whole_clip() -> None:
+def test_the_match_of_the_part_is_that_of_the_whole_clip() -> None:
     module = module_of().eval()
     batch = make_batch(frames=5)
     with torch.no_grad():
@@ -131,7 +113,7 @@ def test_autocast_does_not_keep_the_weights_of_the_frames_without_gradient() -> 
     def gradients(cache: bool) -> list[torch.Tensor | None]:
         module = module_of("model.detector_frames=2")
         torch.manual_seed(2)
-        assert torch.randint(11, ()) > 0  # there are frames before the stretch
+        assert torch.randint(11, ()) > 0  # there are frames before the part
         torch.manual_seed(2)
         with torch.autocast("cpu", torch.bfloat16, cache_enabled=cache):
             losses = module.losses(make_batch(frames=12), denoise=True)[1]

@@ -8,9 +8,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from scene_track.data.batch import SceneBatch
 from scene_track.train import build_module
 from scene_track.training.module import TrackingModule
-from tests.compose import TINY, compose_run, make_batch
+from tests.compose import TINY, compose_run, make_batch, videos_of
 
 
 def module_with(accumulate: int) -> TrackingModule:
@@ -18,6 +19,13 @@ def module_with(accumulate: int) -> TrackingModule:
     module = build_module(compose_run(TINY))
     module._trainer = cast(Any, SimpleNamespace(accumulate_grad_batches=accumulate))
     return module
+
+
+def start_validation(module: TrackingModule, *windows: SceneBatch) -> None:
+    """Begins a validation of the videos that the windows are of."""
+    data = SimpleNamespace(sequences=lambda split: videos_of(*windows))
+    module.trainer.datamodule = data  # type: ignore[attr-defined]
+    module.on_validation_epoch_start()
 
 
 def test_accumulated_micro_batches_give_the_gradient_of_the_whole() -> None:
@@ -58,10 +66,13 @@ def test_a_window_of_another_sequence_starts_without_a_past() -> None:
         return forward(*arguments, **named)
 
     module.model.forward = spy  # type: ignore[method-assign]
-    module.on_validation_epoch_start()
-    for name in ("a", "a", "b", "b", "a"):
-        batch = make_batch(clips=1, frames=2)
+    windows = []
+    for name, first in (("a", 0), ("a", 2), ("b", 0), ("b", 2), ("c", 0)):
+        batch = make_batch(clips=1, frames=4).between(first, first + 2)
         batch.sequence_ids = [name]
+        windows.append(batch)
+    start_validation(module, *windows)
+    for batch in windows:
         with torch.no_grad():
             module.validation_step(batch, 0)
     assert seen == [False, True, False, True, False]
@@ -72,25 +83,28 @@ def test_a_window_of_another_sequence_starts_without_a_past() -> None:
 
 def test_a_window_of_padding_alone_is_not_counted() -> None:
     module = module_with(accumulate=1).eval()
-    module.on_validation_epoch_start()
+    batch = make_batch(clips=1, frames=2)
+    start_validation(module, batch)
     with torch.no_grad():
-        module.validation_step(make_batch(clips=1, frames=2), 0)
+        module.validation_step(batch, 0)
         alone = module.mean_losses()
         nothing = make_batch(clips=1, frames=2)
         nothing.padding_mask[:] = True
         module.validation_step(nothing, 1)
     assert module.mean_losses() == alone and alone["loss"] > 0
-    module.on_validation_epoch_start()
+    start_validation(module)
     assert module.mean_losses() == {}
 
 
 def test_every_window_weighs_the_same_in_the_validation_loss() -> None:
     module = module_with(accumulate=1).eval()
-    totals = []
-    module.on_validation_epoch_start()
+    windows, totals = [], []
     for objects in (1, 4):
         batch = make_batch(clips=1, frames=2, objects=objects)
         batch.sequence_ids = [f"with {objects}"]
+        windows.append(batch)
+    start_validation(module, *windows)
+    for batch in windows:
         with torch.no_grad():
             module.validation_step(batch, 0)
             totals.append(float(module.losses(batch, denoise=False)[1]["total"]))

@@ -20,6 +20,7 @@ SETTINGS = {
     "eps": 1e-6,
     "backbone_lr_scale": 1.0,
     "lr_scales": {},
+    "layer_decay": 1.0,
 }
 
 

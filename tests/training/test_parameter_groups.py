@@ -40,7 +40,8 @@ def by_name(module: nn.Module, groups: list) -> dict[str, dict]:
 
 
 def groups_of(module: nn.Module, **options) -> list:
-    return build_parameter_groups(module, **{"lr": 1.0, "weight_decay": 0.5, **options})
+    plain = {"backbone_lr_scale": 1.0, "lr_scales": {}, "layer_decay": 1.0}
+    return build_parameter_groups(module, **{"lr": 1.0, "weight_decay": 0.5, **plain, **options})
 
 
 def test_every_parameter_once_also_frozen_ones() -> None:

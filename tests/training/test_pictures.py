@@ -1,4 +1,4 @@
-"""The pictures of validations as files: which of them are kept."""
+"""The images of validations as files: which of them are kept."""
 
 from __future__ import annotations
 

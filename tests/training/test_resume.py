@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from scene_track.training.checkpointing import BEST, FOLDER, LAST, NonFiniteError, load_checkpoint
+from scene_track.training.checkpointing import BEST, FOLDER, LAST, load_checkpoint
+from scene_track.training.run_checkpoint import NonFiniteError
 
 Hard = type("Hard", (NonFiniteError,), {"__doc__": "Nothing is saved for it: as a kill -9."})
 

@@ -18,8 +18,8 @@ from scene_track.training.summary import (
     RunCSVLogger,
     RunSummary,
     git_sha,
-    tensorboard_logger,
 )
+from tests.compose import shipped
 
 
 def read(run: Path) -> dict[str, Any]:
@@ -158,7 +158,10 @@ def test_csv_of_a_resumed_run_tells_one_history(tmp_path: Path) -> None:
 
 
 def test_events_and_rates_lie_in_the_run_folder(tiny: Any, tmp_path: Path) -> None:
-    loggers = [RunCSVLogger(run_dir=str(tmp_path)), tensorboard_logger(run_dir=str(tmp_path))]
+    loggers = [
+        RunCSVLogger(run_dir=str(tmp_path)),
+        shipped("logger.tensorboard", save_dir=str(tmp_path)),
+    ]
     tiny.fit(tmp_path, loggers=loggers, extra=[LearningRates()], max_epochs=1)
     assert list(tmp_path.glob("events.out.tfevents.*"))
     assert not list(tmp_path.glob("version_*")) + list(tmp_path.glob("lightning_logs"))

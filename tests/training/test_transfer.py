@@ -30,19 +30,23 @@ def test_all_four_fates(tmp_path: Path, caplog: pytest.LogCaptureFixture, bare: 
     before = {key: value.clone() for key, value in target.state_dict().items()}
     with caplog.at_level("INFO"):
         report = init_from(target, saved(tmp_path / "a.ckpt", source, bare=bare))
-    assert report.matched == ["body.weight", "body.bias"]
-    assert report.skipped == [
-        "head.weight (5, 3) instead of (4, 3)",
-        "head.bias (5,) instead of (4,)",
-    ]
-    assert report.new == ["new.weight", "new.bias"]
-    assert report.unused == ["old.weight", "old.bias"]
+    assert report.columns() == {
+        "matched": ["body.weight", "body.bias"],
+        "other shape": ["head.weight", "head.bias"],
+        "new": ["new.weight", "new.bias"],
+        "unused": ["old.weight", "old.bias"],
+        "left out": [],
+    }
     after = target.state_dict()
     assert torch.equal(after["body.weight"], source["body"].weight)
     for key in ("head.weight", "head.bias", "new.weight", "new.bias"):
         assert torch.equal(after[key], before[key])
     assert "2 of 6 weights taken" in caplog.text
-    for line in ("other shape: head.weight (5, 3)", "new: new.bias", "unused: old.weight"):
+    for line in (
+        "other shape: head.weight (5, 3) instead of (4, 3)",
+        "new: new.bias",
+        "unused: old.weight",
+    ):
         assert line in caplog.text
 
 
@@ -73,7 +77,7 @@ def test_a_part_that_fits_here_and_there_is_refused(
     for key, value in target.state_dict().items():
         assert torch.equal(value, before[key]), "refused as a whole"
     report = init_from(target, path, partial=True)
-    assert len(report.matched) == 6 and len(report.skipped) == 2 and len(report.new) == 2
+    assert [len(keys) for keys in report.columns().values()] == [6, 2, 2, 0, 0]
 
 
 def test_a_part_with_more_layers_is_refused_too(tmp_path: Path) -> None:
@@ -89,7 +93,7 @@ def test_only_the_parts_asked_for(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     head = {k: v.clone() for k, v in target["model"]["decoder"].state_dict().items()}
     with caplog.at_level("INFO"):
         report = init_from(target, path, parts=["model.backbone", "model.temporal_encoder"])
-    assert len(report.matched) == 4 and len(report.left) == 4 and not report.skipped
+    assert [len(keys) for keys in report.columns().values()] == [4, 0, 0, 0, 4]
     assert equal(target["model"]["backbone"], source["model"]["backbone"])
     assert equal(target["model"]["temporal_encoder"], source["model"]["temporal_encoder"])
     for key, value in target["model"]["decoder"].state_dict().items():
@@ -143,5 +147,5 @@ def test_a_scene_run_starts_another_head_at_another_size(run_folder: Path) -> No
     report = init_from(module, run_folder, parts=parts)
     saved = torch.load(run_folder / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
     taken = [key for key in module.state_dict() if key.startswith(tuple(parts))]
-    assert report.matched == taken and not report.skipped
+    assert report.keys.matched == taken and not report.keys.reshaped
     assert all(torch.equal(module.state_dict()[key], saved[key]) for key in taken)

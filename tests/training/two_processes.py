@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from hydra.utils import instantiate
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from scene_track.train import build_module, train
 from scene_track.training.module import TrackingModule
@@ -58,6 +58,20 @@ class NoisyTruth(TrackingModule):
         super().log_dict(dictionary, *arguments, **named)
 
 
+def build(kind: type[TrackingModule], cfg: DictConfig) -> TrackingModule:
+    """A module of another class with the parts of the shipped one, but a constant rate."""
+    torch.manual_seed(1)
+    parts = build_module(cfg)
+    return kind(
+        model=parts.model,
+        criterion=parts.criterion,
+        evaluator=parts.evaluator,
+        denoiser=parts.denoiser,
+        optimizer=instantiate(cfg.optimizer),
+        hyper_parameters=OmegaConf.to_container(cfg, resolve=True),  # type: ignore[arg-type]
+    )
+
+
 def run(
     scenario: str, data: list[str], weights: Path, *, rank: int, processes: int
 ) -> dict[str, Any]:
@@ -71,16 +85,7 @@ def run(
             "trainer.enable_progress_bar=false",
         ]
     )  # fmt: skip
-    torch.manual_seed(1)
-    parts = build_module(cfg)
-    module = NoisyTruth(
-        model=parts.model,
-        criterion=parts.criterion,
-        evaluator=parts.evaluator,
-        denoiser=parts.denoiser,
-        optimizer=instantiate(cfg.optimizer),
-        hyper_parameters=OmegaConf.to_container(cfg, resolve=True),  # type: ignore[arg-type]
-    )
+    module: Any = build(NoisyTruth, cfg)
     trainer = instantiate(cfg.trainer)
     if processes > 1:
         trainer.fit(module, datamodule=instantiate(cfg.dataset))
@@ -113,15 +118,7 @@ def uneven(data: list[str]) -> dict[str, Any]:
             "trainer.enable_progress_bar=false",
         ]
     )  # fmt: skip
-    torch.manual_seed(1)
-    parts = build_module(cfg)
-    module = Lonely(
-        model=parts.model,
-        criterion=parts.criterion,
-        evaluator=parts.evaluator,
-        denoiser=parts.denoiser,
-        optimizer=instantiate(cfg.optimizer),
-    )
+    module = build(Lonely, cfg)
     callbacks = [instantiate(cfg.callbacks.freezing)]
     before = {name: value.clone() for name, value in module.named_parameters()}
     trainer = instantiate(cfg.trainer, callbacks=callbacks)

@@ -1,4 +1,4 @@
-"""Pictures: where ink lands, that identities keep their colours, that odd input is survived."""
+"""Drawing: where ink lands, that identities keep their colours, that odd input is survived."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from scene_track.viz.boxes import (
+    TRAIL_FRAMES,
     Trails,
     colour_of,
     contact_sheet,
@@ -55,7 +56,7 @@ def test_colours_are_stable_and_neighbours_differ() -> None:
         [[0.5, 0.5, -0.1, -0.2]],
     ],
 )
-def test_odd_boxes_do_not_break_a_picture(boxes) -> None:
+def test_odd_boxes_can_be_drawn(boxes) -> None:
     count = len(boxes)
     drawn = draw_boxes(blank(), boxes, np.arange(count), np.ones(count), np.arange(count) % 2 == 0)
     assert drawn.shape == (120, 200, 3) and drawn.dtype == np.uint8
@@ -63,8 +64,8 @@ def test_odd_boxes_do_not_break_a_picture(boxes) -> None:
 
 def test_dashes_leave_gaps() -> None:
     box = [[0.5, 0.5, 0.8, 0.8]]
-    solid = (draw_boxes(blank(), box) != 60).any(-1).sum()
-    dashed = (draw_boxes(blank(), box, dashed=[True]) != 60).any(-1).sum()
+    solid = (draw_boxes(blank(), box, [1]) != 60).any(-1).sum()
+    dashed = (draw_boxes(blank(), box, [1], dashed=[True]) != 60).any(-1).sum()
     assert 0.35 * solid < dashed < 0.7 * solid
 
 
@@ -79,15 +80,14 @@ def test_labels_of_boxes_on_top_of_each_other_are_both_there() -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: draw_boxes(np.zeros((3, 4, 5), np.uint8), []), r"\[3, 4, 5\] of uint8"),
-        (lambda: draw_boxes(np.zeros((4, 5, 3)), []), "float64"),
-        (lambda: draw_boxes(blank(), [[1, 2, 3]]), "cxcywh"),
+        (lambda: draw_boxes(np.zeros((3, 4, 5), np.uint8), [], []), r"\[3, 4, 5\] of uint8"),
+        (lambda: draw_boxes(np.zeros((4, 5, 3)), [], []), "float64"),
+        (lambda: draw_boxes(blank(), [[1, 2, 3]], [1]), "cxcywh"),
         (lambda: draw_boxes(blank(), [[0.5] * 4], [1, 2]), "1 boxes"),
         (lambda: side_by_side(blank(), blank(60, 60)), "120x200 and 60x60"),
-        (lambda: contact_sheet([], 2), "0 and 2"),
-        (lambda: contact_sheet([blank()], 0), "1 and 0"),
-        (lambda: contact_sheet([blank()], 1, ["a", "b"]), "2 captions for 1"),
-        (lambda: Trails(1), "at least 2"),
+        (lambda: contact_sheet([], 2, [], ""), "0 and 2"),
+        (lambda: contact_sheet([blank()], 0, ["a"], ""), "1 and 0"),
+        (lambda: contact_sheet([blank()], 1, ["a", "b"], ""), "2 captions for 1"),
     ],
 )
 def test_bad_input_is_named(call, message: str) -> None:
@@ -96,7 +96,7 @@ def test_bad_input_is_named(call, message: str) -> None:
 
 
 def test_trails_follow_feet_fade_and_are_forgotten() -> None:
-    trails = Trails(length=4)
+    trails = Trails()
     for x in (0.2, 0.4, 0.6):
         trails.update([[x, 0.5, 0.1, 0.4]], [5])
     drawn = trails.draw(blank())
@@ -106,32 +106,26 @@ def test_trails_follow_feet_fade_and_are_forgotten() -> None:
     assert (columns.min(), columns.max()) == pytest.approx((40, 120), abs=2)
     contrast = np.abs(drawn[84].astype(int) - 60).sum(-1)
     assert contrast[110] > contrast[50] > 0  # the past is fainter
-    for _ in range(4):
+    for _ in range(TRAIL_FRAMES):
         trails.update([], [])
-    assert (trails.draw(blank()) == 60).all()
-
-
-def test_trails_need_an_identity() -> None:
-    trails = Trails()
     for x in (0.2, 0.6):
-        trails.update([[x, 0.5, 0.1, 0.4]], [-1])
+        trails.update([[x, 0.5, 0.1, 0.4]], [-1])  # no identity, no trail
     assert (trails.draw(blank()) == 60).all()
 
 
 def test_sheet_layout() -> None:
     frames = [np.full((20, 30, 3), 10 * n, np.uint8) for n in range(5)]
-    sheet = contact_sheet(frames, columns=3, gap=2)
-    assert sheet.shape == (2 * 22 + 2, 3 * 32 + 2, 3)
+    sheet = contact_sheet(frames, 3, ["", "1", "2", "3", "4"], header="epoch 1")
+    assert sheet.shape == (34 + 2 * (24 + 20 + 8) + 8, 3 * (30 + 8) + 8, 3)
     for n in range(5):
-        assert (sheet[2 + n // 3 * 22 + 10, 2 + n % 3 * 32 + 15] == 10 * n).all()
-    assert contact_sheet(frames[:1], columns=3, gap=2).shape == (24, 34, 3)
-    captioned = contact_sheet(frames, 3, [str(n) for n in range(5)], header="epoch 1", gap=2)
-    assert captioned.shape[0] > sheet.shape[0] + 48 and captioned.shape[1] == sheet.shape[1]
+        top, left = 34 + 8 + n // 3 * 52 + 24, 8 + n % 3 * 38
+        assert (sheet[top : top + 20, left : left + 30] == 10 * n).all()
+    assert contact_sheet(frames[:1], 3, ["0"], "").shape[1] == 46
 
 
 def test_side_by_side_keeps_both_panels() -> None:
     left, right = blank(), np.full((120, 200, 3), 200, np.uint8)
-    pair = side_by_side(left, right, gap=4)
+    pair = side_by_side(left, right)
     assert pair.shape == (120, 404, 3)
     assert (pair[:90, :200] == 60).all() and (pair[:90, 204:] == 200).all()
 

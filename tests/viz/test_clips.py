@@ -21,47 +21,44 @@ def frames(count: int = 6, height: int = 24, width: int = 40):
         yield frame
 
 
+def read_gif(path: Path) -> tuple[list[np.ndarray], list[int]]:
+    """Frames, and milliseconds for which each is shown."""
+    with Image.open(path) as clip:
+        shown = [
+            (np.asarray(frame.convert("RGB")).astype(int), int(frame.info["duration"]))
+            for frame in ImageSequence.Iterator(clip)
+        ]
+    return [frame for frame, _ in shown], [duration for _, duration in shown]
+
+
 def test_gif_round_trip(tmp_path: Path) -> None:
     path = write_clip(tmp_path / "new" / "clip.gif", frames(), fps=30)
     with Image.open(path) as clip:
         assert clip.info["loop"] == 0
-        pictures, durations = [], []
-        for picture in ImageSequence.Iterator(clip):
-            durations.append(picture.info["duration"])
-            pictures.append(np.asarray(picture.convert("RGB")))
+    found, durations = read_gif(path)
     assert sum(durations) == 200 and set(durations) == {30, 40}  # 6 frames at 30 fps
-    for found, expected in zip(pictures, frames(), strict=True):
-        assert np.abs(found.astype(int) - expected).max() <= 2
+    for frame, expected in zip(found, frames(), strict=True):
+        assert np.abs(frame - expected).max() <= 2
     assert list(path.parent.iterdir()) == [path]  # no half file beside it
 
 
-def test_a_gif_is_written_while_its_frames_come(tmp_path: Path) -> None:
-    generator = np.random.default_rng(0)
-    sizes = []
-
-    def noise():
-        for _ in range(20):
-            sizes.append(sum(file.stat().st_size for file in tmp_path.iterdir()))
-            yield generator.integers(0, 256, (64, 64, 3), np.uint8)
-
-    path = write_clip(tmp_path / "clip.gif", noise(), fps=10)
-    # Nothing is kept until the end; the last blocks may wait in a buffer.
-    assert sizes[-1] > 0.7 * path.stat().st_size
-    with Image.open(path) as clip:
-        assert len(list(ImageSequence.Iterator(clip))) == 20
+def test_equal_frames_of_a_gif_keep_their_time(tmp_path: Path) -> None:
+    still = [np.full((20, 30, 3), 50, np.uint8)] * 3
+    moved = [np.full((20, 30, 3), 90, np.uint8)]
+    found, durations = read_gif(write_clip(tmp_path / "clip.gif", still + moved, fps=10))
+    assert durations == [300, 100] and (found[0] == 50).all() and (found[1] == 90).all()
 
 
-@pytest.mark.parametrize("colours", [1, 2, 5, 300])
+@pytest.mark.parametrize("colours", [2, 5, 300])
 def test_gif_of_few_and_of_many_colours(tmp_path: Path, colours: int) -> None:
     frame = np.zeros((20, 30, 3), np.uint8)
     for n in range(colours):
         frame[n % 20, n // 20] = (n % 256, 0, 255 * (n > 255))
-    path = write_clip(tmp_path / "clip.gif", [frame, frame[::-1].copy()], fps=10)
-    with Image.open(path) as clip:
-        pictures = [np.asarray(p.convert("RGB")) for p in ImageSequence.Iterator(clip)]
+    both = [frame, frame[::-1].copy()]
+    found, _ = read_gif(write_clip(tmp_path / "clip.gif", both, fps=10))
     tolerance = 0 if colours < 256 else 40
-    assert np.abs(pictures[0].astype(int) - frame).max() <= tolerance
-    assert np.abs(pictures[1].astype(int) - frame[::-1]).max() <= tolerance
+    for one, expected in zip(found, both, strict=True):
+        assert np.abs(one - expected).max() <= tolerance
 
 
 def test_mp4_round_trip(tmp_path: Path) -> None:

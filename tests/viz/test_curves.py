@@ -47,12 +47,12 @@ def test_a_sweep_stands_for_its_runs_with_telling_labels(runs: Path) -> None:
     assert list(twice) == ["alone"]
 
 
-def test_picture_has_a_line_per_run(runs: Path) -> None:
+def test_plot_has_a_line_per_run(runs: Path) -> None:
     output = runs / "plots" / "hota.png"
     found = run([f"runs=[{runs}/alone]", "metric=val/hota", f"output={output}"])
     assert found == output
-    with Image.open(output) as picture:
-        one = np.asarray(picture.convert("RGB")).reshape(-1, 3)
+    with Image.open(output) as image:
+        one = np.asarray(image.convert("RGB")).reshape(-1, 3)
     run(
         [
             f"runs=[{runs}/sweep]",
@@ -62,8 +62,8 @@ def test_picture_has_a_line_per_run(runs: Path) -> None:
             f"output={output}",
         ]
     )
-    with Image.open(output) as picture:
-        two = np.asarray(picture.convert("RGB")).reshape(-1, 3)
+    with Image.open(output) as image:
+        two = np.asarray(image.convert("RGB")).reshape(-1, 3)
     assert len(two) > 1.5 * len(one)  # two panels
     orange = [255, 127, 14]  # the second run's colour
     assert (two == orange).all(1).any() and not (one == orange).all(1).any()

@@ -1,4 +1,4 @@
-"""The picture of an epoch: which frames are on it, and what is marked."""
+"""The contact sheet of a validation run: which frames are on it, and what is marked."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ import pytest
 from scene_track.viz.scene import SceneVisualiser, match_boxes
 
 BOX = [[0.5, 0.5, 0.3, 0.5]]
+
+
+def sheet(max_frames: int) -> SceneVisualiser:
+    return SceneVisualiser(max_frames=max_frames, columns=2, panel_width=448)
 
 
 def offer(visualiser: SceneVisualiser, count: int) -> None:
@@ -24,17 +28,18 @@ def shown(visualiser: SceneVisualiser, monkeypatch) -> list[int]:
         captions.extend(texts)
         return frames[0]
 
-    monkeypatch.setattr("scene_track.viz.scene.contact_sheet", spy)
+    monkeypatch.setattr("scene_track.viz.sheet.contact_sheet", spy)
     visualiser.picture()
     return [int(caption.split("frame ")[1].split()[0]) for caption in captions]
 
 
 @pytest.mark.parametrize("count", [1, 3, 8, 9, 60, 1000])
 def test_frames_are_few_and_evenly_spread(count: int, monkeypatch) -> None:
-    visualiser = SceneVisualiser(max_frames=8)
+    visualiser = sheet(8)
     offer(visualiser, count)
     numbers = shown(visualiser, monkeypatch)
     assert len(numbers) == min(count, 8) == len(visualiser)
+    assert len(visualiser._kept) <= 4 * 8  # memory is bounded
     assert numbers == sorted(set(numbers))
     if count > 8:
         gaps = np.diff([*numbers, count])[:-1]
@@ -43,21 +48,17 @@ def test_frames_are_few_and_evenly_spread(count: int, monkeypatch) -> None:
         assert gaps.max() <= 2 * gaps.min()
 
 
-def test_memory_is_bounded() -> None:
-    visualiser = SceneVisualiser(max_frames=2)
-    offer(visualiser, 500)
-    assert len(visualiser._shots) <= 4 * 2
-
-
-def test_picture_shape_and_reset() -> None:
-    visualiser = SceneVisualiser(max_frames=3, columns=2)
+def test_sheet_shape_and_reset() -> None:
+    with pytest.raises(ValueError, match="max_frames=-1"):
+        sheet(-1)
+    visualiser = sheet(3)
     with pytest.raises(ValueError, match="no frames"):
         visualiser.picture()
     offer(visualiser, 3)
-    picture = visualiser.picture("epoch 1")
-    assert picture.dtype == np.uint8 and picture.ndim == 3
+    image = visualiser.picture()
+    assert image.dtype == np.uint8 and image.ndim == 3
     # two pairs of 448-pixel panels and their gaps
-    assert picture.shape[1] == 2 * (2 * 448 + 4) + 3 * 8
+    assert image.shape[1] == 2 * (2 * 448 + 4) + 3 * 8
     visualiser.reset()
     assert len(visualiser) == 0
 
@@ -65,7 +66,7 @@ def test_picture_shape_and_reset() -> None:
 def test_the_caller_may_reuse_its_buffers() -> None:
     image = np.full((64, 112, 3), 50, np.uint8)
     boxes = np.array(BOX)
-    visualiser = SceneVisualiser(max_frames=1)
+    visualiser = sheet(1)
     visualiser.add_frame(image, (boxes, [1], [0.9]), (boxes, [4]), "frame 1")
     before = visualiser.picture()
     image[:], boxes[:] = 0, 0
@@ -73,7 +74,7 @@ def test_the_caller_may_reuse_its_buffers() -> None:
 
 
 def test_empty_frames_can_be_shown() -> None:
-    visualiser = SceneVisualiser(max_frames=1)
+    visualiser = sheet(1)
     nothing = np.zeros((0, 4))
     visualiser.add_frame(np.zeros((64, 112, 3), np.uint8), (nothing, [], []), ([], []), "frame 1")
     assert visualiser.picture().shape[2] == 3
@@ -93,8 +94,3 @@ def test_pairing_prefers_counting_pairs() -> None:
     boxes = np.array([[0.53, 0.5, 0.4, 0.4], [0.44, 0.5, 0.4, 0.4]])
     hit, found = match_boxes(boxes, true_boxes)
     assert hit.all() and found.all()
-
-
-def test_bad_options_are_named() -> None:
-    with pytest.raises(ValueError, match="at least 1"):
-        SceneVisualiser(max_frames=-1)

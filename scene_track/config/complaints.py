@@ -1,0 +1,96 @@
+"""Hydra's errors in one line, without its search paths, with near matches and what is allowed."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import sys
+from collections.abc import Collection
+from pathlib import Path
+
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException, OverrideParseException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from scene_track.config.help import chosen_options
+from scene_track.config.paths import config_dir
+from scene_track.config.tree import walk
+
+
+def in_one_line(error: BaseException, config_name: str) -> str:
+    """The message of an error that came up while the configuration was composed.
+
+    Args:
+        error: of Hydra or OmegaConf.
+        config_name: of the primary configuration.
+    """
+    text = str(error).strip()
+    if isinstance(error, OverrideParseException):
+        return f"{error.override}: cannot be read as key=value: {text.splitlines()[0]}"
+    if match := re.match(r"Could not override '([^']+)'", text):
+        return _unknown(match[1], config_name, group="No match in the defaults list" in text)
+    if match := re.search(r"Could not find '([^']+)'", text):
+        group, _, option = match[1].rpartition("/")
+        if not group:
+            return f"{option}: no such configuration"
+        listing = text.partition("Available options")[2].partition("Config search path")[0]
+        options = re.findall(r"^\t(\S+)$", listing, re.MULTILINE)
+        allowed = ", ".join(options)
+        return f"{group}={option}: no such option{_near(option, options)}; allowed: {allowed}"
+    kept = [line.strip() for line in text.partition("Config search path")[0].splitlines()]
+    noise = ("full_key", "object_type", "See ")
+    return "; ".join(line for line in kept if line and not line.startswith(noise))
+
+
+def _unknown(key: str, config_name: str, group: bool) -> str:
+    """A key or group that the command line changes and the configuration does not have."""
+    groups = chosen_options(Path(config_dir()), config_name)
+    if group:
+        return f"{key}: no such group{_near(key, groups)}; allowed: {', '.join(sorted(groups))}"
+    if options := _options_with(config_name, key):
+        name = options[0].partition("=")[0]
+        value = next((w.partition("=")[2] for w in sys.argv if w.startswith(f"{key}=")), "VALUE")
+        return (
+            f"{key}: the {name} chosen here has no such key, {' or '.join(options)} has: type"
+            f" {options[0]} {key}={value}"
+        )
+    return f"{key}: unknown key{_near(key, {*_keys(config_name, key), *groups})}"
+
+
+def _near(word: str, choices: Collection[str]) -> str:
+    """The question whether a near match was meant, with a semicolon in front, or nothing."""
+    matches = difflib.get_close_matches(word, sorted(choices), n=2, cutoff=0.6)
+    return f"; did you mean {' or '.join(matches)}?" if matches else ""
+
+
+def _options_with(config_name: str, key: str) -> list[str]:
+    """The options of a key's group that have the key, as they are typed: ``tracker=ball``."""
+    root, parts = Path(config_dir()), key.split(".")
+    depth = max((n for n in range(1, len(parts)) if root.joinpath(*parts[:n]).is_dir()), default=0)
+    files = sorted(root.joinpath(*parts[:depth]).glob("[!_]*.yaml")) if depth else []
+    options = [f"{'/'.join(parts[:depth])}={file.stem}" for file in files]
+    return [option for option in options if key in _keys(config_name, key, option)]
+
+
+def _keys(config_name: str, unknown: str, *words: str) -> set[str]:
+    """The dotted keys of what is typed without the unknown one; none if it cannot be composed.
+
+    Args:
+        config_name: of the primary configuration.
+        unknown: key that is left out.
+        words: overrides that are added.
+    """
+    typed = [
+        word
+        for word in sys.argv[1:]
+        if "=" in word and "," not in word and not word.startswith(("-", unknown))
+    ]
+    GlobalHydra.instance().clear()
+    try:
+        with hydra.initialize_config_dir(config_dir(), version_base="1.3"):
+            cfg = hydra.compose(config_name, overrides=[*typed, *words])
+    except (HydraException, OmegaConfBaseException):
+        return set()
+    return {key for key, _ in walk(OmegaConf.to_container(cfg, resolve=False)) if key}
