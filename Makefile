@@ -15,6 +15,8 @@ CKPT ?=
 CHECKPOINT ?= $(CKPT)
 # A sweep's folder for `make report`
 SWEEP ?=
+# Test processes of `make test` and `make check`
+JOBS ?= 2
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -34,8 +36,19 @@ train-ball: $(STAMP)  ## Train a ball tracker (synthetic tennis on the CPU unles
 	$(BIN)/python -m scene_track.train dataset=synthetic_tennis $(ARGS)
 
 .PHONY: test
-test: lint  ## Check the format, the style and the types, then run the tests
-	$(BIN)/pytest
+test: lint  ## Check the format, the style and the types, then run all tests
+	$(BIN)/pytest -n $(JOBS) --dist loadscope
+
+# The types are checked while the tests run: pyright keeps one core busy for about a minute.
+.PHONY: check
+check: $(STAMP)  ## As test, without the tests that are slow or start processes: about 90 s
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	@log=$$(mktemp); $(BIN)/pyright > "$$log" & pyright=$$!; \
+	tests=0; $(BIN)/pytest -q -n $(JOBS) --dist loadscope -m "not process and not slow" || tests=$$?; \
+	types=0; wait $$pyright || types=$$?; \
+	cat "$$log"; rm -f "$$log"; \
+	exit $$((tests | types))
 
 .PHONY: setup
 setup: $(STAMP)  ## Create .venv and install the pinned dependencies (the others do this themselves)

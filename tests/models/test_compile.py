@@ -20,6 +20,8 @@ from scene_track.train import build_module
 from scene_track.training.module import TrackingModule
 from tests.compose import TINY, compose_run, make_batch
 
+pytestmark = pytest.mark.slow  # torch.compile and its C++ compiler
+
 
 def module(*overrides: str) -> TrackingModule:
     torch.manual_seed(0)

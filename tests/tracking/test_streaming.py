@@ -135,6 +135,7 @@ def test_filling_more_than_is_held_back_is_refused() -> None:
         tracker_of(fill=4, lookahead=2)
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_video() -> None:
     lookahead = 10
     tracker = tracker_of(max_misses=2, candidate=0.4, lookahead=lookahead, fill=lookahead)

@@ -17,6 +17,8 @@ from scene_track.training.checkpointing import FOLDER, LAST
 from tests.compose import compose_run
 from tests.test_contracts import options
 
+pytestmark = pytest.mark.slow  # trains every backbone several times
+
 BACKBONES = options("model/backbone")
 
 
