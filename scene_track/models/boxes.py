@@ -2,7 +2,7 @@
 
 All boxes are cxcywh, 0-1 of the canvas, unless a name says xyxy. Two choices are special. Ratios of
 areas divide by the plain area instead of ``area + eps``: an epsilon of 1e-6 costs two *identical*
-10-pixel boxes of a 1000-pixel picture a GIoU loss of 0.01, a bias that small objects never train
+10-pixel boxes of a 1000-pixel image a GIoU loss of 0.01, a bias that small objects never train
 away. And where an area vanishes the ratio is zero with a bounded gradient, so that a collapsed box
 hurts nobody. Half-precision inputs are computed in float32, float64 stays float64.
 """
@@ -119,7 +119,7 @@ def pairwise_giou(first: Tensor, second: Tensor, eps: float = 0.0) -> Tensor:
 
 @torch.no_grad()
 def nms_keep(boxes: Tensor, iou_threshold: float) -> Tensor:
-    """Exact greedy non-maximum suppression of many pictures at once, without leaving the device.
+    """Exact greedy non-maximum suppression of many images at once, without leaving the device.
 
     Greedy suppression is the only fixed point of ``keep_i = no j < i with keep_j and IoU_ij >
     threshold``. Repeating that line settles one more link of the longest chain of suppressions each

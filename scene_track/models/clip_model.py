@@ -32,7 +32,7 @@ class ClipModel(nn.Module):
         detector_frames: frames of a training clip that train the model; the others are looked at
             without gradient, for losses over the whole clip. None = all.
         looks_at_pictures: whether anything besides the backbone does; then stored features do not
-            stand for pictures.
+            stand for images.
     """
 
     backbone: Backbone

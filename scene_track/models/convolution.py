@@ -88,7 +88,7 @@ class ConvNormAct(nn.Sequential):
 
 
 class SqueezeExcitation(nn.Module):
-    """Weighs channels by what the whole picture holds (Hu et al., CVPR 2018)."""
+    """Weighs channels by what the whole image holds (Hu et al., CVPR 2018)."""
 
     def __init__(self, channels: int, reduction: int) -> None:
         """Build the gate.

@@ -182,7 +182,7 @@ class SceneDecoder(nn.Module):
             dropout: of attention and feed-forward.
             temporal_radius: k, cross-attention sees frames t-k..t+k.
             temporal_decay: initial attention logit lost per second of distance.
-            fps: frames per second of the fastest footage (sets the relative-time frequencies).
+            fps: frames per second of the fastest video (sets the relative-time frequencies).
             recurrent: queries start from a mix with the previous frame's.
             tbptt_detach: cut back-propagation through time between frames.
 

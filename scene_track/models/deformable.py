@@ -32,7 +32,7 @@ class TemporalDeformableAttention(nn.Module):
             heads: attention heads.
             points: sampling points per head and frame.
             radius: k, frames looked at before and after the query's own.
-            fps: frames per second of the fastest footage.
+            fps: frames per second of the fastest video.
             decay: initial lambda, attention logit lost per second of distance (learned, kept >= 0).
         """
         super().__init__()

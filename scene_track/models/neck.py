@@ -139,7 +139,7 @@ class FeaturePyramid(nn.Module):
 
         Args:
             levels: ``[N, dims[i], h_i, w_i]``, as the backbone gives them.
-            images: normalised pictures ``[N, 3, H, W]``; needed with a side branch only.
+            images: normalised images ``[N, 3, H, W]``; needed with a side branch only.
 
         Returns:
             One map per stride of ``out_strides``.

@@ -1,7 +1,7 @@
 """Where and when: every positional code of the models, all pure functions of real-valued positions.
 
 Nothing here is a table: a code is computed from a position (seconds, frame numbers, 0-1
-coordinates), so any picture size, frame rate and sequence length works, and a chunk of a video gets
+coordinates), so any image size, frame rate and sequence length works, and a chunk of a video gets
 the same codes as the whole.
 Angles are always computed in float32, also inside autocast: in bfloat16 frame 257 is frame 256.
 """

@@ -84,7 +84,7 @@ class SceneModel(ClipModel):
 
         Args:
             dim: width D of everything after the backbone.
-            backbone: pictures to features.
+            backbone: images to features.
             proposals: dense head that proposes the first anchors.
             decoder: queries to boxes.
             head: meaning of a query.
@@ -97,7 +97,7 @@ class SceneModel(ClipModel):
             detector_frames: consecutive frames of a training clip that train the detector; the
                 others are only looked at, for the identity loss (MOTIP, CVPR 2025, section 3.4).
                 None = all.
-            fps: frames per second of the fastest footage, sets the highest time frequency.
+            fps: frames per second of the fastest video, sets the highest time frequency.
             time_horizon: seconds, sets the lowest time frequency.
             compile: run the backbone, the neck and the decoder's layers through ``torch.compile``.
         """
@@ -171,9 +171,9 @@ class SceneModel(ClipModel):
             Predictions, and the state for the next window.
         """
         b, t = frames.shape[:2]
-        pictures = frames.flatten(0, 1)
-        seen: BackboneFeatures = features or self.backbone(pictures)
-        normalised = self.backbone.normalise(pictures) if self.neck.side is not None else None
+        images = frames.flatten(0, 1)
+        seen: BackboneFeatures = features or self.backbone(images)
+        normalised = self.backbone.normalise(images) if self.neck.side is not None else None
         *finer, coarse = self.neck(seen.levels, normalised)
         projected = self.projection(coarse)
         clock_start = None if state is None else state.clock_start

@@ -1,7 +1,7 @@
 """A light convolutional branch beside a backbone that has no fine maps.
 
 A plain ViT sees 16 x 16 pixels as one token, and what it was trained for does not keep where inside
-them an edge lies. This branch looks at the picture itself, at strides 4 and 8, and the neck fuses
+them an edge lies. This branch looks at the image itself, at strides 4 and 8, and the neck fuses
 its maps under the backbone's (spatial prior module, ViT-Adapter, Chen et al., ICLR 2023; spatial
 tuning adapter of DEIMv2). It belongs to the neck: it always trains, also under a frozen backbone.
 """
@@ -20,7 +20,7 @@ _FINEST = 4
 
 
 class SideBranch(nn.Module):
-    """Pictures to maps at strides 4, 8, ...
+    """Images to maps at strides 4, 8, ...
 
     Attributes:
         strides: of the maps, finest first.
@@ -51,7 +51,7 @@ class SideBranch(nn.Module):
         )
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Normalised ``[N, 3, H, W]`` of any size to maps that cover the picture exactly."""
+        """Normalised ``[N, 3, H, W]`` of any size to maps that cover the image exactly."""
         height, width = images.shape[-2:]
         x = F.pad(images, (0, -width % self.strides[-1], 0, -height % self.strides[-1]))
         maps: list[Tensor] = []

@@ -2,7 +2,7 @@
 
 Loads DINO's own ``HungarianMatcher`` from the pinned checkout (never copied) and gives it the two
 entrances of ``scene_track.objectives.matcher.HungarianMatcher``. It is the slow path by nature:
-a cross-image cost matrix and one boolean selection per picture.
+a cross-image cost matrix and one boolean selection per image.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """One-to-one matching of queries and targets, without the cross-image cost matrix.
 
 The public reference computes the cost of every query of a batch against every target of the
-*batch*, O(B^2), and reads one matrix per picture. Here targets are padded, the cost is one batched
+*batch*, O(B^2), and reads one matrix per image. Here targets are padded, the cost is one batched
 ``[N, Q, M]`` tensor on the device, and one transfer brings it to the host, where scipy solves each
-picture. Cost and indices are those of DINO's ``HungarianMatcher`` (Zhang et al., ICLR 2023),
+image. Cost and indices are those of DINO's ``HungarianMatcher`` (Zhang et al., ICLR 2023),
 epsilons included.
 """
 

@@ -36,7 +36,7 @@ class Scene3dCriterion(SceneCriterion):
         Args:
             weight_role: cross-entropy of player against ball.
             weight_xyz: smooth L1 of the position in metres, of the role that the object has.
-            weight_smpl: mean square of the body parameters: no data set here observes them, so they
+            weight_smpl: mean square of the body parameters: no dataset here observes them, so they
                 are pulled to the mean body (as the prior of HMR, Kanazawa et al., 2018).
             ball_label: class index that is the ball; None: every object is a player.
             **scene: arguments of ``SceneCriterion``.

@@ -82,7 +82,8 @@ def test_a_folder_is_the_same_network(
     family = DinoV3 if name == "vits16" else DinoV3ConvNeXt
     options = arguments("model.backbone", f"model/backbone=dinov3_{name}", loader=loader)
     options["repository"] = getattr(reference.loader, "_repository", Path())
-    model = family(**options | {"weights": folders[name]})
+    options["weights"] = folders[name]
+    model = family(**options)
     wanted = reference.state_dict()
     for key, value in model.state_dict().items():
         if key.endswith("qkv.bias") and loader == "hub":
@@ -128,9 +129,10 @@ def refused(path: Path, message: str, variant: str = "vits16") -> None:
 
 
 def test_missing_file_says_where_to_get_it(tmp_path: Path) -> None:
-    options = arguments("model.backbone", "model/backbone=dinov3_vits16")
+    options: dict[str, Any] = arguments("model.backbone", "model/backbone=dinov3_vits16")
+    options["weights"] = tmp_path / "dinov3_vits16.pth"
     with pytest.raises(FileNotFoundError) as error:
-        DinoV3(**options | {"weights": tmp_path / "dinov3_vits16.pth"})
+        DinoV3(**options)
     text = str(error.value)
     assert "\n" not in text
     for part in ("dinov3_vits16.pth", "licence", "ai.meta.com", "model.backbone.weights=null"):

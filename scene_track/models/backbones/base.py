@@ -1,6 +1,6 @@
 """The interface every backbone shares, and what *frozen* means.
 
-A backbone turns pictures into one or more feature maps at stated strides and one global token. What
+A backbone turns images into one or more feature maps at stated strides and one global token. What
 follows (neck, decoder, head) reads ``strides``, ``dims`` and ``cls_dim`` and knows no more.
 Frozen means: no gradient, no graph, ``eval()`` mode whatever Lightning calls, buffers untouched.
 The state is a function of the epoch alone (``frozen_stages_at``), so it survives a resume by
@@ -38,10 +38,10 @@ class TrainingOptions(TypedDict, total=False):
         cache_limit_gb: most GiB that features may take on disk.
         checkpointing: keep only what enters each block, and compute the block once more for its
             gradient: less memory, slower.
-        size_policy: what happens to a picture whose sides are no multiples of ``size_multiple``.
+        size_policy: what happens to an image whose sides are no multiples of ``size_multiple``.
             ``error`` refuses it. ``pad`` adds the mean colour on the right and at the bottom up to
             the next multiple, which the network sees (attention is not masked), and hands out the
-            maps of the picture alone: boxes do not shift.
+            maps of the image alone: boxes do not shift.
     """
 
     freeze: bool
@@ -55,11 +55,11 @@ class TrainingOptions(TypedDict, total=False):
 
 @dataclass
 class BackboneFeatures:
-    """Output of a backbone for N pictures of H x W.
+    """Output of a backbone for N images of H x W.
 
     Attributes:
         levels: feature maps, finest first; level i is ``[N, dims[i], H / strides[i], W /
-            strides[i]]``, rounded up, and its cells cover exactly the picture, so that a place in
+            strides[i]]``, rounded up, and its cells cover exactly the image, so that a place in
             0-1 of the one is the same place in the other.
         cls: ``[N, cls_dim]`` global token.
     """
@@ -88,15 +88,15 @@ class Stage:
 
 
 def cover(level: Tensor, stride: int, height: int, width: int) -> Tensor:
-    """The part of a padded picture's feature map that the picture itself covers.
+    """The part of a padded image's feature map that the image itself covers.
 
-    Where the picture is whole cells, that is a crop. Where its border lies within a cell, the map
+    Where the image is whole cells, that is a crop. Where its border lies within a cell, the map
     is sampled anew (bilinear) on cells a little smaller than the stride.
 
     Args:
-        level: ``[N, C, h, w]`` of a picture padded on the right and at the bottom.
+        level: ``[N, C, h, w]`` of an image padded on the right and at the bottom.
         stride: pixels per cell.
-        height: of the picture without padding, in pixels.
+        height: of the image without padding, in pixels.
         width: the same.
 
     Returns:
@@ -277,11 +277,11 @@ class Backbone(nn.Module):
         return (frames.float() / 255 - self.mean) / self.std
 
     def extract(self, images: Tensor) -> BackboneFeatures:
-        """Features of normalised ``[N, 3, H, W]`` pictures."""
+        """Features of normalised ``[N, 3, H, W]`` images."""
         raise NotImplementedError
 
     def forward(self, frames: Tensor) -> BackboneFeatures:
-        """Features of uint8 ``[N, 3, H, W]`` pictures.
+        """Features of uint8 ``[N, 3, H, W]`` images.
 
         Raises:
             ValueError: height or width is no multiple of ``size_multiple``, and ``size_policy`` is

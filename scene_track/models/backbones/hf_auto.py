@@ -28,7 +28,7 @@ _FINEST = 4
 
 @dataclass(frozen=True)
 class _Normalisation:
-    """What an image processor does to pixels, and the size it brings pictures to."""
+    """What an image processor does to pixels, and the size it brings images to."""
 
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
@@ -55,9 +55,9 @@ class HfAuto(LibraryBackbone):
                 ``save_pretrained`` wrote, with the files of its image processor.
             weights: ``pretrained``, or None for random weights of the same architecture.
             download: fetch from the hub what is not in the local cache.
-            input_size: ``frames`` takes pictures as they come; ``processor`` brings them to the
-                size that the model's processor states, on the device. The maps cover the picture
-                either way, but of ``processor``'s the strides are those of the resized picture.
+            input_size: ``frames`` takes images as they come; ``processor`` brings them to the
+                size that the model's processor states, on the device. The maps cover the image
+                either way, but of ``processor``'s the strides are those of the resized image.
             size_multiple: height and width must be multiples of this; None = the coarsest stride.
             **training: see :class:`TrainingOptions`.
 
@@ -92,7 +92,7 @@ class HfAuto(LibraryBackbone):
             )
 
     def extract(self, images: Tensor) -> BackboneFeatures:
-        """Features of normalised ``[N, 3, H, W]`` pictures."""
+        """Features of normalised ``[N, 3, H, W]`` images."""
         if self._resize is not None:
             images = F.interpolate(images, self._resize, mode="bilinear", antialias=True)
         levels, cls = self._plan.read(_run(self.net, images, bool(self._plan.maps)), images)
@@ -159,7 +159,7 @@ def _plan(net: Any, sizes: list[tuple[int, int]], name: str) -> tuple[_Plan, tup
         except (ValueError, RuntimeError, AssertionError) as error:
             refusal = error
     if output is None:
-        raise ValueError(f"model.backbone.name={name}: takes no picture of {sizes}: {refusal}")
+        raise ValueError(f"model.backbone.name={name}: takes no image of {sizes}: {refusal}")
     maps = _hidden_maps(output)
     if maps:
         last_of = {state.shape[-1]: index for index, state in enumerate(maps)}

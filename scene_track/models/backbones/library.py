@@ -31,7 +31,7 @@ class LibraryBackbone(Backbone):
         Makes the network fit for checkpointing too, where that is asked for.
 
         Args:
-            size: height and width of a picture that the network takes.
+            size: height and width of an image that the network takes.
         """
         if self.checkpointing:
             # A block's input is needed once more; an activation in place would have changed it.

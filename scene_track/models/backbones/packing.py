@@ -1,4 +1,4 @@
-"""A frozen backbone's output as one row of half-precision numbers per picture, and its name.
+"""A frozen backbone's output as one row of half-precision numbers per image, and its name.
 
 Special here: what stands in a name must change whenever the features could: weights, arguments of
 the constructor, the code that the network is made of (by its version where it is an installed
@@ -90,11 +90,11 @@ def weights_digest(module: nn.Module) -> str:
 
 
 def fingerprint(backbone: Backbone, *, size: tuple[int, int], precision: str) -> dict[str, Any]:
-    """Everything that defines the features of a picture.
+    """Everything that defines the features of an image.
 
     Args:
         backbone: frozen, or about to be.
-        size: (height, width) of the pictures in pixels.
+        size: (height, width) of the images in pixels.
         precision: type that its matrices are multiplied in, such as ``bfloat16``.
 
     Returns:

@@ -128,7 +128,7 @@ class TimmModel(LibraryBackbone):
         return {"pretrained_cfg_overlay": {"state_dict": load_state_dict_file(file)}}
 
     def extract(self, images: Tensor) -> BackboneFeatures:
-        """Features of normalised ``[N, 3, H, W]`` pictures."""
+        """Features of normalised ``[N, 3, H, W]`` images."""
         net = cast(Any, self.net)
         if self._pyramid:
             maps = tuple(

@@ -1,6 +1,6 @@
 """The 3-D scene head: who a query is, where it stands in metres, and the pose of its body.
 
-A picture tells directions well and distances badly, so the network answers with the logarithm of
+An image tells directions well and distances badly, so the network answers with the logarithm of
 the depth and the two slopes of the viewing ray; x and y follow.
 """
 

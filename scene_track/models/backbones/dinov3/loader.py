@@ -26,7 +26,7 @@ class Loader(Protocol):
         ...
 
     def features(self, net: nn.Module, images: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
-        """Levels ``[N, C, h, w]``, finest first, and the global token of normalised pictures."""
+        """Levels ``[N, C, h, w]``, finest first, and the global token of normalised images."""
         ...
 
     def stages(self, net: nn.Module) -> list[Stage]:
@@ -35,7 +35,7 @@ class Loader(Protocol):
 
 
 def as_map(patches: Tensor, images: Tensor, stride: int) -> Tensor:
-    """Patch tokens ``[N, h * w, C]`` of pictures ``[N, 3, H, W]`` as ``[N, C, h, w]``."""
+    """Patch tokens ``[N, h * w, C]`` of images ``[N, 3, H, W]`` as ``[N, C, h, w]``."""
     shape = images.shape[-2] // stride, images.shape[-1] // stride
     return patches.transpose(1, 2).unflatten(2, shape)
 
