@@ -16,7 +16,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from scene_track.config.paths import config_dir
 from scene_track.data.batch import SceneBatch
-from scene_track.data.mot_files import BoxTable, SequenceInfo
+from scene_track.data.mot_files import BoxTable
+from scene_track.data.seqinfo import SequenceInfo
 from scene_track.data.video import Video
 from scene_track.tracking.inference import to_pixels
 
