@@ -39,9 +39,9 @@ def load(variant: str, loader: str, weights: Path) -> Backbone | None:
         return None
     options: dict[str, Any] = {"weights": weights, "loader": loader, "repository": code or Path()}
     if variant in VITS:
-        return DinoV3(variant=variant, **options).eval()  # type: ignore[arg-type]
+        return DinoV3(variant=variant, size_multiple=16, **options).eval()  # type: ignore[arg-type]
     size = variant.removeprefix("convnext_")
-    return DinoV3ConvNeXt(variant=size, **options).eval()  # type: ignore[arg-type]
+    return DinoV3ConvNeXt(variant=size, size_multiple=32, **options).eval()  # type: ignore[arg-type]
 
 
 def error(features: BackboneFeatures, golden: Any, prefix: str) -> float:

@@ -71,6 +71,19 @@ def shipped(key: str, *overrides: str, **changes: Any) -> Any:
     return instantiate(OmegaConf.select(compose_run(overrides), key), **changes)
 
 
+def arguments(key: str, *overrides: str, **changes: Any) -> dict[str, Any]:
+    """Constructor arguments of a shipped node, where a test builds the class itself.
+
+    Args:
+        key: dotted key of a node with a ``_target_``.
+        overrides: as on the command line.
+        changes: arguments that replace those of the node.
+    """
+    node = OmegaConf.to_container(OmegaConf.select(compose_run(overrides), key), resolve=True)
+    assert isinstance(node, dict)
+    return {str(k): v for k, v in node.items() if k not in ("_target_", "_partial_")} | changes
+
+
 def make_batch(
     clips: int = 2,
     frames: int = 3,

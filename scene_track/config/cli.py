@@ -78,7 +78,7 @@ def run_main(
     wanted_full = os.environ.get(_FULL) == "1"
     program = None
     if trials:
-        from scene_track.sweeps.hydra_sweepers import register
+        from scene_track.sweeps import register
         from scene_track.sweeps.trial import hold_lifeline
 
         hold_lifeline()
@@ -133,7 +133,7 @@ def _program(job: Callable[[DictConfig], Any]) -> Program:
 
 def _sweep_failed(error: Exception) -> int | None:
     """The exit code for a sweep that came to nothing, or cannot begin; None for other errors."""
-    from scene_track.sweeps.ending import SweepFailed
+    from scene_track.sweeps.sweeper import SweepFailed
 
     if isinstance(error, SweepFailed):
         return error.code

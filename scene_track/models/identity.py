@@ -107,13 +107,13 @@ class PointerIdentity(nn.Module):
         self,
         *,
         dim: Annotated[int, Field(ge=1)],
-        width: Annotated[int, Field(ge=16)] = 128,
-        heads: Annotated[int, Field(ge=1)] = 4,
-        depth: Annotated[int, Field(ge=1)] = 2,
-        appearance: Annotated[int, Field(ge=0)] = 32,
-        content: bool = True,
-        history: Annotated[int, Field(ge=1)] = 4,
-        detach: bool = False,
+        width: Annotated[int, Field(ge=16)],
+        heads: Annotated[int, Field(ge=1)],
+        depth: Annotated[int, Field(ge=1)],
+        appearance: Annotated[int, Field(ge=0)],
+        content: bool,
+        history: Annotated[int, Field(ge=1)],
+        detach: bool,
     ) -> None:
         """Build the head.
 

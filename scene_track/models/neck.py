@@ -47,10 +47,9 @@ class FeaturePyramid(nn.Module):
         dims: Sequence[int],
         strides: Sequence[int],
         dim: Annotated[int, Field(ge=16, multiple_of=16)],
-        stride: Annotated[int, Field(ge=1)] | None = None,
-        sample_stride: Annotated[int, Field(ge=1)] | None = None,
-        side_channels: Annotated[list[Annotated[int, Field(ge=2)]], Field(min_length=1)]
-        | None = None,
+        stride: Annotated[int, Field(ge=1)] | None,
+        sample_stride: Annotated[int, Field(ge=1)] | None,
+        side_channels: Annotated[list[Annotated[int, Field(ge=2)]], Field(min_length=1)] | None,
     ) -> None:
         """Build what lies between these levels and the maps that are asked for.
 

@@ -53,8 +53,8 @@ class DenseProposals(nn.Module):
         *,
         dim: Annotated[int, Field(ge=1)],
         num_classes: Annotated[int, Field(ge=1)],
-        candidates: Annotated[int, Field(ge=1)] = 80,
-        nms_iou: Annotated[float, Field(gt=0, le=1)] = 0.7,
+        candidates: Annotated[int, Field(ge=1)],
+        nms_iou: Annotated[float, Field(gt=0, le=1)],
     ) -> None:
         """Build the head.
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Annotated
 
 import torch
@@ -72,14 +71,14 @@ class SceneModel(ClipModel):
         proposals: DenseProposals,
         decoder: SceneDecoder,
         head: SceneHead,
-        neck: Callable[..., FeaturePyramid] | None = None,
-        temporal_encoder: Callable[..., TemporalEncoder] | None = None,
-        identity: PointerIdentity | None = None,
-        absolute_time: bool = True,
-        detector_frames: Annotated[int, Field(ge=1)] | None = None,
-        fps: Annotated[float, Field(gt=0)] = 30.0,
-        time_horizon: Annotated[float, Field(gt=0)] = 30.0,
-        compile: bool = False,
+        neck: Callable[..., FeaturePyramid],
+        temporal_encoder: Callable[..., TemporalEncoder] | None,
+        identity: PointerIdentity | None,
+        absolute_time: bool,
+        detector_frames: Annotated[int, Field(ge=1)] | None,
+        fps: Annotated[float, Field(gt=0)],
+        time_horizon: Annotated[float, Field(gt=0)],
+        compile: bool,
     ) -> None:
         """Assemble the model.
 
@@ -90,7 +89,7 @@ class SceneModel(ClipModel):
             decoder: queries to boxes.
             head: meaning of a query.
             neck: builds what makes the backbone's levels the maps of proposals and decoder, given
-                ``dims`` and ``strides``; None = ``FeaturePyramid`` with its defaults.
+                ``dims`` and ``strides``.
             temporal_encoder: builds the clip context encoder, given ``input_dim``; None leaves it
                 out.
             identity: pointer head; None makes a detector without tracks.
@@ -105,8 +104,7 @@ class SceneModel(ClipModel):
         super().__init__()
         self.dim, self.detector_frames = dim, detector_frames
         self.backbone = backbone
-        build_neck = partial(FeaturePyramid, dim=dim) if neck is None else neck
-        self.neck = build_neck(dims=backbone.dims, strides=backbone.strides)
+        self.neck = neck(dims=backbone.dims, strides=backbone.strides)
         self.looks_at_pictures = self.neck.side is not None
         *finer, coarse = self.neck.out_dims
         self.projection = nn.Sequential(nn.Conv2d(coarse, dim, 1), group_norm(dim))

@@ -95,12 +95,12 @@ class TemporalEncoder(nn.Module):
         *,
         dim: Annotated[int, Field(ge=2)],
         input_dim: Annotated[int, Field(ge=1)],
-        depth: Annotated[int, Field(ge=0)] = 2,
-        heads: Annotated[int, Field(ge=1)] = 4,
-        history: Annotated[int, Field(ge=1)] = 16,
-        dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0,
-        mlp_ratio: Annotated[float, Field(gt=0)] = 2.0,
-        rope_base: Annotated[float, Field(gt=1)] = 100.0,
+        depth: Annotated[int, Field(ge=0)],
+        heads: Annotated[int, Field(ge=1)],
+        history: Annotated[int, Field(ge=1)],
+        dropout: Annotated[float, Field(ge=0, lt=1)],
+        mlp_ratio: Annotated[float, Field(gt=0)],
+        rope_base: Annotated[float, Field(gt=1)],
     ) -> None:
         """Build the encoder.
 

@@ -58,10 +58,10 @@ class ContrastiveDenoiser(nn.Module):
         *,
         dim: Annotated[int, Field(gt=0)],
         num_classes: Annotated[int, Field(gt=0)],
-        dn_number: Annotated[int, Field(ge=1)] = 1,
-        label_noise_ratio: Annotated[float, Field(ge=0, le=2)] = 0.5,
-        box_noise_scale: Annotated[float, Field(ge=0)] = 0.4,
-        lambda_dn: Annotated[float, Field(ge=0)] = 1.0,
+        dn_number: Annotated[int, Field(ge=1)],
+        label_noise_ratio: Annotated[float, Field(ge=0, le=2)],
+        box_noise_scale: Annotated[float, Field(ge=0)],
+        lambda_dn: Annotated[float, Field(ge=0)],
     ) -> None:
         """Set the strength of the noise.
 
@@ -83,7 +83,7 @@ class ContrastiveDenoiser(nn.Module):
         self.label_noise_ratio = label_noise_ratio
         self.box_noise_scale = box_noise_scale
         self.lambda_dn = lambda_dn
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]):  # pyright: ignore[reportUnknownMemberType]
             self.label_embedding = nn.Embedding(num_classes + 1, dim)
         if lambda_dn == 0:
             self.label_embedding.requires_grad_(False)
@@ -212,7 +212,7 @@ def _attention_mask(group: Tensor, num_queries: int) -> Tensor:
     return mask
 
 
-def no_denoiser(*, lambda_dn: Annotated[float, Field(ge=0, le=0)] = 0.0) -> None:
+def no_denoiser(*, lambda_dn: Annotated[float, Field(ge=0, le=0)]) -> None:
     """The plain model: ``denoiser=none``.
 
     Args:

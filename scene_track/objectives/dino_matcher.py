@@ -34,11 +34,11 @@ class DinoHungarianMatcher(nn.Module):
     def __init__(
         self,
         *,
-        cost_class: Annotated[float, Field(ge=0)] = 1.0,
-        cost_bbox: Annotated[float, Field(ge=0)] = 1.0,
-        cost_giou: Annotated[float, Field(ge=0)] = 1.0,
-        focal_alpha: Annotated[float, Field(ge=0, le=1)] = 0.25,
-        checkout: Path | str | None = None,
+        cost_class: Annotated[float, Field(ge=0)],
+        cost_bbox: Annotated[float, Field(ge=0)],
+        cost_giou: Annotated[float, Field(ge=0)],
+        focal_alpha: Annotated[float, Field(ge=0, le=1)],
+        checkout: Path | str | None,
     ) -> None:
         """Load the third-party class.
 

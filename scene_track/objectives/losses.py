@@ -19,6 +19,11 @@ def _masked(loss: Tensor, mask: Tensor | None) -> Tensor:
     return loss if mask is None else torch.where(mask, loss, 0.0)
 
 
+def pick(values: Tensor, index: Tensor) -> Tensor:
+    """Rows ``[B, T, M, C]`` of ``values [B, T, N, C]`` at ``index [B, T, M]``, each below N."""
+    return values.gather(2, index.unsqueeze(-1).expand(*index.shape, values.shape[-1]))
+
+
 def sigmoid_focal_loss(
     logits: Tensor,
     targets: Tensor,

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pydantic import Field
-from scipy.optimize import linear_sum_assignment
+from scipy import optimize  # pyright: ignore[reportMissingTypeStubs]
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
@@ -29,6 +29,8 @@ _FOCAL_GAMMA = 2.0
 
 Matches = list[tuple[Tensor, Tensor]]
 
+_Indices = NDArray[np.int64]
+
 
 class HungarianMatcher(nn.Module):
     """Cheapest one-to-one assignment under class, L1 and GIoU costs.
@@ -39,10 +41,10 @@ class HungarianMatcher(nn.Module):
 
     def __init__(
         self,
-        cost_class: Annotated[float, Field(ge=0)] = 1.0,
-        cost_bbox: Annotated[float, Field(ge=0)] = 1.0,
-        cost_giou: Annotated[float, Field(ge=0)] = 1.0,
-        focal_alpha: Annotated[float, Field(ge=0, le=1)] = 0.25,
+        cost_class: Annotated[float, Field(ge=0)],
+        cost_bbox: Annotated[float, Field(ge=0)],
+        cost_giou: Annotated[float, Field(ge=0)],
+        focal_alpha: Annotated[float, Field(ge=0, le=1)],
     ) -> None:
         """Set the weights (the signature is DINO's, so positional arguments work as there).
 
@@ -95,7 +97,7 @@ class HungarianMatcher(nn.Module):
         solved = self._solve(
             logits, boxes, padded_labels.to(device), padded_boxes.to(device), valid.to(device)
         )
-        return [(torch.from_numpy(query), torch.from_numpy(target)) for query, target in solved]
+        return [(torch.as_tensor(query), torch.as_tensor(target)) for query, target in solved]
 
     @torch.no_grad()
     def match_padded(
@@ -127,7 +129,7 @@ class HungarianMatcher(nn.Module):
         answer = np.full(tuple(valid.shape), -1, dtype=np.int64)
         for row, (query, target) in zip(answer, solved, strict=True):
             row[target] = query
-        return torch.from_numpy(answer).to(boxes.device, non_blocking=True)
+        return torch.as_tensor(answer).to(boxes.device, non_blocking=True)
 
     def cost(
         self, logits: Tensor, boxes: Tensor, target_labels: Tensor, target_boxes: Tensor
@@ -165,7 +167,7 @@ class HungarianMatcher(nn.Module):
         target_labels: Tensor,
         target_boxes: Tensor,
         valid: Tensor,
-    ) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    ) -> list[tuple[_Indices, _Indices]]:
         """Per frame: (query indices ascending, target indices into the padded M)."""
         n, queries, classes = logits.shape
         known = (target_labels >= 0) & (target_labels < classes)
@@ -174,7 +176,7 @@ class HungarianMatcher(nn.Module):
         cost = cost.masked_fill(~known.unsqueeze(1), torch.nan)
         # The one transfer to the host; `valid` rides along as an extra row.
         host = torch.cat((cost, valid.unsqueeze(1).to(cost.dtype)), dim=1).cpu().numpy()
-        solved: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
+        solved: list[tuple[_Indices, _Indices]] = []
         for i in range(n):  # scipy solves one matrix at a time; there is no batched exact solver
             columns = np.flatnonzero(host[i, queries] > 0)
             matrix = host[i, :queries][:, columns]
@@ -184,9 +186,14 @@ class HungarianMatcher(nn.Module):
                         i, logits[i], boxes[i], target_labels[i, columns], target_boxes[i, columns]
                     )
                 )
-            query, target = linear_sum_assignment(matrix)
+            query, target = _assigned(matrix)
             solved.append((query.astype(np.int64), columns[target].astype(np.int64)))
         return solved
+
+
+def _assigned(cost: NDArray[np.floating]) -> tuple[_Indices, _Indices]:
+    # scipy has no type stubs
+    return optimize.linear_sum_assignment(cost)  # pyright: ignore
 
 
 def check_weights(cost_class: float, cost_bbox: float, cost_giou: float) -> None:

@@ -1,7 +1,7 @@
 """The set criterion with the terms of the 3-D head: role, position, body.
 
-Footage without 3-D ground truth (``SceneBatch.xyz`` is NaN or None there) trains boxes, existence
-and roles and leaves positions alone.
+Video without 3-D ground truth (``SceneBatch.xyz`` is NaN or None there) trains boxes, existence and
+roles; positions do not count.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from scene_track.data.batch import SceneBatch
 from scene_track.models.predictions import ScenePredictions
+from scene_track.objectives.losses import pick
 from scene_track.objectives.scene_criterion import SceneCriterion
 
 
@@ -24,10 +25,10 @@ class Scene3dCriterion(SceneCriterion):
     def __init__(
         self,
         *,
-        weight_role: Annotated[float, Field(ge=0)] = 1.0,
-        weight_xyz: Annotated[float, Field(ge=0)] = 1.0,
-        weight_smpl: Annotated[float, Field(ge=0)] = 1e-3,
-        ball_label: Annotated[int, Field(ge=0)] | None = None,
+        weight_role: Annotated[float, Field(ge=0)],
+        weight_xyz: Annotated[float, Field(ge=0)],
+        weight_smpl: Annotated[float, Field(ge=0)],
+        ball_label: Annotated[int, Field(ge=0)] | None,
         **scene: Any,
     ) -> None:
         """Store the weights.
@@ -49,11 +50,10 @@ class Scene3dCriterion(SceneCriterion):
     ) -> dict[str, Tensor]:
         """See ``SceneCriterion.extra_terms``."""
         matched = (matches >= 0).float()
-        query = matches.clamp(min=0).unsqueeze(-1)
+        query = matches.clamp(min=0)
 
         def at_objects(name: str) -> Tensor:
-            values = predictions.extras[name]
-            return values.gather(2, query.expand(-1, -1, -1, values.shape[-1]))
+            return pick(predictions.extras[name], query)
 
         ball = torch.zeros_like(batch.labels)
         if self.ball_label is not None:

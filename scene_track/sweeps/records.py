@@ -1,9 +1,10 @@
-"""What a sweep knows of its trials: one ``trial.json`` in each trial's folder, nothing else.
+"""The record of each trial of a sweep: ``trial.json`` in the trial's folder.
 
-Special here: the files are all there is. A sweep that was killed, one on another machine and the
-report read the same records, so nothing depends on a process that still lives. Whoever runs a
-trial, or has it waiting, touches its record as long as he lives; who has gone is known by his
-process where it can be seen from here, else by the age of the record.
+The files are the only state of a grid, and all that the report reads. They are not kept in an
+Optuna study, because SQLite does not lock reliably on network file systems, and a process on a
+cluster's node may not reach the database. Whoever runs a trial, or has it waiting for its launcher,
+touches the record every ``BEAT_S`` seconds. On this machine a dead process is known by its ID;
+on another one by a record that nobody has touched for ``SILENT_S`` seconds.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -23,12 +24,11 @@ from typing import Any, Literal
 from scene_track.io.atomic import write_atomic
 
 RECORD = "trial.json"
-_LOCK = ".lock"
-_STARTED = ".started"
-BEAT_S = 10.0  # seconds between two signs of life of a trial that is running or waiting
-SILENT_S = 120.0  # seconds without one after which a trial on another machine counts as dead
+BEAT_S = 10.0
+SILENT_S = 120.0
 
 State = Literal["waiting", "running", "complete", "stopped", "failed"]
+Fault = Literal["mistake", "error", "died"]
 DONE = ("complete", "stopped")
 UNFINISHED = ("waiting", "running")
 GONE = "its process is gone (killed, out of memory, or the machine went down)"
@@ -36,12 +36,12 @@ GONE = "its process is gone (killed, out of memory, or the machine went down)"
 
 @dataclass(frozen=True)
 class Process:
-    """A process, so described that another one with its number is not taken for it.
+    """A process; ``started`` tells it from a later one with the same ID.
 
     Attributes:
         host: name of the machine.
-        pid: number of the process there.
-        started: start in the kernel's count; None where there is no ``/proc``.
+        pid: process ID.
+        started: clock ticks from the machine's start; None where there is no ``/proc``.
     """
 
     host: str
@@ -50,7 +50,7 @@ class Process:
 
     @classmethod
     def this(cls) -> Process:
-        """The process that asks."""
+        """The calling process."""
         return cls(socket.gethostname(), os.getpid(), _start_of(os.getpid()))
 
     def alive(self) -> bool | None:
@@ -67,10 +67,7 @@ class Process:
 
 
 def _start_of(pid: int) -> int | None:
-    """When a process started, in clock ticks since the machine did; None if it cannot be known.
-
-    A process that has ended and that nobody has waited for counts as gone.
-    """
+    """Start of a process in clock ticks; -1 for a zombie; None without ``/proc``."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
@@ -85,19 +82,17 @@ class Trial:
 
     Attributes:
         number: of the trial in its sweep's folder.
-        state: ``waiting`` to be started, ``running``, ``complete``, ``stopped`` (early, by the
-            median rule; it has an objective), ``failed``.
-        overrides: the job's overrides, as they are typed.
+        state: ``stopped`` is a trial that the median rule ended early; it has an objective.
+        overrides: of the job, as they are typed.
         params: those of them that the sweep varies, by key.
         objective: best value of the monitor; None without one.
         reason: why it failed or was stopped.
-        fault: what a failure was: a ``mistake`` of a person, an ``error`` of the trial, or that it
-            ``died`` with its process; None otherwise.
-        process: who runs it, or has it waiting.
+        fault: of a failed trial: a user's ``mistake``, an ``error``, or ``died`` (process gone).
+        process: the one that runs the trial, or has it waiting.
         started: seconds since 1970; None before the start.
-        wall_s: seconds that it took.
-        command: what trains this trial alone, to be typed into a shell.
-        study: number of the trial in the study; None in a grid.
+        wall_s: duration in seconds.
+        command: the shell command that trains this trial alone.
+        study: number of the trial in the Optuna study; None in a grid.
     """
 
     number: int
@@ -106,26 +101,26 @@ class Trial:
     params: Mapping[str, str] = field(default_factory=dict)
     objective: float | None = None
     reason: str | None = None
-    fault: Literal["mistake", "error", "died"] | None = None
+    fault: Fault | None = None
     process: Process | None = None
     started: float | None = None
     wall_s: float | None = None
     command: str | None = None
     study: int | None = None
 
-    def failed(self, reason: str, fault: Literal["mistake", "error", "died"]) -> Trial:
+    def failed(self, reason: str, fault: Fault) -> Trial:
         """The trial as a failed one."""
         return replace(self, state="failed", objective=None, reason=reason, fault=fault)
 
 
 def write(folder: Path, trial: Trial) -> None:
-    """Record a trial in its folder."""
+    """Write a trial's record."""
     content = json.dumps(asdict(trial), indent=1, allow_nan=False)
     write_atomic(folder / RECORD, content + "\n")
 
 
 def read(folder: Path) -> Trial | None:
-    """The trial that a folder holds; None if it holds none.
+    """The record in a folder; None if there is none.
 
     Raises:
         ValueError: the record cannot be read.
@@ -152,22 +147,58 @@ def read_all(sweep: Path) -> dict[Path, Trial]:
     return dict(sorted(trials.items(), key=lambda pair: pair[1].number))
 
 
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a folder's lock; only one process at a time claims, starts or gives up trials."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def claim(
+    sweep: Path, overrides: Sequence[str], params: Mapping[str, str], study: int | None = None
+) -> Path:
+    """Make the folder of a trial that this process is about to launch; needs the sweep's lock."""
+    numbers = [int(entry.name) for entry in sweep.iterdir() if entry.name.isdigit()]
+    number = max(numbers, default=-1) + 1
+    folder = sweep / str(number)
+    folder.mkdir()
+    mine = Process.this()
+    write(folder, Trial(number, "waiting", tuple(overrides), params, process=mine, study=study))
+    return folder
+
+
+def start(folder: Path, command: str) -> Trial | None:
+    """Record that this process runs a trial; None if it was given up or started before."""
+    with locked(folder.parent):
+        trial = read(folder)
+        if trial is None or trial.state != "waiting":
+            return None
+        mine, now = Process.this(), round(time.time(), 3)
+        trial = replace(trial, state="running", process=mine, started=now, command=command)
+        write(folder, trial)
+        return trial
+
+
 def touch(folder: Path) -> None:
-    """A sign of life of a trial."""
-    os.utime(folder / RECORD)
+    """Give a sign of life of a trial."""
+    with contextlib.suppress(OSError):  # removed, or a file server that does not answer
+        os.utime(folder / RECORD)
 
 
 @contextlib.contextmanager
-def kept_waiting(folders: Sequence[Path]) -> Iterator[None]:
-    """Give signs of life of trials that wait to be started, such as in a cluster's queue."""
+def kept_waiting(folders: Sequence[Path], also: Callable[[], object]) -> Iterator[None]:
+    """Touch the records of trials while they wait, such as in a queue; call ``also`` each time."""
     ended = threading.Event()
 
     def beat() -> None:
         while not ended.wait(BEAT_S):
             for folder in folders:
-                with contextlib.suppress(OSError):  # withdrawn, or a file server that hesitates
-                    if not (folder / _STARTED).exists():  # from then on it speaks for itself
-                        touch(folder)
+                trial = read(folder)
+                if trial is not None and trial.state == "waiting":  # then its runner touches it
+                    touch(folder)
+            also()
 
     thread = threading.Thread(target=beat, name="waiting trials", daemon=True)
     thread.start()
@@ -179,131 +210,40 @@ def kept_waiting(folders: Sequence[Path]) -> Iterator[None]:
 
 
 def is_dead(folder: Path, trial: Trial) -> bool:
-    """Whether a trial that is recorded as waiting or running has nobody any more who runs it."""
+    """Whether the process of an unfinished trial is gone."""
     if trial.state not in UNFINISHED:
         return False
-    if trial.state == "waiting" and _silent(folder / _STARTED):
-        return True  # killed between its start and its first record: that names who had it waiting
     alive = None if trial.process is None else trial.process.alive()
-    if alive is not None:
-        return not alive
-    return _silent(folder / RECORD)
+    return time.time() - _touched(folder) > SILENT_S if alive is None else not alive
 
 
-def _silent(file: Path) -> bool:
-    """Whether a file is so old that its writer counts as dead; no if there is none."""
+def _touched(folder: Path) -> float:
+    """When a record was touched last, in seconds since 1970; now if it has been removed."""
     try:
-        return time.time() - file.stat().st_mtime > SILENT_S
+        return (folder / RECORD).stat().st_mtime
     except FileNotFoundError:
-        return False
+        return time.time()
 
 
 def unsure(sweep: Path) -> dict[Path, float]:
-    """Trials of machines that cannot be asked, not silent for long enough to count as dead.
-
-    Returns:
-        By folder, when each gave its last sign of life, in seconds since 1970.
-    """
-    found: dict[Path, float] = {}
-    for folder, trial in read_all(sweep).items():
-        if trial.state in UNFINISHED and (trial.process is None or trial.process.alive() is None):
-            with contextlib.suppress(FileNotFoundError):
-                if not is_dead(folder, trial):
-                    found[folder] = (folder / RECORD).stat().st_mtime
-    return found
+    """Unfinished trials of other machines, with the time of their last sign of life."""
+    trials = {f: t for f, t in read_all(sweep).items() if t.state in UNFINISHED}
+    far = [f for f, t in trials.items() if t.process is None or t.process.alive() is None]
+    return {folder: _touched(folder) for folder in far if not is_dead(folder, trials[folder])}
 
 
-def bury(sweep: Path) -> dict[Path, Trial]:
-    """Record as failed what died; what was never started loses its folder.
-
-    A study's trial keeps it: the study must hear what became of the trial.
-
-    Returns:
-        All trials, as they are recorded now.
-    """
-    trials = read_all(sweep)
-    for folder, trial in list(trials.items()):
-        if not is_dead(folder, trial):
-            continue
-        if trial.state == "waiting" and trial.study is None and withdraw(folder):
-            del trials[folder]
-        elif (dead := _buried(folder, trial)) is not None:
-            write(folder, dead)
-            trials[folder] = dead
-    return trials
+def bury(sweep: Path) -> list[Trial]:
+    """Record dead trials as failed, and return them."""
+    dead = {folder: t for folder, t in read_all(sweep).items() if is_dead(folder, t)}
+    for folder, trial in dead.items():
+        give_up(folder, trial, GONE)
+    return list(dead.values())
 
 
-def _buried(folder: Path, trial: Trial) -> Trial | None:
-    """The record of a dead trial, which cannot start any more; None if it did at this moment."""
-    if trial.state == "waiting" and not start(folder) and not _silent(folder / _STARTED):
-        return None
-    beat = (folder / RECORD).stat().st_mtime
-    started = trial.started or beat
-    return replace(trial.failed(GONE, "died"), wall_s=round(beat - started, 1))
-
-
-@contextlib.contextmanager
-def locked(sweep: Path) -> Iterator[None]:
-    """Only one process at a time decides what a sweep does next."""
-    sweep.mkdir(parents=True, exist_ok=True)
-    with (sweep / _LOCK).open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def claim(
-    sweep: Path, overrides: Sequence[str], params: Mapping[str, str], study: int | None = None
-) -> Path:
-    """Make a folder for a trial that is about to be launched; it is this process's.
-
-    Args:
-        sweep: the sweep's folder.
-        overrides: the job's overrides.
-        params: those that the sweep varies.
-        study: number of the trial in the study.
-
-    Returns:
-        The folder, named by the trial's number.
-    """
-    numbers = [int(entry.name) for entry in sweep.iterdir() if entry.name.isdigit()]
-    number = max(numbers, default=-1) + 1
-    while True:
-        folder = sweep / str(number)
-        try:
-            folder.mkdir()
-            break
-        except FileExistsError:  # another process was faster
-            number += 1
-    waiting = Trial(
-        number=number,
-        state="waiting",
-        overrides=tuple(overrides),
-        params=dict(params),
-        process=Process.this(),
-        study=study,
-    )
-    write(folder, waiting)
-    return folder
-
-
-def start(folder: Path) -> bool:
-    """Whether a trial may start now: true once, whoever asks."""
-    try:
-        os.close(os.open(folder / _STARTED, os.O_CREAT | os.O_EXCL))
-    except FileExistsError:
-        return False
-    return True
-
-
-def withdraw(folder: Path) -> bool:
-    """Give a waiting trial up; False if it has been started meanwhile.
-
-    A cluster may start it yet: without its record it refuses.
-    """
-    if not start(folder):
-        return False
-    for name in (_STARTED, RECORD):
-        (folder / name).unlink(missing_ok=True)
-    with contextlib.suppress(OSError):  # a log file may lie there
-        folder.rmdir()
-    return True
+def give_up(folder: Path, seen: Trial, reason: str) -> None:
+    """Record a trial as died, unless its record has changed since it was ``seen``."""
+    with locked(folder.parent):
+        if read(folder) == seen:
+            end = _touched(folder)
+            wall_s = round(end - (seen.started or end), 1)
+            write(folder, replace(seen.failed(reason, "died"), wall_s=wall_s))

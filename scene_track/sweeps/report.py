@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
+import base64
+import csv
+import io
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from scene_track.io.atomic import write_atomic
-from scene_track.sweeps.hparams import write_hparams
-from scene_track.sweeps.importance import Importance, importance
-from scene_track.sweeps.page import page
-from scene_track.sweeps.pictures import pictures
-from scene_track.sweeps.results import SweepResults, read_sweep
-from scene_track.sweeps.table import as_csv, as_data, as_json, terminal
+from scene_track.sweeps.results import Result, SweepResults, importance, number, read_sweep
 
 PAGE = "report.html"
+_TEMPLATE = Path(__file__).with_name("page.html")
+_IMAGES = "val/tracks"  # tag of a validation's images
+_MOST_POINTS = 400  # of one curve on the page
+_WIDEST = 32  # characters of a parameter in the table
+_EVENTS = "events.out.tfevents.0.hparams"  # TensorBoard looks for "tfevents"
+_SHOWN = 8  # metrics in TensorBoard's tab
 
 
 def report(folder: Path) -> Path:
     """Write the report of a sweep into its folder and print its table.
 
     Args:
-        folder: of the sweep; it may still be going on.
+        folder: of the sweep; it may still run.
 
     Returns:
         The page.
@@ -28,27 +38,213 @@ def report(folder: Path) -> Path:
         FileNotFoundError: there is no sweep.
     """
     sweep = read_sweep(folder)
-    shares = importances(sweep)
-    data = as_data(sweep, shares)
-    shown = pictures(sweep.best.folder) if sweep.best is not None else []
-    write_atomic(folder / "trials.csv", as_csv(sweep))
-    write_atomic(folder / "trials.json", as_json(data))
-    write_atomic(folder / PAGE, page(sweep, data, shown))
+    data = as_data(sweep)
+    images = read_images(sweep.best.folder) if sweep.best is not None else []
+    write_atomic(folder / "trials.csv", _as_csv(data))
+    write_atomic(folder / "trials.json", json.dumps(data, indent=1, allow_nan=False) + "\n")
+    write_atomic(folder / PAGE, page(sweep, data, images))
     write_hparams(sweep)
-    print(terminal(sweep))
+    print(_table(sweep))
     print(f"trials.csv, trials.json and {PAGE} in {folder}", flush=True)
     return folder / PAGE
 
 
-def importances(sweep: SweepResults) -> dict[str, Importance]:
-    """What each parameter explains; trials that were stopped early have no comparable objective."""
-    found = {}
-    for key in sweep.params:
-        pairs = [
-            (r.trial.params[key], r.objective)
-            for r in sweep.results
-            if r.trial.state == "complete" and key in r.trial.params and r.objective is not None
+def as_data(sweep: SweepResults) -> dict[str, Any]:
+    """Everything but the curves and images, as plain data."""
+    shares = {}
+    for key in sweep.params:  # a trial that was stopped early has no comparable objective
+        trials = [r.trial for r in sweep.results if r.trial.state == "complete"]
+        trials = [t for t in trials if key in t.params and t.objective is not None]
+        objectives = [t.objective for t in trials if t.objective is not None]
+        shares[key] = asdict(importance([t.params[key] for t in trials], objectives))
+    return {
+        "sweep": "/".join(sweep.folder.absolute().parts[-2:]),
+        "monitor": sweep.monitor,
+        "mode": sweep.mode,
+        "best": None if sweep.best is None else sweep.best.trial.number,
+        "params": sweep.params,
+        "metrics": sweep.metrics,
+        "importance": shares,
+        "trials": [_trial(result, sweep.folder) for result in sweep.results],
+    }
+
+
+def _trial(result: Result, sweep: Path) -> dict[str, Any]:
+    trial = asdict(result.trial)
+    del trial["overrides"], trial["process"]
+    begun = result.trial.started
+    return {
+        **trial,
+        "started": begun and datetime.fromtimestamp(begun).isoformat(" ", "seconds"),
+        "metrics": dict(result.metrics),
+        "folder": os.path.relpath(result.folder, sweep),
+    }
+
+
+def _as_csv(data: dict[str, Any]) -> str:
+    """One row per trial: its record, parameters, and the best value of each metric."""
+    stream = io.StringIO()
+    rows = csv.writer(stream, lineterminator="\n")
+    last = ["reason", "wall_s", "started", "folder", "command"]
+    metrics = [f"metric/{name}" for name in data["metrics"]]
+    rows.writerow(["trial", "state", data["monitor"], *data["params"], *metrics, *last])
+    for t in data["trials"]:
+        rows.writerow(
+            [
+                *(t["number"], t["state"], t["objective"]),
+                *(t["params"].get(key) for key in data["params"]),
+                *(t["metrics"].get(name) for name in data["metrics"]),
+                *(t[key] for key in last),
+            ]
+        )
+    return stream.getvalue()
+
+
+def _table(sweep: SweepResults) -> str:
+    """The trials for the terminal, best first, with the reasons of failures."""
+    head = ["trial", "state", sweep.monitor, *sweep.params, "time"]
+    rows = [
+        [
+            f"{r.trial.number}{' *' if r is sweep.best else ''}",
+            r.trial.state,
+            "" if r.trial.objective is None else f"{r.trial.objective:.4f}",
+            *(_short(r.trial.params.get(key, "")) for key in sweep.params),
+            "" if r.trial.wall_s is None else _duration(r.trial.wall_s),
         ]
-        values, objectives = [v for v, _ in pairs], [o for _, o in pairs]
-        found[key] = importance(values, objectives)
-    return found
+        for r in sweep.ranked
+    ]
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip()
+             for row in [head, ["-" * w for w in widths], *rows]]  # fmt: skip
+    failed = [r.trial for r in sweep.results if r.trial.state == "failed"]
+    lines += ["", *(f"trial {t.number} failed: {t.reason}" for t in failed)]
+    if sweep.best is not None:
+        lines.append(f"best (*): {sweep.best.trial.command}")
+    return "\n".join(lines)
+
+
+def _short(value: str) -> str:
+    """A number in four digits; a text cut where it is too wide."""
+    try:
+        return value if len(value) <= 7 else f"{float(value):.4g}"
+    except ValueError:
+        return value if len(value) <= _WIDEST else value[: _WIDEST - 1] + "…"
+
+
+def _duration(seconds: float) -> str:
+    """A time as h:mm:ss, or m:ss."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def page(sweep: SweepResults, data: dict[str, Any], images: Sequence[dict[str, Any]]) -> str:
+    """The page: one HTML file that needs no other.
+
+    Args:
+        sweep: gives the curves.
+        data: what ``trials.json`` holds.
+        images: of the best trial, see ``read_images``.
+    """
+    curves = {
+        str(result.trial.number): {
+            name: [[float(f"{x:.6g}") for x in point] for point in _thinned(points)]
+            for name, points in result.curves.items()
+        }
+        for result in sweep.results
+    }
+    content = json.dumps({**data, "curves": curves, "pictures": images}, allow_nan=False)
+    # "</script>" in a value would end the script that holds it.
+    text = content.replace("<", "\\u003c")
+    return _TEMPLATE.read_text(encoding="utf-8").replace("/*DATA*/null", text, 1)
+
+
+def _thinned(points: list[Any]) -> list[Any]:
+    """At most ``_MOST_POINTS`` of them, evenly spaced, with the last one."""
+    every = max(1, -(-len(points) // _MOST_POINTS))
+    return points[::-1][::every][::-1]
+
+
+def read_images(folder: Path) -> list[dict[str, Any]]:
+    """The first and the last validation image of a run: ``step`` and ``url``, a ``data:`` URL."""
+    if not any(folder.glob("events.out.tfevents.*")):
+        return []
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder), size_guidance={"images": 0, "scalars": 1})
+    events.Reload()
+    if _IMAGES not in events.Tags()["images"]:
+        return []
+    images = events.Images(_IMAGES)
+    start = "data:image/png;base64,"
+    return [
+        {"step": i.step, "url": start + base64.b64encode(i.encoded_image_string).decode()}
+        for i in ([images[0], images[-1]] if len(images) > 1 else images)
+    ]
+
+
+def write_hparams(sweep: SweepResults) -> None:
+    """Write what TensorBoard's HParams tab shows of a sweep, replacing earlier files.
+
+    The tab needs a file of events per trial for its parameters and its end; the metrics are in the
+    files that the run wrote. PyTorch's writer would make a new run for each trial, and needs torch.
+    """
+    from tensorboard.plugins.hparams import summary_v2
+
+    columns, numeric = [], set()
+    for key in sweep.params:
+        texts = [r.trial.params[key] for r in sweep.results if key in r.trial.params]
+        numbers = [value for text in texts if (value := number(text)) is not None]
+        domain: Any = summary_v2.Discrete(sorted(set(texts)))
+        if len(numbers) == len(texts):
+            numeric.add(key)
+            domain = summary_v2.RealInterval(min(numbers), max(numbers))
+        columns.append(summary_v2.HParam(key, domain))
+    shown = [name for name in sweep.metrics if name.startswith("val/")][:_SHOWN]
+    metrics = [summary_v2.Metric(name) for name in (f"best/{sweep.monitor}", *shown)]
+    _write(sweep.folder, [summary_v2.hparams_config_pb(hparams=columns, metrics=metrics)])
+    for result in sweep.results:
+        trial = result.trial
+        values: dict[str, Any] = {
+            key: number(text) if key in numeric else text for key, text in trial.params.items()
+        }
+        name, begun = f"{sweep.folder.name}/{trial.number}", trial.started or 0.0
+        events = [summary_v2.hparams_pb(values, trial_id=name, start_time_secs=begun)]
+        _write(result.folder, [*events, *_end(result, f"best/{sweep.monitor}")])
+
+
+def _end(result: Result, tag: str) -> list[Any]:
+    """How a trial ended, and its objective; TensorBoard's own function for it needs TensorFlow."""
+    from tensorboard.compat.proto import summary_pb2
+    from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
+
+    api: Any = api_pb2  # protobuf makes these modules when they are imported
+    data: Any = plugin_data_pb2
+    proto: Any = summary_pb2
+    trial = result.trial
+    values = []
+    if trial.state in ("complete", "stopped", "failed"):
+        status = api.STATUS_FAILURE if trial.state == "failed" else api.STATUS_SUCCESS
+        end = (trial.started or 0.0) + (trial.wall_s or 0.0)
+        ended = data.HParamsPluginData(
+            session_end_info=data.SessionEndInfo(status=status, end_time_secs=end)
+        )
+        about = metadata.create_summary_metadata(ended)
+        values.append({"tag": metadata.SESSION_END_INFO_TAG, "metadata": about})
+    if trial.objective is not None:  # a curve: the tab shows the last value of the others
+        values.append({"tag": tag, "simple_value": trial.objective})
+    return [proto.Summary(value=[proto.Summary.Value(**value)]) for value in values]
+
+
+def _write(folder: Path, summaries: list[Any]) -> None:
+    from tensorboard.compat.proto import event_pb2
+    from tensorboard.summary.writer.record_writer import RecordWriter
+
+    proto: Any = event_pb2
+    first = proto.Event(wall_time=0.0, file_version="brain.Event:2")
+    temporary = folder / f".{_EVENTS.replace('tfevents', 'new')}"
+    with temporary.open("wb") as file:
+        writer = RecordWriter(file)
+        for event in [first, *(proto.Event(wall_time=0.0, step=0, summary=s) for s in summaries)]:
+            writer.write(event.SerializeToString())
+    temporary.replace(folder / _EVENTS)

@@ -1,7 +1,6 @@
-"""A sweep's folder as results: for each trial its record, its metrics and its curves.
+"""The results of a sweep: each trial's record, metrics and curves; importance of the parameters.
 
-Special here: everything is read from files that a run writes anyway, so a sweep that is still going
-on, or one that was killed, has results too.
+All is read from files that a run writes anyway, so a sweep that still runs or was killed has them.
 """
 
 from __future__ import annotations
@@ -9,40 +8,40 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from omegaconf import OmegaConf
 
 from scene_track.sweeps import records
 from scene_track.sweeps.records import Trial
 
-Curves = Mapping[str, list[tuple[float, float, float]]]
+_BINS = 3
+_SHUFFLES = 2000
+
+Curves = dict[str, list[tuple[float, float, float]]]
 
 
 @dataclass(frozen=True)
 class Result:
-    """One trial with what it measured.
+    """One trial with its metrics.
 
     Attributes:
         trial: its record.
-        folder: it lies in.
+        folder: of the trial.
         metrics: best value of each metric, by name.
         curves: by metric, (epoch, step, value) as they were logged.
     """
 
     trial: Trial
     folder: Path
-    metrics: Mapping[str, float] = field(default_factory=dict)
-    curves: Curves = field(default_factory=dict)
-
-    @property
-    def objective(self) -> float | None:
-        """The trial's objective, if it has one."""
-        return self.trial.objective
+    metrics: Mapping[str, float]
+    curves: Curves
 
 
 @dataclass(frozen=True)
@@ -52,8 +51,8 @@ class SweepResults:
     Attributes:
         folder: of the sweep.
         monitor: the metric that is the objective.
-        mode: whether it is to be large or small.
-        results: by number of the trial.
+        mode: its direction.
+        results: in the order of the trials' numbers.
     """
 
     folder: Path
@@ -68,30 +67,32 @@ class SweepResults:
 
     @cached_property
     def metrics(self) -> list[str]:
-        """Names of the metrics: those of the validation first, the monitor before all."""
+        """Names of the metrics: the monitor, those of the validation, the others."""
         names = {name for result in self.results for name in result.metrics}
-        rank = {self.monitor: 0}
-        return sorted(names, key=lambda n: (rank.get(n, 1), not n.startswith("val/"), n))
+        return sorted(names, key=lambda n: (n != self.monitor, not n.startswith("val/"), n))
 
     @cached_property
-    def best(self) -> Result | None:
-        """The trial with the best objective; the earlier one of two that are equal."""
-        scored = [(r.objective, r) for r in self.results if r.objective is not None]
-        if not scored:
-            return None
-        sign = 1 if self.mode == "max" else -1
-        return max(scored, key=lambda pair: (sign * pair[0], -pair[1].trial.number))[1]
+    def ranked(self) -> list[Result]:
+        """The trials, best first; equal ones by number, those without objective last."""
+        sign = -1 if self.mode == "max" else 1
 
-    def count(self, state: str) -> int:
-        """How many trials are in a state."""
-        return sum(result.trial.state == state for result in self.results)
+        def place(result: Result) -> tuple[float, int]:
+            objective = result.trial.objective
+            return (math.inf if objective is None else sign * objective, result.trial.number)
+
+        return sorted(self.results, key=place)
+
+    @property
+    def best(self) -> Result | None:
+        """The best trial; None if none has an objective."""
+        return self.ranked[0] if self.ranked[0].trial.objective is not None else None
 
 
 def read_sweep(folder: Path) -> SweepResults:
-    """The results of a sweep.
+    """Read the results of a sweep.
 
     Args:
-        folder: that ``hydra.sweep.dir`` names.
+        folder: of the sweep, ``hydra.sweep.dir``.
 
     Raises:
         FileNotFoundError: there is no such folder, or no trial in it.
@@ -104,34 +105,20 @@ def read_sweep(folder: Path) -> SweepResults:
             f"{folder} holds no trial (no NUMBER/{records.RECORD} in it): type sweep=FOLDER, the"
             " folder that a --multirun wrote"
         )
-    monitor, mode = _monitor(folder)
-    return SweepResults(
-        folder,
-        monitor,
-        mode,
-        [
-            Result(_without_the_dead(path, trial), path, read_metrics(path), read_curves(path))
-            for path, trial in trials.items()
-        ],
-    )
-
-
-def _without_the_dead(folder: Path, trial: Trial) -> Trial:
-    """A trial whose process is gone as a failed one; to record it is the next sweep's matter."""
-    return trial.failed(records.GONE, "died") if records.is_dead(folder, trial) else trial
-
-
-def _monitor(folder: Path) -> tuple[str, Literal["min", "max"]]:
-    """Name and direction of the objective, as the sweep was configured."""
+    for path, trial in trials.items():
+        if records.is_dead(path, trial):  # the next start of the sweep records it
+            trials[path] = trial.failed(records.GONE, "died")
     file = folder / "multirun.yaml"
     if not file.is_file():
         raise FileNotFoundError(f"{folder} holds no multirun.yaml, by which trials are compared")
-    node = OmegaConf.select(OmegaConf.load(file), "monitor")  # type: ignore[arg-type]
-    return str(node.metric), "min" if node.mode == "min" else "max"
+    monitor = OmegaConf.select(OmegaConf.load(file), "monitor")  # type: ignore[arg-type]
+    results = [Result(t, p, read_metrics(p), read_curves(p)) for p, t in trials.items()]
+    mode = "min" if monitor.mode == "min" else "max"
+    return SweepResults(folder, str(monitor.metric), mode, results)
 
 
 def read_metrics(folder: Path) -> dict[str, float]:
-    """Best value of each metric of a run; none while it has written no summary."""
+    """Best value of each metric of a run; none before its summary is written."""
     try:
         content = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -140,40 +127,89 @@ def read_metrics(folder: Path) -> dict[str, float]:
     return {name: pair["best"] for name, pair in pairs if pair.get("best") is not None}
 
 
-def read_curves(
-    folder: Path, only: str | None = None
-) -> dict[str, list[tuple[float, float, float]]]:
-    """What a run has logged so far.
-
-    Args:
-        folder: of the run.
-        only: the one metric that is wanted; None: all of them but learning rates.
-
-    Returns:
-        By metric, (epoch, step, value) in the order of the file; finite values only.
-    """
-    curves: dict[str, list[tuple[float, float, float]]] = {}
+def read_curves(folder: Path) -> Curves:
+    """What a run has logged so far, but for learning rates; finite values, in order."""
+    curves: Curves = {}
     try:
         file = (folder / "metrics.csv").open(newline="", encoding="utf-8")
     except FileNotFoundError:
         return curves
     with file:
-        for row in csv.DictReader(file):
-            epoch, step = _number(row.get("epoch")), _number(row.get("step"))
+        for row in csv.DictReader(file, restkey="rest"):
+            epoch, step = number(row.get("epoch")) or 0.0, number(row.get("step")) or 0.0
             for name, text in row.items():
-                if name in ("epoch", "step", None) or not isinstance(text, str) or not text:
+                value = number(text)
+                if value is None or name in ("epoch", "step") or name.startswith("lr/"):
                     continue
-                value = _number(text)
-                if value is None or name.startswith("lr/") or only not in (None, name):
-                    continue
-                curves.setdefault(name, []).append((epoch or 0.0, step or 0.0, value))
+                curves.setdefault(name, []).append((epoch, step, value))
     return curves
 
 
-def _number(text: object) -> float | None:
-    """A finite number; None for anything else, such as a row that a kill has torn."""
+def number(text: object) -> float | None:
+    """A finite number; None for anything else, such as the end of a line that a kill cut off."""
     try:
         value = float(text)  # type: ignore[arg-type]
     except (TypeError, ValueError):
         return None
     return value if math.isfinite(value) else None
+
+
+@dataclass(frozen=True)
+class Importance:
+    """What one parameter explains.
+
+    Attributes:
+        share: part of the objective's variance, 0-1; None with fewer than 4 trials or one group.
+        chance: how often shuffled objectives show as much, 0-1; None like ``share``.
+        trend: Spearman's rank correlation with the objective, -1 to 1; None for texts.
+        trials: how many were compared.
+    """
+
+    share: float | None
+    chance: float | None
+    trend: float | None
+    trials: int
+
+
+def importance(values: Sequence[str], objectives: Sequence[float], *, seed: int = 0) -> Importance:
+    """How much a parameter, taken alone, explains of the differences between trials.
+
+    The trials are grouped by the parameter's value (a number with many values into thirds of equal
+    size). The share of the objective's variance between the groups is measured by epsilon squared
+    (Kelley, "An unbiased correlation ratio measure", PNAS 1935), which is 0 on average for a
+    parameter without effect. ``optuna.importance`` is not used: it needs scikit-learn, and its
+    shares add up to 1 even for noise.
+
+    Args:
+        values: of the parameter, one per trial, as they are typed.
+        objectives: of the same trials.
+        seed: of the shuffles.
+    """
+    from scipy.stats import rankdata, spearmanr
+
+    y = np.asarray(objectives, dtype=np.float64)
+    x = np.asarray([np.nan if (v := number(text)) is None else v for text in values])
+    groups, trend = np.unique(np.asarray(values), return_inverse=True)[1], None
+    if not np.isnan(x).any():
+        groups = np.unique(x, return_inverse=True)[1]
+        if groups.max(initial=0) > _BINS:
+            groups = np.minimum((rankdata(x) - 0.5) * _BINS // len(x), _BINS - 1).astype(np.int64)
+        if len(x) > 2 and np.ptp(x) > 0 and np.ptp(y) > 0:
+            trend = float(spearmanr(x, y)[0])  # type: ignore[arg-type]
+    count = int(groups.max(initial=-1)) + 1
+    if len(y) < 4 or count < 2 or len(y) <= count or np.ptp(y) == 0:
+        return Importance(None, None, trend, len(y))
+    share = _epsilon_squared(groups, y)
+    shuffled = np.random.default_rng(seed).permuted(np.tile(y, (_SHUFFLES, 1)), axis=1)
+    chance = np.mean([_epsilon_squared(groups, row) >= share - 1e-12 for row in shuffled])
+    return Importance(max(share, 0.0), float(chance), trend, len(y))
+
+
+def _epsilon_squared(groups: NDArray[np.int64], y: NDArray[np.float64]) -> float:
+    """Share of the variance between groups, less what chance alone would put there."""
+    counts = np.bincount(groups)
+    means = np.bincount(groups, weights=y) / counts
+    within = float(((y - means[groups]) ** 2).sum())
+    total = float(((y - y.mean()) ** 2).sum())
+    free = len(y) - len(counts)
+    return (total - within - (len(counts) - 1) * within / free) / total

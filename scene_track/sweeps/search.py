@@ -1,450 +1,356 @@
-"""``hydra/sweeper=optuna``: a search that goes on after a kill and on several machines.
+"""``hydra/sweeper=optuna``: a search that resumes after a kill and is shared by machines.
 
-The one file that imports Optuna: a study can only be asked, told, and rid of trials that died by
-its own library. Of that, only what versions 2.10 to 4 have in common is used (``create_study``,
-``ask``, ``suggest_*``, ``tell``, ``create_trial``, attributes), so that another version is a
-change of a pin. Hydra's plugin gives the options and the samplers; its loop is not used, because it
-stops at a trial that fails, dies of an objective that is no number, and, started again, repeats
-points, writes into folders that exist and makes ``n_trials`` more.
+The one file that imports Optuna. Hydra's plugin gives the options, the samplers and the reading of
+what varies. Of Optuna only what versions 2.10 to 4 have in common is used: the study, ``ask`` and
+``tell``, the storage's heartbeat, and its callback that retries trials that died.
 
-Special here: ``n_trials`` is the number of trials of the *study*, whoever makes them. One that came
-to an end counts, also a failed one; one that died with its process does not.
+The plugin's loop is not used. It stops at a trial that fails, dies of an objective that is NaN, and
+when it is started again it repeats points, writes into existing folders, and makes ``n_trials``
+more. Here ``n_trials`` is the number of trials of the *study*, whoever makes them: one that ended
+counts, also with an error; one whose process died is tried once more, and does not count.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import random
+import math
 import re
-import time
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import optuna
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, Glob, Override, RangeSweep
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
-from optuna.study import StudyDirection
-from optuna.trial import TrialState
-from sqlalchemy.exc import IntegrityError, OperationalError, SQLAlchemyError
+from hydra_plugins.hydra_optuna_sweeper._impl import create_optuna_distribution_from_override
+from omegaconf import OmegaConf
+from optuna.distributions import BaseDistribution
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
 
 from scene_track.sweeps import records
-from scene_track.sweeps.ending import end_sweep
-from scene_track.sweeps.launching import Point, SweepRun, listed
-from scene_track.sweeps.records import Process, Trial
-from scene_track.sweeps.space import Choice, Space, points, split
+from scene_track.sweeps.records import Trial
+from scene_track.sweeps.sweeper import TrialSweeper
 
 log = logging.getLogger(__name__)
 
-STUDY = "study.db"
-_NAME = "sweep"  # of a study that is given none
-_TRIES = 20
-_OPENINGS = 5
-# Attributes of the study's trials
-_OWNER, _FOLDER, _REASON, _VOID = "process", "folder", "reason", "void"
+_TRIES, _RANDOM_TRIES = 20, 500  # proposals for one trial: by the sampler, then at random
+# User attributes of the study's trials
+_FOLDER, _REASON, _FAULT = "folder", "reason", "fault"
 
 
-class Search:
-    """A study and what it takes to go on with it."""
+class SearchSweeper(TrialSweeper):
+    """Replaces ``hydra/sweeper=optuna``, with its options."""
 
-    def __init__(self, run: SweepRun, sampler: Any, options: dict[str, Any]) -> None:
-        """Check the options of ``hydra.sweeper``.
+    def __init__(self, *, sampler: Any, **options: Any) -> None:
+        """Store Hydra's options.
 
         Args:
-            run: gives folder and launcher.
             sampler: of Optuna.
-            options: of Hydra's Optuna plugin.
+            **options: of Hydra's Optuna plugin; ``search_space`` and ``custom_search_space`` are
+                refused, ``direction`` follows ``monitor.mode``.
+        """
+        self.sampler, self.options = sampler, options
+
+    def _prepare(self, arguments: list[str]) -> None:
+        """Check the options and read what varies.
 
         Raises:
-            ValueError: an option contradicts the run's monitor, or has no meaning here.
+            ValueError: an option contradicts the monitor or has no meaning here, or nothing varies.
         """
-        self.run = run
-        self.direction = _direction(run.config)
-        self.sampler = _reseeded(run.config, sampler, 0)
-        self.n_trials = int(options["n_trials"])
-        # Hydra's default is two at a time, which one machine with one launcher cannot do.
-        self.n_jobs = 1 if run.one_by_one else int(options["n_jobs"])
-        self.params = options["params"] or {}
-        self.storage = options["storage"] or f"sqlite:///{run.folder / STUDY}"
-        self.study_name = options["study_name"] or _NAME
-        rate = float(options["max_failure_rate"])
-        # Hydra's default, 0, would end a search at its first failure; typed, it means that.
-        self.max_failure_rate = rate if rate > 0 or _typed(run.config, "max_failure_rate") else 1.0
         for name in ("search_space", "custom_search_space"):
-            if options[name] is not None:
+            if self.options[name] is not None:
                 raise ValueError(
                     f"hydra.sweeper.{name}: not supported; list what varies under"
                     " hydra.sweeper.params, or type it: optimizer.lr='interval(1e-4,1e-2)'"
                 )
-
-    def sweep(self, arguments: Sequence[str]) -> None:
-        """Make the trials that the study lacks.
-
-        Raises:
-            SweepFailed: no trial of the sweep was successful, or more failed than may.
-            ValueError: nothing varies, or what varies decides over the objective itself.
-        """
-        space, fixed = split(
-            OverridesParser.create().parse_overrides(
-                [*(f"{k}={v}" for k, v in self.params.items()), *arguments]
+        mode = self.run.monitor.mode
+        self._direction = {"max": "maximize", "min": "minimize"}[mode]
+        if (typed := self._typed("direction")) not in (None, self._direction):
+            raise ValueError(
+                f"hydra.sweeper.direction={typed} contradicts monitor.mode={mode}: leave it out, it"
+                " follows monitor.mode"
             )
-        )
-        _check_space(space)
-        self.run.begin()
-        study = self._open()
-        self._settle(study)
-        existing = len(study.trials)
-        if existing:  # with the seed of the first time it would propose what it did then
-            self.sampler = _reseeded(self.run.config, self.sampler, existing)
+        if not isinstance(self.sampler, optuna.samplers.BaseSampler):
+            raise ValueError(
+                "hydra/sweeper/sampler=grid: for a grid leave hydra/sweeper=optuna out; others are"
+                " tpe, random, cmaes, nsgaii"
+            )
+        self._n_trials = int(self.options["n_trials"])
+        # The plugin's default is two at a time, which Hydra's own launcher cannot do.
+        self._n_jobs = 1 if self.one_by_one else int(self.options["n_jobs"])
+        rate = float(self.options["max_failure_rate"])
+        # The plugin's default, 0, would end a search at its first failure; typed, it means that.
+        self._max_failure_rate = rate if rate > 0 or self._typed("max_failure_rate") else 1.0
+        self._url = self.options["storage"] or f"sqlite:///{self.folder / 'study.db'}"
+        self._name = self.options["study_name"] or "sweep"
+        words = [*(f"{k}={v}" for k, v in (self.options["params"] or {}).items()), *arguments]
+        overrides = {
+            o.get_key_element(): o for o in OverridesParser.create().parse_overrides(words)
+        }
+        self._space = {k: axis(o) for k, o in overrides.items() if o.is_sweep_override()}
+        self._fixed = [f"{k}={o.get_value_element_as_str()}" for k, o in overrides.items()
+                       if k not in self._space]  # fmt: skip
+        if not self._space:
+            raise ValueError(
+                "nothing varies: type what is to be searched, such as"
+                " optimizer.lr='tag(log, interval(1e-4,1e-2))'"
+            )
+        varied = [overrides[key] for key in self._space]
+        self._points = math.inf  # that the space has
+        if all(override.is_discrete_sweep() for override in varied):
+            self._points = math.prod(len(set(o.sweep_string_iterator())) for o in varied)
+        self._running: set[int] = set()  # IDs of the trials whose heartbeat is ours
+        self._made = self._failed = 0
+
+    def _typed(self, option: str) -> str | None:
+        """The value that was typed for an option of the sweeper; None if none was."""
+        start = f"hydra.sweeper.{option}="
+        words = [o for o in self.run.hydra.overrides.hydra if o.startswith(start)]
+        return words[-1].removeprefix(start) if words else None
+
+    def _begin(self) -> None:
+        self._study = self._open()
+        self._settle()
+        node = self.run.hydra.sweeper.sampler
+        # With the seed of the first start the sampler would propose the points of that again.
+        if (existing := len(self._study.trials)) and OmegaConf.select(node, "seed") is not None:
+            self.sampler = instantiate(node, seed=int(node.seed) + existing)
         log.info(
             "study %s in %s: %d of %d trials are done; to %s %s",
-            *(self.study_name, _without_password(self.storage), _counted(study), self.n_trials),
-            self.direction,
-            self.run.config.monitor.metric,
+            *(self._name, self._url_to_show(), len(self._counted()), self._n_trials),
+            *(self._direction, self.run.monitor.metric),
         )
-        with end_sweep(self.run.config, self.run.folder, None):
-            self._search(study, space, fixed)
-            _say_whose(study, self.n_trials)
-        self._keep_best(study)
 
     def _open(self) -> optuna.Study:
-        """The study, made if there is none.
+        """The study, created if there is none.
 
         Raises:
             ValueError: its storage cannot be opened, or it has the other direction.
         """
         logging.getLogger("optuna").setLevel(logging.WARNING)
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-        for attempt in range(_OPENINGS):
-            try:
-                study = self._load_or_create()
-                break
-            except (SQLAlchemyError, ImportError, optuna.exceptions.StorageInternalError) as error:
-                # Two processes that make the tables at the same time get into each other's way.
-                if attempt + 1 < _OPENINGS and isinstance(error, IntegrityError | OperationalError):
-                    time.sleep(random.uniform(0.2, 1.0))
-                    continue
-                raise ValueError(
-                    f"hydra.sweeper.storage={_without_password(self.storage)} cannot be opened:"
-                    f" {str(error).splitlines()[0]}; expected such as sqlite:////FOLDER/study.db or"
-                    " postgresql://USER:PASSWORD@HOST/NAME, whose folder or data base exists"
-                ) from error
-        else:
-            raise AssertionError("the last attempt returns or raises")
-        found = study.direction.name.lower()
-        if found != self.direction:
+        warnings.filterwarnings("ignore", message="Heartbeat of storage is supposed")
+        try:
+            with self._alone():  # two processes that create the tables disturb each other
+                study = self._create()
+        except ValueError as error:  # version 2 refuses, later ones load the study as it is
+            raise ValueError(self._other_direction()) from error
+        except (SQLAlchemyError, ImportError, optuna.exceptions.StorageInternalError) as error:
             raise ValueError(
-                f"the study {self.study_name} is to {found}, monitor.mode asks to"
-                f" {self.direction}: type another hydra.sweeper.study_name, or hydra.sweep.dir"
-            )
+                f"hydra.sweeper.storage={self._url_to_show()} cannot be opened:"
+                f" {str(error).splitlines()[0]}; expected such as sqlite:////FOLDER/study.db or"
+                " postgresql://USER:PASSWORD@HOST/NAME, whose folder or database exists"
+            ) from error
+        if study.direction.name.lower() != self._direction:
+            raise ValueError(self._other_direction())
         return study
 
-    def _load_or_create(self) -> optuna.Study:
-        sqlite = self.storage.startswith("sqlite:")
-        patient = {"connect_args": {"timeout": 60}} if sqlite else {}  # seconds, for a locked file
-        storage = optuna.storages.RDBStorage(self.storage, engine_kwargs=patient)
-        try:
-            study = optuna.load_study(study_name=self.study_name, storage=storage)
-            # A study is made in two steps, name and direction: another process, or one that was
-            # killed, may stand between them.
-            if study.direction != StudyDirection.NOT_SET:
-                return study
-        except KeyError:
-            pass
-        # Sets the direction of a study that has none; says nothing to one that has this one.
+    def _create(self) -> optuna.Study:
+        sqlite = self._url.startswith("sqlite:")
+        storages: Any = optuna.storages
+        self._retry = storages.RetryFailedTrialCallback(max_retry=1)
+        self._storage = storages.RDBStorage(
+            self._url,
+            engine_kwargs={"connect_args": {"timeout": 60}} if sqlite else {},  # s, for its lock
+            heartbeat_interval=math.ceil(records.BEAT_S),
+            grace_period=math.ceil(records.SILENT_S),
+            failed_trial_callback=self._retry,
+        )
         return optuna.create_study(
-            study_name=self.study_name,
-            storage=storage,
-            direction=self.direction,
+            study_name=self._name,
+            storage=self._storage,
+            sampler=self.sampler,
+            direction=self._direction,
             load_if_exists=True,
         )
 
-    def _search(self, study: optuna.Study, space: Space, fixed: list[str]) -> None:
-        made = failed = 0
-        while True:
-            batch: list[tuple[optuna.trial.Trial, Point, Path]] = []
-            while len(batch) < self.n_jobs and (trial := self._ask(study, space)) is not None:
-                point = _point(trial, fixed)
-                with records.locked(self.run.folder):
-                    folder = records.claim(
-                        self.run.folder, point.overrides, point.params, point.study
-                    )
-                trial.set_user_attr(_FOLDER, str(folder))
-                batch.append((trial, point, folder))
-            if not batch:
-                if self._finds_lost(study):
-                    continue
-                return
-            asked, todo, folders = zip(*batch, strict=True)
-            try:
-                for trial, record in zip(asked, self.run.run(todo, folders), strict=True):
-                    _tell(study, trial, record)
-                    made += 1
-                    failed += record.state == "failed"
-            except BaseException:
-                self._settle(study)
-                raise
-            if failed > self.max_failure_rate * max(made, 1):
-                log.error(
-                    "%d of %d trials failed, more than hydra.sweeper.max_failure_rate=%g allows",
-                    *(failed, made, self.max_failure_rate),
-                )
-                return
+    def _other_direction(self) -> str:
+        return (
+            f"the study {self._name} has the other direction than monitor.mode="
+            f"{self.run.monitor.mode}: type another hydra.sweeper.study_name or hydra.sweep.dir"
+        )
 
-    def _ask(self, study: optuna.Study, space: Space) -> optuna.trial.Trial | None:
-        """A trial at a point that no other trial has; None if the study has all that it should."""
-        while True:
-            known = [t for t in study.trials if _counts(t)]
-            if len(known) >= self.n_trials:
-                return None
-            proposal = self._propose(known, space)
-            if proposal is None:
-                return None
-            params, memory = proposal
-            owner = asdict(Process.this())
-            study.add_trial(  # all at once, so that no kill leaves a trial that is nobody's
-                optuna.trial.create_trial(
-                    state=TrialState.WAITING,
-                    user_attrs={_OWNER: owner},
-                    system_attrs={**memory, "fixed_params": params},
-                )
-            )
-            trial = study.ask()
-            if trial.user_attrs.get(_OWNER) != owner:  # put there by another process, or a person
-                trial.set_user_attr(_OWNER, owner)
-            for key, axis in space.items():
-                _suggest(trial, key, axis)
-            # Another process may have been faster.
-            earlier = [t for t in study.trials if t.number < trial.number and _counts(t)]
-            if len(earlier) >= self.n_trials:
-                _give_up(study, trial, "the study had all its trials")
-            elif twin := next((t for t in earlier if t.params == trial.params), None):
-                _give_up(study, trial, f"the same point as trial {twin.number}")
-            else:
-                return trial
+    def _url_to_show(self) -> str:
+        return re.sub(r"(://[^:/@]*:)[^@]*@", r"\1***@", self._url)  # without password
 
-    def _propose(
-        self, known: Sequence[optuna.trial.FrozenTrial], space: Space
-    ) -> tuple[dict[str, Any], dict[str, Any]] | None:
-        """A point without a trial, from the sampler; None if there is none left.
+    def _take(self) -> list[Path]:
+        self._settle()
+        if self._failed > self._max_failure_rate * max(self._made, 1):
+            log.error("%d of %d trials failed, more than hydra.sweeper.max_failure_rate=%g allows",
+                      self._failed, self._made, self._max_failure_rate)  # fmt: skip
+            return []
+        folders: list[Path] = []
+        while len(folders) < self._n_jobs and (trial := self._ask()) is not None:
+            values = {key: _typed_value(value) for key, value in trial.params.items()}
+            overrides = [*self._fixed, *(f"{key}={value}" for key, value in values.items())]
+            params = {key.lstrip("+~"): value for key, value in values.items()}
+            with records.locked(self.folder):
+                folder = records.claim(self.folder, overrides, params, trial.number)
+            trial.set_user_attr(_FOLDER, str(folder))
+            folders.append(folder)
+        return folders
 
-        The sampler is asked about a copy of the study, so that proposals that are no good leave no
-        trace in it. One that keeps to a few points of a small space is overruled by chance.
+    def _ask(self) -> optuna.trial.Trial | None:
+        """A new trial of the study; None if it has all, or no point is left.
 
-        Returns:
-            The point, and what the sampler wrote down about it. CMA-ES and NSGA-II keep all that
-            they have learned in their trials' system attributes: without them they stay random.
+        Optuna's samplers repeat points: a proposal that has a trial already is given up.
         """
-        taken = [trial.params for trial in known]
-        scratch = optuna.create_study(sampler=self.sampler, direction=self.direction)
-        scratch.add_trials(known)
-        for _ in range(_TRIES):
-            trial = scratch.ask()
-            for key, axis in space.items():
-                _suggest(trial, key, axis)
-            if trial.params not in taken:
-                return trial.params, scratch.trials[trial.number].system_attrs
-            scratch.tell(trial, state=TrialState.FAIL)
-        free = [point for point in map(dict, points(space)) if point not in taken]
-        if not free:
-            log.info("the search is over: no point without a trial was found")
-            return None
-        return random.choice(free), {}
+        for attempt in range(_TRIES + _RANDOM_TRIES):
+            if attempt == _TRIES:
+                self._study.sampler = optuna.samplers.RandomSampler()
+            with self._alone():
+                if len(self._counted()) >= min(self._n_trials, self._points):
+                    return None
+                trial = self._study.ask()
+                self._storage.record_heartbeat(trial._trial_id)
+            for key, distribution in self._space.items():
+                trial._suggest(key, distribution)  # as the plugin does
+            # Another process may have been faster.
+            earlier = [t for t in self._counted() if t.number < trial.number]
+            if twin := next((t for t in earlier if t.params == trial.params), None):
+                self._give_up(trial, f"the same point as trial {twin.number}")
+            elif len(earlier) >= self._n_trials:
+                self._give_up(trial, "the study had all its trials")
+            else:
+                self._study.sampler = self.sampler
+                self._running.add(trial._trial_id)
+                return trial
+        log.info("the search is over: no point without a trial was found")
+        return None
 
-    def _finds_lost(self, study: optuna.Study) -> bool:
-        """Whether, looking once more, there are trials that others began and lost."""
-        before = {trial.number for trial in study.trials if _counts(trial)}
-        if not _of_others(study):
-            return False
-        self.run.look_again()
-        self._settle(study)
-        return not before <= {trial.number for trial in study.trials if _counts(trial)}
+    def _alone(self) -> contextlib.AbstractContextManager[None]:
+        """Hold a lock on an SQLite study while it is created, or asked for a trial.
 
-    def _settle(self, study: optuna.Study) -> None:
-        """Tell the study of trials that ended without its hearing of it."""
-        for trial in study.trials:
+        Optuna 2.10 checks and takes a queued trial in two statements, between which another process
+        may do the same; only database servers lock the row.
+        """
+        file = re.fullmatch(r"sqlite:///(.+)", self._url)
+        folder = Path(file[1] if file else "").parent
+        exists = file is not None and folder.is_dir()
+        return records.locked(folder) if exists else contextlib.nullcontext()
+
+    def _beat(self) -> None:
+        """Record heartbeats: Optuna does so in ``optimize`` only, which runs the trial itself."""
+        for trial_id in list(self._running):
+            with contextlib.suppress(SQLAlchemyError, optuna.exceptions.StorageInternalError):
+                self._storage.record_heartbeat(trial_id)
+
+    def _settle(self) -> None:
+        """Tell the study of trials that ended without its knowledge."""
+        optuna.storages.fail_stale_trials(self._study)
+        for trial in self._study.trials:
             if trial.state != TrialState.RUNNING:
                 continue
-            owner, folder = trial.user_attrs.get(_OWNER), trial.user_attrs.get(_FOLDER)
-            process = None if owner is None else Process(**owner)
-            mine = process == Process.this()
-            alive = None if process is None else process.alive()
-            if alive and not mine:  # tells of it itself
-                continue
+            folder = trial.user_attrs.get(_FOLDER)
             record = None if folder is None else records.read(Path(folder))
-            handle = optuna.trial.Trial(study, trial._trial_id)
             if record is not None and record.study == trial.number:
                 if record.state not in records.UNFINISHED:
-                    _tell(study, handle, record)
-            # It never got a folder, or that is on a machine of which nothing is known here.
-            elif mine or alive is False or (process is None and _is_nobodys(trial)):
-                _give_up(study, handle, records.GONE)
+                    self._tell(record)
+            elif record is not None or not (trial.params or folder):
+                # Killed right after it was asked for: Optuna never fails a trial without heartbeat.
+                age = datetime.now() - (trial.datetime_start or datetime.now())
+                if age.total_seconds() > records.SILENT_S:
+                    self._give_up(self._handle(trial.number), records.GONE)
 
-    def _keep_best(self, study: optuna.Study) -> None:
-        """What Hydra's plugin leaves: ``optimization_results.yaml``."""
-        if not any(t.state == TrialState.COMPLETE for t in study.trials):
-            return
-        best = study.best_trial
-        content = {"name": "optuna", "best_params": best.params, "best_value": best.value}
-        OmegaConf.save(OmegaConf.create(content), self.run.folder / "optimization_results.yaml")
+    def _finish(self, trials: Sequence[Trial]) -> None:
+        for trial in trials:
+            self._tell(trial)
+            self._made += 1
+            self._failed += trial.state == "failed"
+        self._running.clear()
+        if any(t.state == TrialState.COMPLETE for t in self._study.trials):
+            best = self._study.best_trial
+            content = {"name": "optuna", "best_params": best.params, "best_value": best.value}
+            OmegaConf.save(OmegaConf.create(content), self.folder / "optimization_results.yaml")
+
+    def _tell(self, record: Trial) -> None:
+        """Tell the study what became of a trial; an outcome that it has already stays."""
+        assert record.study is not None
+        trial = self._handle(record.study)
+        with self._once(trial):
+            if record.reason is not None:
+                trial.set_user_attr(_REASON, record.reason)
+            if record.state == "complete":
+                self._study.tell(trial, record.objective)
+            elif record.state == "stopped":
+                # The objective of a shorter training: known to the sampler, never the best.
+                assert record.objective is not None
+                trial.report(record.objective, step=1)
+                self._study.tell(trial, state=TrialState.PRUNED)
+            elif record.fault == "died":
+                self._study.tell(trial, state=TrialState.FAIL)
+                self._retry(self._study, self._study.trials[trial.number])
+            else:
+                trial.set_user_attr(_FAULT, record.fault)
+                self._study.tell(trial, state=TrialState.FAIL)
+
+    def _give_up(self, trial: optuna.trial.Trial, reason: str) -> None:
+        """End a trial that is not to count."""
+        with self._once(trial):
+            trial.set_user_attr(_REASON, reason)
+            self._study.tell(trial, state=TrialState.FAIL)
+
+    @contextlib.contextmanager
+    def _once(self, trial: optuna.trial.Trial) -> Iterator[None]:
+        """Around ``tell``: two processes may read the same record."""
+        try:
+            yield
+        except (RuntimeError, ValueError):  # by the version of Optuna
+            if not self._study.trials[trial.number].state.is_finished():
+                raise
+
+    def _handle(self, number: int) -> optuna.trial.Trial:
+        """A trial of the study, to write to; ``Study.trials`` has copies."""
+        return optuna.trial.Trial(self._study, self._study.trials[number]._trial_id)
+
+    def _counted(self) -> list[FrozenTrial]:
+        """The trials that count for ``n_trials``: those that run or ended by themselves."""
+        states = (TrialState.RUNNING, TrialState.COMPLETE, TrialState.PRUNED)
+        return [t for t in self._study.trials if t.state in states or _FAULT in t.user_attrs]
+
+    def _left(self) -> list[str]:
+        running = [trial for trial in self._study.trials if trial.state == TrialState.RUNNING]
+        return [f"trial {t.number} of the study, {t.user_attrs.get(_FOLDER)}" for t in running]
+
+    def _failures(self, trials: Sequence[Trial]) -> list[Trial]:
+        return [] if any(trial.state in records.DONE for trial in trials) else list(trials)
 
 
-def _direction(config: DictConfig) -> str:
-    """Where the objective is to go: where ``monitor.mode`` says.
+def axis(override: Override) -> BaseDistribution:
+    """What one override varies, as the plugin reads it; with its faults mended.
+
+    The plugin takes a range's stop for its last value, and does not know ``glob(*)`` of a group.
 
     Raises:
-        ValueError: another direction was typed.
+        ValueError: a range is empty, or the monitor varies.
     """
-    direction = {"max": "maximize", "min": "minimize"}[config.monitor.mode]
-    typed = _typed(config, "direction")
-    if typed is not None and typed != direction:
-        raise ValueError(
-            f"hydra.sweeper.direction={typed} contradicts monitor.mode={config.monitor.mode}, by"
-            " which a run tells its best checkpoint: leave it out, it follows monitor.mode"
-        )
-    return direction
-
-
-def _typed(config: DictConfig, option: str) -> str | None:
-    """The value that was typed for an option of the sweeper; None if none was."""
-    start = f"hydra.sweeper.{option}="
-    values = [o.removeprefix(start) for o in config.hydra.overrides.hydra if o.startswith(start)]
-    return values[-1] if values else None
-
-
-def _reseeded(config: DictConfig, sampler: Any, existing: int) -> Any:
-    """The sampler, seeded by how many trials there are, if it has a seed.
-
-    Raises:
-        ValueError: it is one that needs to know the space beforehand.
-    """
-    if not isinstance(sampler, optuna.samplers.BaseSampler):
-        raise ValueError(
-            "hydra/sweeper/sampler=grid: for a grid leave hydra/sweeper=optuna out; others are tpe,"
-            " random, cmaes, nsgaii"
-        )
-    node = config.hydra.sweeper.sampler
-    if not existing or OmegaConf.select(node, "seed") is None:
-        return sampler
-    return instantiate(node, seed=int(node.seed) + existing)
-
-
-def _without_password(url: str) -> str:
-    return re.sub(r"(://[^:/@]*:)[^@]*@", r"\1***@", url)
-
-
-def _check_space(space: Space) -> None:
-    if not space:
-        raise ValueError(
-            "nothing varies: type what is to be searched, such as"
-            " optimizer.lr='tag(log, interval(1e-4,1e-2))'"
-        )
-    wrong = [key for key in space if key.lstrip("+").split(".")[0] == "monitor"]
-    if wrong:
-        raise ValueError(f"{wrong[0]} cannot vary: it is what trials are compared by")
-
-
-def _suggest(trial: optuna.trial.Trial, key: str, axis: Any) -> None:
-    if isinstance(axis, Choice):
-        trial.suggest_categorical(key, list(axis.values))
-    elif axis.integer:
-        trial.suggest_int(
-            key, int(axis.low), int(axis.high), step=int(axis.step or 1), log=axis.log
-        )
-    else:
-        trial.suggest_float(key, float(axis.low), float(axis.high), step=axis.step, log=axis.log)
-
-
-def _point(trial: optuna.trial.Trial, fixed: Sequence[str]) -> Point:
-    def typed(value: Any) -> str:
-        if value is None:
-            return "null"
-        return str(value).lower() if isinstance(value, bool) else str(value)
-
-    values = {key: typed(value) for key, value in trial.params.items()}
-    overrides = (*fixed, *(f"{key}={value}" for key, value in values.items()))
-    return Point(overrides, {k.lstrip("+~"): v for k, v in values.items()}, trial.number)
-
-
-def _counts(trial: optuna.trial.FrozenTrial) -> bool:
-    """Whether a trial is one of the study's ``n_trials``: it ended, or somebody runs it."""
-    return trial.state != TrialState.WAITING and _VOID not in trial.user_attrs
-
-
-def _of_others(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
-    """The trials that are being made by other processes, when this one makes none."""
-    return [trial for trial in study.trials if trial.state == TrialState.RUNNING]
-
-
-def _say_whose(study: optuna.Study, n_trials: int) -> None:
-    """Name what is left to other processes: nothing here knows what will come of it."""
-    if left := _of_others(study):
-        hosts = [(trial.user_attrs.get(_OWNER) or {}).get("host") for trial in left]
-        names = [
-            f"trial {trial.number} of the study" + (f" on {host}" if host else "")
-            for trial, host in zip(left, hosts, strict=True)
-        ]
-        log.warning(
-            "%d of %d trials are made by other processes: %s; run the same command again later, it"
-            " makes others for those that died",
-            *(len(left), n_trials, listed(names)),
-        )
-
-
-def _is_nobodys(trial: optuna.trial.FrozenTrial) -> bool:
-    """Whether a running trial without an owner was left so by a kill just after it was asked for.
-
-    One that has parameters is another program's, which shares the study.
-    """
-    if trial.params or trial.datetime_start is None:
-        return False
-    return (datetime.now() - trial.datetime_start).total_seconds() > records.SILENT_S
-
-
-def _counted(study: optuna.Study) -> int:
-    return sum(map(_counts, study.trials))
-
-
-def _give_up(study: optuna.Study, trial: optuna.trial.Trial, reason: str) -> None:
-    """End a trial that has no outcome, so that it is not one of the study's ``n_trials``."""
-    with _once(study, trial):
-        trial.set_user_attr(_VOID, reason)
-        study.tell(trial, state=TrialState.FAIL)
-
-
-@contextlib.contextmanager
-def _once(study: optuna.Study, trial: optuna.trial.Trial) -> Iterator[None]:
-    """Around telling of a trial, which two processes may do that find the same record."""
+    key, value = override.get_key_element(), override.value()
+    if key.lstrip("+").split(".")[0] == "monitor":
+        raise ValueError(f"{key} cannot vary: trials are compared by it")
+    if isinstance(value, ChoiceSweep | RangeSweep):  # another process would shuffle otherwise
+        value = replace(value, shuffle=False)
+    if isinstance(value, RangeSweep):
+        assert value.start is not None and value.stop is not None
+        count = math.ceil((value.stop - value.start) / value.step)
+        if count < 1 or value.step < 0:
+            raise ValueError(f"{override.input_line}: expected range(LOW,HIGH) with LOW < HIGH")
+        value = replace(value, stop=value.start + (count - 1) * value.step)
+    elif isinstance(value, Glob):
+        value = ChoiceSweep(list=list(override.sweep_string_iterator()))
     try:
-        yield
-    except (RuntimeError, ValueError):  # by the version of Optuna
-        if not study.trials[trial.number].state.is_finished():
-            raise
-        log.info("trial %d of the study was told of by another process", trial.number)
+        return create_optuna_distribution_from_override(replace(override, _value=value))
+    except ValueError as error:
+        raise ValueError(f"{override.input_line}: {error}") from error
 
 
-def _tell(study: optuna.Study, trial: optuna.trial.Trial, record: Trial) -> None:
-    """What became of a trial."""
-    with _once(study, trial):
-        _tell_first(study, trial, record)
-
-
-def _tell_first(study: optuna.Study, trial: optuna.trial.Trial, record: Trial) -> None:
-    if record.reason is not None:
-        trial.set_user_attr(_REASON, record.reason)
-    if record.state == "complete":
-        study.tell(trial, record.objective)
-    elif record.state == "stopped":
-        # Its objective is that of a shorter training: known to the sampler, never the best.
-        assert record.objective is not None
-        trial.report(record.objective, step=1)
-        study.tell(trial, state=TrialState.PRUNED)
-    elif record.fault == "died":
-        _give_up(study, trial, record.reason or records.GONE)
-    else:
-        study.tell(trial, state=TrialState.FAIL)
+def _typed_value(value: Any) -> str:
+    """A value as it is typed."""
+    return (
+        "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    )

@@ -1,17 +1,16 @@
-"""One trial of a sweep: a training run in a process of its own, which somebody watches.
+"""One trial of a sweep: a training run in its own process, and the process that watches it.
 
-Special here: whatever becomes of the process (an error, ``os._exit``, the kernel's killer of what
-uses too much memory), the sweep and its other trials go on, and the record says what happened. The
-process is given the job's overrides on its command line, as if a person had typed them, so that it
-can start further processes of the same run (DDP), and so that the recorded command is the one that
-ran. If its watcher is gone, it ends too: nobody trains on unseen.
+Whatever happens to the run (an exception, ``os._exit``, the kernel's out-of-memory killer), the
+watcher records it and the sweep goes on. The run gets the job's overrides on its command line, so
+that DDP can start further processes of the same run, and so that the recorded command is the one
+that ran. When the watcher is gone, the run ends too. Hydra's launchers run jobs in their own
+process, where a crash ends the sweep and DDP would start the sweep's command line again.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import math
 import os
 import shlex
@@ -23,42 +22,26 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import FrameType
-from typing import IO, Any, Literal
+from typing import IO, Any
 
 from scene_track.io.atomic import write_atomic
 from scene_track.sweeps import records
-from scene_track.sweeps.records import Process, Trial
-
-log = logging.getLogger(__name__)
+from scene_track.sweeps.records import Trial
 
 OUTPUT = "output.log"
 STOPPED = "stopped_early.json"
-_OUTCOME = "SCENE_TRACK_OUTCOME"  # file for the objective, or for what went wrong
-_LIFELINE = "SCENE_TRACK_LIFELINE"  # a pipe's end that is closed when the watcher is gone
+_OUTCOME = "SCENE_TRACK_OUTCOME"  # path of the file for the objective, or for the error
+_LIFELINE = "SCENE_TRACK_LIFELINE"  # a pipe's read end; the write end closes with the watcher
 _PLACE = ("SLURM_NTASKS", "SLURM_NTASKS_PER_NODE", "SLURM_PROCID", "SLURM_LOCALID", "RANK",
           "LOCAL_RANK", "NODE_RANK", "GROUP_RANK", "WORLD_SIZE")  # fmt: skip
-_GRACE_S = 30.0  # between asking a trial to stop and making it
-# Of Hydra's own options, those that say how the jobs of a sweep are run say nothing of one of them.
+_GRACE_S = 30.0  # between passing a signal on and SIGKILL
+# Hydra options that describe the sweep, not one of its jobs.
 _NOT_OF_A_JOB = ("hydra.mode", "hydra/launcher", "hydra/sweeper", "hydra.launcher", "hydra.sweep",
                  "hydra.run", "hydra.output_subdir", "hydra.job.num", "hydra.job.id")  # fmt: skip
 
 
 class TrialFailed(Exception):
-    """A trial came to nothing; its record says why."""
-
-    def __init__(self, reason: str, fault: Literal["mistake", "error", "died"]) -> None:
-        """Store what the record says.
-
-        Args:
-            reason: in one line.
-            fault: whose.
-        """
-        super().__init__(reason)
-        self.reason, self.fault = reason, fault
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.reason, self.fault)
+    """A trial failed; the message is the reason in its record."""
 
 
 @dataclass(frozen=True)
@@ -76,18 +59,18 @@ class Program:
     cwd: str
 
     def reproduce(self, overrides: Sequence[str]) -> str:
-        """The line that trains one trial alone, in a folder of its own, for a shell."""
+        """The shell command that trains one trial alone, in a folder of its own."""
         single = () if "hydra.mode=RUN" in overrides else ("hydra.mode=RUN",)
         return shlex.join(["python", *self.words, *self.flags, *overrides, *single])
 
 
 def of_a_job(hydra_overrides: Sequence[str]) -> list[str]:
-    """Those of the typed options of Hydra that are about a job, not about the sweep."""
+    """The typed options of Hydra that concern a job, not the sweep."""
     return [o for o in hydra_overrides if not o.lstrip("+~").startswith(_NOT_OF_A_JOB)]
 
 
 def quoted(value: str | os.PathLike[str]) -> str:
-    """A path as the value of an override, whatever characters are in it."""
+    """A path as the value of an override, whatever characters it has."""
     text = os.fspath(value).replace("\\", "\\\\").replace('"', '\\"')
     return f'"{text}"'
 
@@ -100,22 +83,27 @@ def run_trial(
     Args:
         program: the entry point.
         overrides: of the job.
-        hydra_overrides: options of Hydra, those about the sweep among them.
-        folder: of the trial, inside the sweep's folder; holds its record, or nothing.
+        hydra_overrides: options of Hydra, including those of the sweep.
+        folder: of the trial, inside the sweep's folder.
 
     Returns:
         The objective.
 
     Raises:
-        TrialFailed: there is none; says why.
+        TrialFailed: there is none, or the trial was given up or started before.
     """
-    sweep = folder.parent
-    trial = _begin(program, overrides, hydra_overrides, folder)
+    sweep, name = folder.parent, f"[{folder.name}] "
+    job = of_a_job(hydra_overrides)
+    claimed = any(o.startswith("hydra.sweep.subdir=") for o in hydra_overrides)
+    if not claimed and records.read(folder) is None:  # launched by a sweeper of another package
+        records.write(folder, Trial(len(records.read_all(sweep)), "waiting", tuple(overrides)))
+    trial = records.start(folder, program.reproduce([*job, *overrides]))
+    if trial is None:
+        raise TrialFailed(f"{folder} was given up, or another process has started it")
     command = [
-        *(sys.executable, *program.words, *program.flags, *of_a_job(hydra_overrides), *overrides),
+        *(sys.executable, *program.words, *program.flags, *job, *overrides),
         *("hydra.mode=RUN", f"hydra.run.dir={quoted(folder)}", f"hydra.sweep.dir={quoted(sweep)}"),
     ]
-    name = f"[{folder.name}] "
     print(f"{name}{trial.command}", flush=True)
     before = time.monotonic()
     try:
@@ -128,48 +116,21 @@ def run_trial(
         trial = replace(trial, wall_s=round(time.monotonic() - before, 3))
         records.write(folder, trial)
     if trial.state == "failed":
-        assert trial.reason is not None and trial.fault is not None
         print(f"{name}failed: {trial.reason}", file=sys.stderr, flush=True)
-        raise TrialFailed(trial.reason, trial.fault)
-    told = f"{name}{trial.state}" + (f", {trial.reason}" if trial.reason else "")
-    print(told + (f": {trial.objective:.4f}" if trial.objective is not None else ""), flush=True)
+        raise TrialFailed(trial.reason)
+    reason = f", {trial.reason}" if trial.reason else ""
+    print(f"{name}{trial.state}{reason}: {trial.objective:.4f}", flush=True)
     return trial.objective
 
 
-def _begin(
-    program: Program, overrides: Sequence[str], hydra_overrides: Sequence[str], folder: Path
-) -> Trial:
-    """Record that a trial runs.
-
-    Raises:
-        TrialFailed: it has been given up, or somebody else runs it.
-    """
-    trial = records.read(folder)
-    if trial is None and any(o.startswith("hydra.sweep.subdir=") for o in hydra_overrides):
-        raise TrialFailed(f"{folder} was given up before it started", "died")
-    if trial is None:  # a sweeper that knows nothing of trials launched it
-        trial = Trial(len(records.read_all(folder.parent)), "waiting", tuple(overrides))
-    if not records.start(folder):
-        raise TrialFailed(f"{folder} is another process's", "died")
-    trial = replace(
-        trial,
-        state="running",
-        process=Process.this(),
-        started=round(time.time(), 3),
-        command=program.reproduce([*of_a_job(hydra_overrides), *overrides]),
-    )
-    records.write(folder, trial)
-    return trial
-
-
-# --- the watcher ---------------------------------------------------------------------------------
+# --- the watcher
 
 
 def _watch(command: Sequence[str], cwd: str, folder: Path, name: str) -> int:
-    """Run a command to its end, whatever that is, and give its exit code."""
+    """Run a command to its end and return its exit code."""
     ear, mouth = os.pipe()
     environment = {
-        # The watcher's place in a cluster's job is not the trial's: it starts its own processes.
+        # The watcher's rank in a cluster's job is not the trial's, which starts its own ranks.
         **{name: value for name, value in os.environ.items() if name not in _PLACE},
         _OUTCOME: str(folder / ".outcome.json"),
         _LIFELINE: str(ear),
@@ -192,71 +153,56 @@ def _watch(command: Sequence[str], cwd: str, folder: Path, name: str) -> int:
             target=_pass_on, args=(child.stdout, folder / OUTPUT, name), daemon=True
         )
         pump.start()
-        with _signals_to(child):
-            while True:
-                try:
-                    child.wait(records.BEAT_S)
-                    break
-                except subprocess.TimeoutExpired:
-                    with contextlib.suppress(FileNotFoundError):
-                        records.touch(folder)
-        _end_group(child.pid)
-        pump.join(timeout=10)
+        try:
+            with _sigterm_raises():
+                while child.poll() is None:
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        child.wait(records.BEAT_S)
+                    records.touch(folder)
+        except BaseException as error:  # a second signal ends the wait
+            child.send_signal(signal.SIGTERM if isinstance(error, SystemExit) else signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(_GRACE_S)
+            raise
+        finally:
+            _end_group(child.pid)
+            pump.join(timeout=10)
         return child.returncode
     finally:
         os.close(mouth)
 
 
 def _pass_on(stream: IO[bytes], file: Path, name: str) -> None:
-    """Copy what a trial prints to its file and, with its name in front, to ours."""
+    """Copy a trial's output to its file and, with its name in front, to stdout."""
     with file.open("ab") as copy:
         for line in stream:
             copy.write(line)
             copy.flush()
-            with contextlib.suppress(ValueError, OSError):  # nobody reads us any more
+            with contextlib.suppress(ValueError, OSError):  # stdout is closed
                 print(f"{name}{line.decode(errors='replace').rstrip()}", flush=True)
 
 
 @contextlib.contextmanager
-def _signals_to(child: subprocess.Popen[bytes]) -> Iterator[None]:
-    """Hand SIGINT and SIGTERM on to a child, wait for its end, then answer them ourselves."""
+def _sigterm_raises() -> Iterator[None]:
+    """Turn SIGTERM into an exception, as Python does with SIGINT."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    received: list[int] = []
-    patience = threading.Timer(_GRACE_S, _end_group, (child.pid,))
-    patience.daemon = True
-
-    def hand_on(number: int, frame: FrameType | None) -> None:
-        received.append(number)
-        if len(received) > 1:
-            _end_group(child.pid)
-        else:
-            patience.start()
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(child.pid, number)
-
-    before = {n: signal.signal(n, hand_on) for n in (signal.SIGINT, signal.SIGTERM)}
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         yield
     finally:
-        patience.cancel()
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    if received:
-        if received[0] == signal.SIGTERM:
-            raise SystemExit(143)
-        raise KeyboardInterrupt
+        signal.signal(signal.SIGTERM, before)
 
 
 def _end_group(leader: int) -> None:
-    """End whatever a trial has left running."""
+    """Kill all processes that a trial has left running."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(leader, signal.SIGKILL)
 
 
 def _outcome(trial: Trial, folder: Path, code: int) -> Trial:
-    """What became of a trial, from its exit code and what it left."""
+    """A trial's record from its exit code and the files that it left."""
     file = folder / ".outcome.json"
     try:
         left: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
@@ -266,7 +212,7 @@ def _outcome(trial: Trial, folder: Path, code: int) -> Trial:
     if "error" in left:
         return trial.failed(left["error"], left["fault"])
     if code != 0:
-        return trial.failed(f"{_ended_by(code)}; the end of its output: {_tail(folder)}", "error")
+        return trial.failed(_ended_by(folder, code), "error")
     objective = left.get("objective")
     if objective is None or not math.isfinite(objective):
         return trial.failed(f"its objective is {objective}, not a finite number", "error")
@@ -277,51 +223,44 @@ def _outcome(trial: Trial, folder: Path, code: int) -> Trial:
     return trial
 
 
-def _ended_by(code: int) -> str:
-    """An exit code in words."""
-    if code >= 0:
-        return f"its process ended with code {code}"
-    hint = " (the kernel does that when memory runs out)" if -code == signal.SIGKILL else ""
-    with contextlib.suppress(ValueError):
-        return f"its process was ended by {signal.Signals(-code).name}{hint}"
-    return f"its process was ended by signal {-code}"
+def _ended_by(folder: Path, code: int) -> str:
+    """Describe an exit code, with the last line of the trial's output."""
+    by = f"its process ended with code {code}"
+    if code < 0:
+        names = {member.value: member.name for member in signal.Signals}
+        by = f"its process was ended by {names.get(-code, f'signal {-code}')}"
+    if code == -signal.SIGKILL:
+        by += " (the kernel does that when memory runs out)"
+    text = (folder / OUTPUT).read_text(encoding="utf-8", errors="replace").strip()
+    return f"{by}; the end of its output: {text.splitlines()[-1] if text else 'nothing'}"
 
 
-def _tail(folder: Path) -> str:
-    """The last line that a trial printed."""
-    try:
-        lines = (folder / OUTPUT).read_text(encoding="utf-8", errors="replace").split("\n")
-    except FileNotFoundError:
-        return "nothing"
-    return next((line.strip() for line in reversed(lines) if line.strip()), "nothing")
-
-
-# --- the trial's side ----------------------------------------------------------------------------
+# --- the run
 
 
 def hold_lifeline() -> None:
-    """End this process and those that it started when its watcher is gone; once, at the start."""
-    end = os.environ.pop(_LIFELINE, None)  # processes that it starts do not hold it
+    """Kill this process group when the watcher is gone; called once, at the start."""
+    end = os.environ.pop(_LIFELINE, None)  # not inherited by processes of the run
     if end is None:
         return
 
     def wait() -> None:
         with contextlib.suppress(OSError):
-            os.read(int(end), 1)  # returns when the other end is closed, which is never written to
+            os.read(int(end), 1)  # returns when the write end closes; nothing is written
         os.killpg(os.getpgrp(), signal.SIGKILL)
 
     threading.Thread(target=wait, name="lifeline", daemon=True).start()
 
 
 def leave_outcome(**outcome: Any) -> None:
-    """Tell the watcher the objective, or what went wrong; nothing where nobody watches.
+    """Leave the objective or the error for the watcher; does nothing outside a sweep.
 
     Args:
         **outcome: ``objective``, or ``error`` and ``fault``.
     """
     file = os.environ.get(_OUTCOME)
     first = all(os.environ.get(name, "0") == "0" for name in ("LOCAL_RANK", "NODE_RANK"))
-    if file is not None and first:  # of several processes of a run one speaks
+    if file is not None and first:  # the run's first process only
         write_atomic(file, json.dumps(outcome))
 
 

@@ -97,7 +97,7 @@ class MedianStopping(pl.Callback):
         for folder, trial in records.read_all(self.sweep_dir).items():
             if folder == self.run_dir or trial.state in ("failed", "waiting"):
                 continue
-            curve = read_curves(folder, self.monitor).get(self.monitor, [])
+            curve = read_curves(folder).get(self.monitor, [])
             values = [value for at, _, value in curve if at <= epoch]
             if values and curve[-1][0] >= epoch:
                 found.append(_best(values, self.mode))

@@ -13,6 +13,7 @@ import torch
 from scene_track.models.backbones.base import Backbone
 from scene_track.models.backbones.dinov3 import DinoV3, DinoV3ConvNeXt
 from scene_track.models.backbones.dinov3.variants import CONVNEXTS, VITS
+from tests.compose import arguments
 from tests.models.official_weights import official_state
 
 
@@ -48,10 +49,13 @@ def loaded(weights_file: Callable[[str], Path], repo_root: Path) -> Callable[[st
                 "loader=hub was NOT compared: the official code is not here; make third-party"
                 " brings it, or set DINOV3_REPOSITORY to a checkout"
             )
-        kwargs = {"weights": weights_file(variant), "loader": loader, "repository": code or Path()}
-        if variant in VITS:
-            return DinoV3(variant=variant, **kwargs).eval()  # type: ignore[arg-type]
-        size = variant.removeprefix("convnext_")
-        return DinoV3ConvNeXt(variant=size, **kwargs).eval()  # type: ignore[arg-type]
+        kind = DinoV3 if variant in VITS else DinoV3ConvNeXt
+        options = arguments("model.backbone", f"model/backbone=dinov3_{variant}")
+        options |= {
+            "weights": weights_file(variant),
+            "loader": loader,
+            "repository": code or Path(),
+        }
+        return kind(**options).eval()
 
     return build

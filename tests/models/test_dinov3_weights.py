@@ -17,6 +17,7 @@ from scene_track.models.backbones.dinov3 import DinoV3, DinoV3ConvNeXt
 from scene_track.models.backbones.dinov3.hf_networks import HfConvNeXt, HfVit
 from scene_track.models.backbones.dinov3.state import read_official_state
 from scene_track.models.backbones.dinov3.variants import CONVNEXTS, VITS
+from tests.compose import arguments
 from tests.models.official_weights import official_state
 
 VARIANTS = {"vits16": VITS["vits16"], "convnext_tiny": CONVNEXTS["convnext_tiny"]}
@@ -79,8 +80,9 @@ def test_a_folder_is_the_same_network(
 ) -> None:
     reference: Any = loaded(name, loader)
     family = DinoV3 if name == "vits16" else DinoV3ConvNeXt
-    repository = getattr(reference.loader, "_repository", Path())
-    model = family(weights=folders[name], loader=loader, repository=repository)  # type: ignore[arg-type]
+    options = arguments("model.backbone", f"model/backbone=dinov3_{name}", loader=loader)
+    options["repository"] = getattr(reference.loader, "_repository", Path())
+    model = family(**options | {"weights": folders[name]})
     wanted = reference.state_dict()
     for key, value in model.state_dict().items():
         if key.endswith("qkv.bias") and loader == "hub":
@@ -126,8 +128,9 @@ def refused(path: Path, message: str, variant: str = "vits16") -> None:
 
 
 def test_missing_file_says_where_to_get_it(tmp_path: Path) -> None:
+    options = arguments("model.backbone", "model/backbone=dinov3_vits16")
     with pytest.raises(FileNotFoundError) as error:
-        DinoV3(weights=tmp_path / "dinov3_vits16.pth")
+        DinoV3(**options | {"weights": tmp_path / "dinov3_vits16.pth"})
     text = str(error.value)
     assert "\n" not in text
     for part in ("dinov3_vits16.pth", "licence", "ai.meta.com", "model.backbone.weights=null"):

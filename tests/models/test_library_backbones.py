@@ -16,6 +16,7 @@ from scene_track.models.backbones.base import Backbone
 from scene_track.models.backbones.depth import depth_stages
 from scene_track.models.backbones.hf_auto import HfAuto
 from scene_track.models.backbones.timm_model import TimmModel
+from tests.compose import arguments
 
 
 def checked(backbone: Backbone, size: tuple[int, int] = (64, 96)) -> list[tuple[int, ...]]:
@@ -39,6 +40,14 @@ def checked(backbone: Backbone, size: tuple[int, int] = (64, 96)) -> list[tuple[
     return shapes
 
 
+def timm_model(**changes: Any) -> TimmModel:
+    return TimmModel(**arguments("model.backbone", "model/backbone=timm", **changes))
+
+
+def hf_auto(**changes: Any) -> HfAuto:
+    return HfAuto(**arguments("model.backbone", "model/backbone=hf_auto", **changes))
+
+
 @pytest.mark.parametrize(
     ("name", "options", "strides", "stages"),
     [
@@ -58,7 +67,7 @@ def test_models_of_timm(
     name: str, options: dict[str, Any], strides: tuple[int, ...], stages: int
 ) -> None:
     torch.manual_seed(0)
-    backbone = TimmModel(name=name, weights=None, options=options)
+    backbone = timm_model(name=name, weights=None, options=options)
     checked(backbone)
     assert backbone.strides == strides and backbone.size_multiple == strides[-1]
     assert len(backbone.stages()) == stages
@@ -67,7 +76,7 @@ def test_models_of_timm(
 
 
 def test_a_vit_of_timm_gives_its_normed_tokens() -> None:
-    backbone = TimmModel(name="vit_tiny_patch16_224", weights=None, options={"depth": 2}).eval()
+    backbone = timm_model(name="vit_tiny_patch16_224", weights=None, options={"depth": 2}).eval()
     frames = torch.randint(0, 256, (1, 3, 48, 64), dtype=torch.uint8)
     net: Any = backbone.net
     with torch.no_grad():
@@ -85,32 +94,32 @@ def test_weights_of_timm_from_a_file(tmp_path: Path) -> None:
         "less.pth": {"conv1.0.weight": torch.ones(1)},
     }.items():
         torch.save(content, tmp_path / name)
-    backbone = TimmModel(name="resnet10t", weights=tmp_path / "right.pth")
+    backbone = timm_model(name="resnet10t", weights=tmp_path / "right.pth")
     found = dict(backbone.net.named_parameters())
     assert torch.equal(found["layer4.0.conv2.weight"], state["layer4.0.conv2.weight"])
     with pytest.raises(ValueError, match=r"less.pth does not fit resnet10t") as error:
-        TimmModel(name="resnet10t", weights=tmp_path / "less.pth")
+        timm_model(name="resnet10t", weights=tmp_path / "less.pth")
     assert "\n" not in str(error.value)
     with pytest.raises(FileNotFoundError, match="no weights file"):
-        TimmModel(name="resnet10t", weights=tmp_path / "none.pth")
+        timm_model(name="resnet10t", weights=tmp_path / "none.pth")
 
 
 def test_names_that_timm_does_not_know_and_weights_that_are_not_here(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     with pytest.raises(ValueError, match="no such model; near it are .*resnet18"):
-        TimmModel(name="resnet1888", weights=None)
+        timm_model(name="resnet1888", weights=None)
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(FileNotFoundError, match="model.backbone.download=true"):
-        TimmModel(name="resnet18.a1_in1k", weights="pretrained")
+        timm_model(name="resnet18.a1_in1k", weights="pretrained")
     with pytest.raises(ValueError, match="timm publishes no weights"):
-        TimmModel(name="vit_small_patch16_36x1_224", weights="pretrained")
+        timm_model(name="vit_small_patch16_36x1_224", weights="pretrained")
 
 
 def test_a_folder_of_hugging_face(hf_folder: Path) -> None:
     from transformers import ViTForImageClassification
 
-    backbone = HfAuto(name=str(hf_folder), weights="pretrained")
+    backbone = hf_auto(name=str(hf_folder), weights="pretrained")
     assert checked(backbone) == [(32, 4, 6)]
     assert backbone.mean.flatten().tolist() == pytest.approx([0.1, 0.2, 0.3])
     assert backbone.std.flatten().tolist() == pytest.approx([0.4, 0.5, 0.6])
@@ -133,8 +142,8 @@ def test_a_model_published_in_bfloat16_is_a_float32_network(
     folder = shutil.copytree(hf_folder, tmp_path / "published")
     ViTForImageClassification.from_pretrained(hf_folder).bfloat16().save_pretrained(folder)
     assert '"dtype": "bfloat16"' in (folder / "config.json").read_text()
-    trained = HfAuto(name=str(folder), weights="pretrained")
-    rebuilt = HfAuto(name=str(folder), weights=None)
+    trained = hf_auto(name=str(folder), weights="pretrained")
+    rebuilt = hf_auto(name=str(folder), weights=None)
     assert {value.dtype for value in rebuilt.state_dict().values()} == {torch.float32}
     with torch.no_grad():
         weight = next(trained.net.parameters())
@@ -145,7 +154,7 @@ def test_a_model_published_in_bfloat16_is_a_float32_network(
 
 
 def test_the_size_of_the_processor(hf_folder: Path) -> None:
-    backbone = HfAuto(name=str(hf_folder), weights="pretrained", input_size="processor").eval()
+    backbone = hf_auto(name=str(hf_folder), weights="pretrained", input_size="processor").eval()
     with torch.no_grad():
         features = backbone(torch.zeros(1, 3, 70, 90, dtype=torch.uint8))
     assert features.levels[0].shape == (1, 32, 2, 3)  # 32 x 48 in patches of 16
@@ -176,7 +185,7 @@ def test_families_of_hugging_face(tmp_path: Path, family: str) -> None:
     }[family]()
     hf.AutoModel.from_config(config).save_pretrained(tmp_path)
     hf.ViTImageProcessor(size={"height": 64, "width": 64}).save_pretrained(tmp_path)
-    backbone = HfAuto(name=str(tmp_path), weights="pretrained")
+    backbone = hf_auto(name=str(tmp_path), weights="pretrained")
     checked(backbone)
     vits = ("dinov3_vit", "clip")
     assert backbone.strides == ((16,) if family in vits else (4, 8, 16, 32))
@@ -193,7 +202,7 @@ def test_folders_that_are_not_whole(hf_folder: Path, tmp_path: Path) -> None:
 
     def refused(folder: Path, message: str, kind: type[Exception] = ValueError) -> None:
         with pytest.raises(kind, match=message) as error:
-            HfAuto(name=str(folder), weights="pretrained")
+            hf_auto(name=str(folder), weights="pretrained")
         assert "\n" not in str(error.value)
 
     state = load_file(hf_folder / "model.safetensors")

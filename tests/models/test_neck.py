@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -11,11 +13,15 @@ from scene_track.models.neck import FeaturePyramid
 from scene_track.models.scene import SceneModel
 from scene_track.models.side_branch import SideBranch
 from scene_track.train import build_module
-from tests.compose import TINY, compose_run, make_batch
+from tests.compose import TINY, arguments, compose_run, make_batch
 
 
 def levels_of(dims: tuple[int, ...], strides: tuple[int, ...], size: int = 64) -> list[Tensor]:
     return [torch.randn(2, d, size // s, size // s) for d, s in zip(dims, strides, strict=True)]
+
+
+def pyramid(**options: Any) -> FeaturePyramid:
+    return FeaturePyramid(**arguments("model.neck") | options)
 
 
 @pytest.mark.parametrize(
@@ -37,7 +43,7 @@ def levels_of(dims: tuple[int, ...], strides: tuple[int, ...], size: int = 64) -
 def test_maps_have_the_strides_asked_for(
     dims: tuple[int, ...], strides: tuple[int, ...], options: dict, out: tuple[int, ...]
 ) -> None:
-    neck = FeaturePyramid(dims=dims, strides=strides, dim=16, **options)
+    neck = pyramid(dims=dims, strides=strides, dim=16, **options)
     assert neck.out_strides == out and (neck.sample_stride, neck.stride) == (out[0], out[-1])
     maps = neck(levels_of(dims, strides), torch.randn(2, 3, 64, 64))
     assert [tuple(m.shape) for m in maps] == [
@@ -49,14 +55,14 @@ def test_maps_have_the_strides_asked_for(
 
 
 def test_levels_that_fit_go_through_untouched() -> None:
-    neck = FeaturePyramid(dims=(4, 6), strides=(4, 8), dim=16)
+    neck = pyramid(dims=(4, 6), strides=(4, 8), dim=16)
     levels = levels_of((4, 6), (4, 8))
     assert all(a is b for a, b in zip(neck(levels), levels, strict=True))
     assert not list(neck.parameters())
 
 
 def test_coarse_levels_reach_the_fine_map() -> None:
-    neck = FeaturePyramid(dims=(4, 6, 8, 10), strides=(4, 8, 16, 32), dim=16).eval()
+    neck = pyramid(dims=(4, 6, 8, 10), strides=(4, 8, 16, 32), dim=16).eval()
     levels = levels_of((4, 6, 8, 10), (4, 8, 16, 32))
     before = neck(levels)[0]
     levels[3] = torch.randn_like(levels[3])
@@ -75,7 +81,7 @@ def test_coarse_levels_reach_the_fine_map() -> None:
 )
 def test_strides_that_cannot_be(options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        FeaturePyramid(dims=(6,), strides=(16,), dim=16, **options)
+        pyramid(dims=(6,), strides=(16,), dim=16, **options)
 
 
 def test_the_branch_trains_under_a_frozen_backbone() -> None:

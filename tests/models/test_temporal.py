@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from scene_track.models.temporal import TemporalEncoder
+from tests.compose import arguments
 
 B, T, C = 2, 37, 12
 
@@ -14,7 +15,7 @@ B, T, C = 2, 37, 12
 def encoder(**changes) -> TemporalEncoder:
     torch.manual_seed(0)
     options = dict(dim=32, input_dim=C, depth=3, heads=4, history=6)
-    return TemporalEncoder(**{**options, **changes}).eval()
+    return TemporalEncoder(**arguments("model.temporal_encoder", **options) | changes).eval()
 
 
 def clip() -> tuple[Tensor, Tensor]:

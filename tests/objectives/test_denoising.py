@@ -14,6 +14,7 @@ from torch import Tensor
 
 from scene_track.models.boxes import cxcywh_to_xyxy
 from scene_track.objectives.denoising import ContrastiveDenoiser, NoiseDraws, no_denoiser
+from tests.compose import arguments
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "dino_cdn.pt"
 
@@ -65,9 +66,14 @@ def attention_mask(case: dict[str, Any]) -> Tensor:
     return torch.from_numpy(bits).bool().view(rows, columns)
 
 
+def make(**changes: Any) -> ContrastiveDenoiser:
+    """The shipped denoiser with four channels."""
+    return ContrastiveDenoiser(**arguments("denoiser", dim=4) | changes)
+
+
 def check_golden_case(case: dict[str, Any]) -> None:
     boxes, labels, valid = padded_targets(case["targets"])
-    denoiser = ContrastiveDenoiser(
+    denoiser = make(
         dim=8,
         num_classes=case["num_classes"],
         dn_number=case["dn_number"],
@@ -109,7 +115,7 @@ def test_against_dino_all_cases(shared: Path) -> None:
     [(1, 6, 2), (1, 0, 1), (49, 15, 98), (50, 15, 3), (100, 3, 33), (100, 500, 1)],
 )
 def test_number_of_groups(dn_number: int, objects: int, groups: int) -> None:
-    denoiser = ContrastiveDenoiser(dim=4, num_classes=1, dn_number=dn_number)
+    denoiser = make(num_classes=1, dn_number=dn_number)
     assert denoiser.num_groups(objects) == groups
 
 
@@ -127,7 +133,7 @@ def scene(n: int = 3, m: int = 5, classes: int = 4) -> tuple[Tensor, Tensor, Ten
 @pytest.mark.parametrize("scale", [0.4, 1.0])
 def test_positives_stay_within_half_a_box_and_negatives_leave_it(scale: float) -> None:
     boxes, labels, valid = scene()
-    denoiser = ContrastiveDenoiser(dim=4, num_classes=4, dn_number=20, box_noise_scale=scale)
+    denoiser = make(num_classes=4, dn_number=20, box_noise_scale=scale)
     queries = denoiser(boxes, labels, valid, 7)
     original = boxes.gather(1, queries.target_index.unsqueeze(-1).expand(-1, -1, 4))
     moved = cxcywh_to_xyxy(queries.boxes.sigmoid()) - cxcywh_to_xyxy(original)
@@ -145,7 +151,7 @@ def test_positives_stay_within_half_a_box_and_negatives_leave_it(scale: float) -
 
 def test_labels_flip_at_half_the_ratio() -> None:
     boxes, labels, valid = scene(n=20, m=10)
-    denoiser = ContrastiveDenoiser(dim=4, num_classes=4, dn_number=40, label_noise_ratio=0.5)
+    denoiser = make(num_classes=4, dn_number=40, label_noise_ratio=0.5)
     torch.nn.init.normal_(denoiser.label_embedding.weight)
     queries = denoiser(boxes, labels, valid, 1, generator=torch.Generator().manual_seed(1))
     true_label = labels.gather(1, queries.target_index)
@@ -157,7 +163,7 @@ def test_labels_flip_at_half_the_ratio() -> None:
 def test_without_noise_the_queries_are_the_truth_even_over_the_border() -> None:
     boxes = torch.tensor([[[0.02, 0.5, 0.2, 0.3]]])
     labels, valid = torch.tensor([[2]]), torch.tensor([[True]])
-    denoiser = ContrastiveDenoiser(dim=4, num_classes=3, label_noise_ratio=0.0, box_noise_scale=0.0)
+    denoiser = make(num_classes=3, label_noise_ratio=0.0, box_noise_scale=0.0)
     queries = denoiser(boxes, labels, valid, 3)
     torch.testing.assert_close(queries.boxes.sigmoid(), boxes.expand(1, 4, 4))
     assert torch.equal(queries.content, denoiser.label_embedding.weight[2].expand(1, 4, 4))
@@ -165,7 +171,7 @@ def test_without_noise_the_queries_are_the_truth_even_over_the_border() -> None:
 
 def test_the_mask_keeps_groups_and_matching_queries_blind() -> None:
     boxes, labels, valid = scene(m=3)
-    queries = ContrastiveDenoiser(dim=4, num_classes=4, dn_number=1)(boxes, labels, valid, 2)
+    queries = make(num_classes=4, dn_number=1)(boxes, labels, valid, 2)
     # Two groups of three positives and three negatives, then two matching queries.
     expected = torch.zeros(14, 14, dtype=torch.bool)
     expected[:6, 6:12] = expected[6:12, :6] = True
@@ -177,7 +183,7 @@ def test_the_mask_keeps_groups_and_matching_queries_blind() -> None:
 
 def test_padding_slots_are_marked_and_leak_nothing() -> None:
     boxes, labels, valid = scene()
-    denoiser = ContrastiveDenoiser(dim=4, num_classes=4)
+    denoiser = make(num_classes=4)
     draws = denoiser.draw(3, 20, boxes.device)
     clean = denoiser(boxes, labels, valid, 2, draws=draws)
     rubbish = denoiser(
@@ -196,7 +202,7 @@ def test_padding_slots_are_marked_and_leak_nothing() -> None:
 
 @pytest.mark.parametrize("width", [0, 3])
 def test_a_batch_without_objects_still_touches_the_embedding(width: int) -> None:
-    denoiser = ContrastiveDenoiser(dim=4, num_classes=2)
+    denoiser = make(num_classes=2)
     queries = denoiser(
         torch.zeros(2, width, 4),
         torch.zeros(2, width, dtype=torch.long),
@@ -213,7 +219,7 @@ def test_a_batch_without_objects_still_touches_the_embedding(width: int) -> None
 
 def test_noise_follows_the_generator() -> None:
     boxes, labels, valid = scene()
-    denoiser = ContrastiveDenoiser(dim=4, num_classes=4)
+    denoiser = make(num_classes=4)
 
     def logits(seed: int) -> Tensor:
         generator = torch.Generator().manual_seed(seed)
@@ -225,7 +231,7 @@ def test_noise_follows_the_generator() -> None:
 
 def test_making_queries_never_waits_for_the_device() -> None:
     # A meta tensor has no data: whatever would wait for a device raises here.
-    denoiser = ContrastiveDenoiser(dim=4, num_classes=4).to("meta")
+    denoiser = make(num_classes=4).to("meta")
     boxes, labels, valid = (x.to("meta") for x in scene())
     queries = denoiser(boxes, labels, valid, 6)
     assert queries.content.shape == (3, 20, 4)
@@ -236,7 +242,7 @@ def test_a_denoiser_leaves_the_other_weights_alone() -> None:
     torch.manual_seed(0)
     plain = torch.rand(3)
     torch.manual_seed(0)
-    denoiser = ContrastiveDenoiser(dim=4, num_classes=4, lambda_dn=0.0)
+    denoiser = make(num_classes=4, lambda_dn=0.0)
     assert torch.equal(torch.rand(3), plain)
     assert denoiser.lambda_dn == 0
     assert not any(parameter.requires_grad for parameter in denoiser.parameters())

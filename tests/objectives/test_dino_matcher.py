@@ -11,6 +11,7 @@ import torch
 from scene_track.objectives.dino_matcher import DinoHungarianMatcher
 from scene_track.objectives.matcher import HungarianMatcher
 
+WEIGHTS = {"cost_class": 2.0, "cost_bbox": 5.0, "cost_giou": 2.0, "focal_alpha": 0.25}
 STAND_IN = '''
 import torch
 from scipy.optimize import linear_sum_assignment
@@ -48,12 +49,12 @@ def checkout(tmp_path: Path) -> Path:
 
 def test_a_missing_checkout_says_what_to_type(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="make third-party"):
-        DinoHungarianMatcher(checkout=tmp_path)
+        DinoHungarianMatcher(**WEIGHTS, checkout=tmp_path)
 
 
 def test_loading_leaves_no_trace(checkout: Path) -> None:
     path = list(sys.path)
-    DinoHungarianMatcher(checkout=checkout)
+    DinoHungarianMatcher(**WEIGHTS, checkout=checkout)
     assert sys.path == path
     assert not [name for name in sys.modules if name == "util" or name.startswith("util.")]
 
@@ -63,8 +64,9 @@ def test_both_entrances_agree_with_ours(checkout: Path) -> None:
     logits, boxes = torch.randn(3, 7, 2).bfloat16(), torch.rand(3, 7, 4)
     labels, target_boxes = torch.randint(0, 2, (3, 5)), torch.rand(3, 5, 4)
     valid = torch.tensor([[0, 1, 1, 0, 1], [1, 1, 1, 1, 1], [0, 0, 0, 0, 0]], dtype=torch.bool)
-    theirs = DinoHungarianMatcher(cost_class=0.0, cost_giou=0.0, checkout=checkout)
-    ours = HungarianMatcher(cost_class=0.0, cost_giou=0.0)
+    l1_alone = WEIGHTS | {"cost_class": 0.0, "cost_giou": 0.0}
+    theirs = DinoHungarianMatcher(**l1_alone, checkout=checkout)
+    ours = HungarianMatcher(**l1_alone)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         padded = theirs.match_padded(logits, boxes, labels, target_boxes, valid)
     assert torch.equal(padded, ours.match_padded(logits, boxes, labels, target_boxes, valid))
@@ -90,7 +92,7 @@ def test_errors_say_what_is_wrong(checkout: Path, break_it, words: str) -> None:
     }
     break_it(data)
     with pytest.raises(ValueError, match=words):
-        DinoHungarianMatcher(checkout=checkout).match_padded(**data)
+        DinoHungarianMatcher(**WEIGHTS, checkout=checkout).match_padded(**data)
 
 
 def test_the_real_reference_gives_our_indices(repo_root: Path) -> None:
@@ -98,8 +100,7 @@ def test_the_real_reference_gives_our_indices(repo_root: Path) -> None:
     if not (folder / "models" / "dino" / "matcher.py").is_file():
         pytest.skip("the DINO submodule is not there (`make third-party` brings it)")
     torch.manual_seed(1)
-    weights = {"cost_class": 2.0, "cost_bbox": 5.0, "cost_giou": 2.0, "focal_alpha": 0.25}
-    theirs, ours = DinoHungarianMatcher(**weights, checkout=folder), HungarianMatcher(**weights)
+    theirs, ours = DinoHungarianMatcher(**WEIGHTS, checkout=folder), HungarianMatcher(**WEIGHTS)
     for _ in range(5):
         logits, boxes = torch.randn(4, 20, 5), torch.rand(4, 20, 4)
         labels, target_boxes = torch.randint(0, 5, (4, 8)), torch.rand(4, 8, 4)

@@ -6,8 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scene_track.models.identity import PointerIdentity
-from scene_track.objectives.identity import IdentityLoss, identity_slots, last_before
+from scene_track.models.identity import PointerIdentity, TrackMemory
+from scene_track.objectives.identity import TrackGrid, identity_slots, last_before
+from tests.compose import shipped
 
 
 @given(st.lists(st.lists(st.integers(-1, 4), min_size=6, max_size=6), min_size=1, max_size=4))
@@ -31,7 +32,7 @@ def test_last_before_equals_a_loop(present: list[bool]) -> None:
 
 def head() -> PointerIdentity:
     torch.manual_seed(0)
-    return PointerIdentity(dim=16, width=16, heads=2, appearance=4)
+    return shipped("model.identity", dim=16, width=16, heads=2, appearance=4)
 
 
 def test_the_naming_of_tracks_does_not_matter() -> None:
@@ -42,8 +43,6 @@ def test_the_naming_of_tracks_does_not_matter() -> None:
     order = torch.tensor([2, 0, 3, 1])
 
     def point(pick: torch.Tensor) -> torch.Tensor:
-        from scene_track.models.identity import TrackMemory
-
         state = pointer.encode(tokens[pick], boxes[pick], seconds, present)
         memory = TrackMemory(
             state[:, -1], boxes[pick, -1], seconds[:, -1], torch.ones(4, dtype=torch.bool)
@@ -76,8 +75,6 @@ def test_a_tracks_state_knows_its_past_and_not_its_future_or_its_gaps() -> None:
 
 
 def test_absent_tracks_are_never_pointed_at() -> None:
-    from scene_track.models.identity import TrackMemory
-
     pointer = head().eval()
     memory = TrackMemory(
         torch.randn(3, 16),
@@ -92,18 +89,23 @@ def test_absent_tracks_are_never_pointed_at() -> None:
 
 def test_switches_and_drops_change_memory_and_keep_its_members() -> None:
     torch.manual_seed(0)
-    grid, boxes = torch.randn(2, 6, 5, 4), torch.rand(2, 6, 5, 4)
-    present = torch.ones(2, 6, 5, dtype=torch.bool)
-    loss = IdentityLoss(token_drop=0.0, span_drop=0.0, switch=1.0)
-    swapped, _, still = loss._augment(grid, boxes, present)
-    assert still.all()
-    moved = (swapped != grid).any(-1).sum(-1)
+    tracks = TrackGrid(
+        tokens=torch.randn(2, 6, 5, 4),
+        boxes=torch.rand(2, 6, 5, 4),
+        present=torch.ones(2, 6, 5, dtype=torch.bool),
+    )
+
+    def augmented(**strengths: float) -> TrackGrid:
+        none = {"token_drop": 0.0, "span_drop": 0.0, "switch": 0.0}
+        return shipped("head.criterion.identity", **none | strengths)._augment(tracks)
+
+    swapped = augmented(switch=1.0)
+    assert swapped.present.all()
+    moved = (swapped.tokens != tracks.tokens).any(-1).sum(-1)
     assert (moved == 2).all()  # exactly two identities of each frame changed places
-    torch.testing.assert_close(swapped.sum(2), grid.sum(2))
-    dropped = IdentityLoss(token_drop=0.5, span_drop=0.0, switch=0.0)._augment(grid, boxes, present)
-    assert 0.3 < dropped[2].float().mean() < 0.7
-    spans = IdentityLoss(token_drop=0.0, span_drop=1.0, switch=0.0)._augment(grid, boxes, present)
-    gaps = (~spans[2]).int().diff(dim=1).clamp(min=0).sum(1)
-    assert (gaps <= 1).all() and (~spans[2]).any()  # one stretch per identity
-    same = IdentityLoss(token_drop=0.0, span_drop=0.0, switch=0.0)._augment(grid, boxes, present)
-    assert torch.equal(same[0], grid) and same[2].all()
+    torch.testing.assert_close(swapped.tokens.sum(2), tracks.tokens.sum(2))
+    assert 0.3 < augmented(token_drop=0.5).present.float().mean() < 0.7
+    missing = ~augmented(span_drop=1.0).present
+    assert (missing.int().diff(dim=1).clamp(min=0).sum(1) <= 1).all() and missing.any()  # one span
+    same = augmented()
+    assert torch.equal(same.tokens, tracks.tokens) and same.present.all()

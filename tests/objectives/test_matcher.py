@@ -67,6 +67,10 @@ def random_frames(
     )
 
 
+def make() -> HungarianMatcher:
+    return HungarianMatcher(2.0, 5.0, 2.0, 0.25)
+
+
 def as_dictionaries(labels: Tensor, boxes: Tensor, valid: Tensor) -> list[dict[str, Tensor]]:
     return [
         {"labels": a[keep], "boxes": b[keep]}
@@ -77,7 +81,7 @@ def as_dictionaries(labels: Tensor, boxes: Tensor, valid: Tensor) -> list[dict[s
 def test_padded_form_says_the_same_as_dictionaries() -> None:
     # `valid` has holes: padding need not come last.
     logits, boxes, labels, target_boxes, valid = random_frames(6, 9, 3, 7)
-    matcher = HungarianMatcher(2.0, 5.0, 2.0, 0.25)
+    matcher = make()
     padded = matcher.match_padded(logits, boxes, labels, target_boxes, valid)
     answer = matcher(
         {"pred_logits": logits, "pred_boxes": boxes}, as_dictionaries(labels, target_boxes, valid)
@@ -92,7 +96,7 @@ def test_padded_form_says_the_same_as_dictionaries() -> None:
 def test_the_assignment_is_the_cheapest() -> None:
     logits, boxes, labels, target_boxes, _ = random_frames(4, 6, 2, 4, seed=1)
     valid = torch.ones(4, 4, dtype=torch.bool)
-    matcher = HungarianMatcher(2.0, 5.0, 2.0, 0.25)
+    matcher = make()
     cost = matcher.cost(logits, boxes, labels, target_boxes)
     padded = matcher.match_padded(logits, boxes, labels, target_boxes, valid)
     for i in range(4):
@@ -107,7 +111,7 @@ def test_the_assignment_is_the_cheapest() -> None:
 def test_more_targets_than_queries_leaves_targets_over() -> None:
     logits, boxes, labels, target_boxes, _ = random_frames(2, 3, 2, 8, seed=2)
     valid = torch.ones(2, 8, dtype=torch.bool)
-    padded = HungarianMatcher().match_padded(logits, boxes, labels, target_boxes, valid)
+    padded = make().match_padded(logits, boxes, labels, target_boxes, valid)
     for row in padded.tolist():
         assert sorted(q for q in row if q >= 0) == [0, 1, 2]
         assert row.count(-1) == 5
@@ -115,7 +119,7 @@ def test_more_targets_than_queries_leaves_targets_over() -> None:
 
 def test_frames_do_not_see_each_other_nor_padding() -> None:
     logits, boxes, labels, target_boxes, valid = random_frames(5, 8, 3, 6, seed=3)
-    matcher = HungarianMatcher(2.0, 5.0, 2.0, 0.25)
+    matcher = make()
     together = matcher.match_padded(logits, boxes, labels, target_boxes, valid)
     alone = [
         matcher.match_padded(
@@ -141,7 +145,7 @@ def test_frames_do_not_see_each_other_nor_padding() -> None:
 def test_stacked_layers_cross_to_the_host_once(monkeypatch: pytest.MonkeyPatch) -> None:
     layers = [random_frames(3, 8, 2, 5, seed=4)[:2], random_frames(3, 8, 2, 5, seed=5)[:2]]
     _, _, labels, target_boxes, valid = random_frames(3, 8, 2, 5, seed=6)
-    matcher = HungarianMatcher(2.0, 5.0, 2.0, 0.25)
+    matcher = make()
     one_by_one = [matcher.match_padded(*layer, labels, target_boxes, valid) for layer in layers]
 
     crossings: list[torch.Size] = []
@@ -173,7 +177,7 @@ def test_stacked_layers_cross_to_the_host_once(monkeypatch: pytest.MonkeyPatch) 
 def test_autocast_and_half_precision_change_nothing() -> None:
     logits, boxes, labels, target_boxes, valid = random_frames(4, 12, 3, 8, seed=7)
     logits, boxes = logits.bfloat16(), boxes.bfloat16()
-    matcher = HungarianMatcher(2.0, 5.0, 2.0, 0.25)
+    matcher = make()
     reference = matcher.match_padded(logits.float(), boxes.float(), labels, target_boxes, valid)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         inside = matcher.match_padded(logits, boxes, labels, target_boxes, valid)
@@ -186,9 +190,9 @@ def test_autocast_and_half_precision_change_nothing() -> None:
 def test_frames_without_targets() -> None:
     logits, boxes = torch.zeros(2, 5, 3), torch.rand(2, 5, 4)
     nothing = {"labels": torch.zeros(0, dtype=torch.long), "boxes": torch.zeros(0, 4)}
-    answer = HungarianMatcher()({"pred_logits": logits, "pred_boxes": boxes}, [nothing, nothing])
+    answer = make()({"pred_logits": logits, "pred_boxes": boxes}, [nothing, nothing])
     assert [(len(a), len(b)) for a, b in answer] == [(0, 0), (0, 0)]
-    padded = HungarianMatcher().match_padded(
+    padded = make().match_padded(
         logits,
         boxes,
         torch.zeros(2, 0, dtype=torch.long),
@@ -224,12 +228,12 @@ def test_errors_say_what_is_wrong(break_it, words: str) -> None:
     }
     break_it(data)
     with pytest.raises(ValueError, match=words):
-        HungarianMatcher()(data["outputs"], data["targets"])
+        make()(data["outputs"], data["targets"])
 
 
 def test_padded_errors_say_what_is_wrong() -> None:
     logits, boxes, labels, target_boxes, valid = random_frames(2, 5, 3, 4)
-    matcher = HungarianMatcher()
+    matcher = make()
     with pytest.raises(ValueError, match=r"expected \[2, M\]"):
         matcher.match_padded(logits, boxes, labels[:1], target_boxes, valid)
     with pytest.raises(ValueError, match="torch.bool"):
@@ -241,4 +245,4 @@ def test_padded_errors_say_what_is_wrong() -> None:
 @pytest.mark.parametrize("weights", [(0.0, 0.0, 0.0), (1.0, -1.0, 1.0)])
 def test_weights_that_match_nothing_are_refused(weights: tuple[float, float, float]) -> None:
     with pytest.raises(ValueError, match="at least one > 0"):
-        HungarianMatcher(*weights)
+        HungarianMatcher(*weights, 0.25)

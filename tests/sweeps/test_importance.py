@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from scene_track.sweeps.importance import importance
+from scene_track.sweeps.results import importance
 
 
 def test_against_the_analysis_of_variance_by_hand() -> None:

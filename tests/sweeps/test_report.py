@@ -13,12 +13,9 @@ import pytest
 
 from scene_track import report as entry
 from scene_track.sweeps import records
-from scene_track.sweeps.page import page
-from scene_track.sweeps.pictures import Picture
 from scene_track.sweeps.records import State, Trial
-from scene_track.sweeps.report import importances, report
+from scene_track.sweeps.report import as_data, page, report
 from scene_track.sweeps.results import read_sweep
-from scene_track.sweeps.table import as_data
 
 NASTY = "</script><b>&'\""
 DOT = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="  # noqa: E501
@@ -122,8 +119,7 @@ def test_a_browser_shows_the_page(sweep: Path, tmp_path: Path) -> None:
         pytest.skip("needs a browser to look at the page: apt-get install chromium")
     results = read_sweep(sweep)
     file = tmp_path / "report.html"
-    data = as_data(results, importances(results))
-    text = page(results, data, [Picture(7, DOT)])
+    text = page(results, as_data(results), [{"step": 7, "url": DOT}])
     # What went wrong, and what a click does, as a text that can be read from outside.
     watch = "<script>var wrong=[];onerror=m=>wrong.push(m);console.error=m=>wrong.push(m)</script>"
     click = """<script>

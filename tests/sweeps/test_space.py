@@ -1,68 +1,70 @@
-"""Hydra's sweep syntax as what Optuna is asked for, and as a grid."""
+"""Hydra's sweep syntax as a search space and as a grid."""
 
 from __future__ import annotations
 
+import optuna
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
-from scene_track.sweeps.grid import grid
-from scene_track.sweeps.space import Choice, Interval, points, split
+from scene_track.sweeps.search import axis
+from scene_track.sweeps.sweeper import grid
 
 
 def parsed(*words: str):
     return OverridesParser.create().parse_overrides(list(words))
 
 
+def drawn(word: str) -> list:
+    """Values that a random search draws."""
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
+    (override,) = parsed(word)
+    return [study.ask({"a": axis(override)}).params["a"] for _ in range(100)]
+
+
 @pytest.mark.parametrize(
-    ("word", "axis"),
+    ("word", "values"),
     [
-        ("a=1,2.5,x,null,true", Choice((1, 2.5, "x", "null", True))),
-        ("a=choice(3,3,1)", Choice((3, 1))),
-        ("a=range(1,4)", Interval(1, 3, step=1, integer=True)),
-        ("a=range(0,1,0.25)", Interval(0, 0.75, step=0.25)),
-        ("a=int(interval(1,5))", Interval(1, 5, integer=True)),
-        ("a=interval(0.5,1)", Interval(0.5, 1)),
-        ("a=tag(log,interval(1e-4,1e-2))", Interval(1e-4, 1e-2, log=True)),
+        ("a=1,2.5,x,null,true", {1, 2.5, "x", "null"}),
+        ("a=choice(3,3,1)", {3, 1}),
+        ("a=range(1,4)", {1, 2, 3}),
+        ("a=range(1,6,2)", {1, 3, 5}),
+        ("a=range(0,1,0.25)", {0, 0.25, 0.5, 0.75}),
+        ("a=shuffle(range(1,4))", {1, 2, 3}),
+        ("a=int(interval(1,5))", {1, 2, 3, 4, 5}),
     ],
 )
-def test_what_is_typed_and_what_is_searched(word: str, axis: object) -> None:
-    space, fixed = split(parsed("b=2", word, "c=x"))
-    assert space == {"a": axis} and fixed == ["b=2", "c=x"]
-
-
-def test_the_later_word_of_a_key_counts() -> None:
-    assert split(parsed("a=1,2", "a=3")) == ({}, ["a=3"])
-    assert split(parsed("a=3", "a=1,2"))[0] == {"a": Choice((1, 2))}
+def test_values_of_a_finite_axis(word: str, values: set) -> None:
+    assert set(drawn(word)) == values
 
 
 @pytest.mark.parametrize(
-    "word", ["a=interval(2,1)", "a=tag(log,interval(0,1))", "a=range(3,1)", "a=range(2,2)"]
+    ("word", "low", "high", "share"),
+    [("a=interval(0.5,1)", 0.5, 1, 0.5), ("a=tag(log,interval(1e-4,1e-2))", 1e-4, 1e-2, 0.09)],
 )
-def test_an_empty_interval_is_refused(word: str) -> None:
-    with pytest.raises(ValueError, match="a="):
-        split(parsed(word))
+def test_an_interval_is_drawn_evenly_or_by_its_logarithm(
+    word: str, low: float, high: float, share: float
+) -> None:
+    values = sorted(drawn(word))
+    assert low <= values[0] and values[-1] <= high
+    assert (values[50] - low) / (high - low) == pytest.approx(share, abs=0.12)
 
 
-def test_the_points_of_a_space() -> None:
-    space = {"a": Choice(("x", "y")), "b": Interval(1, 5, step=2, integer=True)}
-    assert [tuple(p.values()) for p in points(space)] == [(a, b) for a in "xy" for b in (1, 3, 5)]
-    assert list(points({**space, "c": Interval(0, 1)})) == []
-    assert list(points({"a": Interval(1, 10**9, integer=True)})) == []
+@pytest.mark.parametrize(
+    "word",
+    ["a=interval(2,1)", "a=tag(log,interval(0,1))", "a=range(3,1)", "a=range(2,2)",
+     "monitor.mode=min,max"],
+)  # fmt: skip
+def test_an_axis_that_makes_no_sense_is_refused(word: str) -> None:
+    with pytest.raises(ValueError, match=word.split("=")[0]):
+        drawn(word)
 
 
 def test_a_grid_is_every_combination_once() -> None:
     found = grid(parsed("a=1,2", "b=5", "c=x,y", "a=3,4"))
-    assert [point.overrides for point in found] == [
+    assert [overrides for overrides, _ in found] == [
         (f"a={a}", "b=5", f"c={c}") for a in "34" for c in "xy"
     ]
-    assert found[0].params == {"a": "3", "c": "x"}
+    assert found[0][1] == {"a": "3", "c": "x"}
     with pytest.raises(HydraException, match="hydra/sweeper=optuna"):
         grid(parsed("a=interval(0,1)"))
-
-
-def test_what_trials_are_compared_by_cannot_vary() -> None:
-    from scene_track.sweeps.search import _check_space
-
-    with pytest.raises(ValueError, match="monitor.mode cannot vary"):
-        _check_space(split(parsed("monitor.mode=min,max"))[0])

@@ -23,7 +23,7 @@ from scene_track.models.backbones.base import BackboneFeatures
 from scene_track.models.backbones.hybrid import HybridBackbone
 from scene_track.models.backbones.packing import FeatureLayout, fingerprint, name_of, weights_digest
 from scene_track.train import train
-from tests.compose import MINIMAL, compose_run, shipped
+from tests.compose import MINIMAL, arguments, compose_run, shipped
 
 REPEATABLE = [
     f"dataset.augment.{name}=0"
@@ -195,7 +195,9 @@ def test_a_fast_dev_run_writes_nothing(runs: Runs, tmp_path: Path) -> None:
 
 def backbone(**changes: Any) -> HybridBackbone:
     torch.manual_seed(0)
-    return HybridBackbone(**{"dim": 32, "depth": 1, "freeze": True} | changes).eval()
+    return HybridBackbone(
+        **arguments("model.backbone", dim=32, depth=1, freeze=True) | changes
+    ).eval()
 
 
 def test_a_row_holds_all_levels(tmp_path: Path) -> None:
@@ -265,7 +267,7 @@ def test_the_name_changes_with_the_code_of_a_checkout(
                 patch.delitem(sys.modules, name, raising=False)
             kind = importlib.import_module("mine_of_a_test").Mine
             torch.manual_seed(0)
-            net = kind(dim=32, depth=1, freeze=True).eval()
+            net = kind(**arguments("model.backbone", dim=32, depth=1, freeze=True)).eval()
             found = fingerprint(net, size=(32, 48), precision="float32")
             for name in ("mine_of_a_test", "helping"):
                 del sys.modules[name]

@@ -43,9 +43,9 @@ class HfAuto(LibraryBackbone):
         *,
         name: str,
         weights: Literal["pretrained"] | None,
-        download: bool = False,
-        input_size: Literal["frames", "processor"] = "frames",
-        size_multiple: Annotated[int, Field(ge=1)] | None = None,
+        download: bool,
+        input_size: Literal["frames", "processor"],
+        size_multiple: Annotated[int, Field(ge=1)] | None,
         **training: Unpack[TrainingOptions],
     ) -> None:
         """Build the model and load its weights.

@@ -51,11 +51,11 @@ class HybridBackbone(Backbone):
     def __init__(
         self,
         *,
-        channels: Annotated[list[int], Field(min_length=3, max_length=3)] = (24, 48, 96),  # type: ignore[assignment]
-        dim: Annotated[int, Field(ge=16, multiple_of=16)] = 128,
-        depth: Annotated[int, Field(ge=0)] = 3,
-        heads: Annotated[int, Field(ge=1)] = 4,
-        size_multiple: Literal[16] = 16,
+        channels: Annotated[list[int], Field(min_length=3, max_length=3)],
+        dim: Annotated[int, Field(ge=16, multiple_of=16)],
+        depth: Annotated[int, Field(ge=0)],
+        heads: Annotated[int, Field(ge=1)],
+        size_multiple: Literal[16],
         **training: Unpack[TrainingOptions],
     ) -> None:
         """Build the backbone.

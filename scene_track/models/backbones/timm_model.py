@@ -31,9 +31,9 @@ class TimmModel(LibraryBackbone):
         *,
         name: str,
         weights: Path | Literal["pretrained"] | None,
-        download: bool = False,
-        options: dict[str, Any] = {},  # noqa: B006 - never changed
-        size_multiple: Annotated[int, Field(ge=1)] | None = None,
+        download: bool,
+        options: dict[str, Any],
+        size_multiple: Annotated[int, Field(ge=1)] | None,
         **training: Unpack[TrainingOptions],
     ) -> None:
         """Build the model and load its weights.

@@ -26,8 +26,8 @@ class Scene3dHead(BoxHead):
         dim: Annotated[int, Field(ge=1)],
         num_layers: Annotated[int, Field(ge=1)],
         num_classes: Annotated[int, Field(ge=1)],
-        smpl_dim: Annotated[int, Field(ge=1)] = 82,
-        initial_depth: Annotated[float, Field(gt=0)] = 8.0,
+        smpl_dim: Annotated[int, Field(ge=1)],
+        initial_depth: Annotated[float, Field(gt=0)],
     ) -> None:
         """Build the head.
 
