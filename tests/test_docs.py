@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from scene_track.__main__ import VERBS
 from scene_track.config.check import check
 from scene_track.config.paths import config_dir
-from tests.compose import MINIMAL, make_batch
+from tests.compose import MINIMAL, make_batch, videos_of
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -210,5 +210,6 @@ def test_the_head_of_the_tutorial_learns_and_is_measured(
     predictions = model.eval()(*inputs)[0]
     predictions.exist_conf = torch.ones_like(predictions.exist_conf)
     predictions.extras["distance"] = torch.full_like(predictions.extras["distance"], 27**0.5 + 2)
+    evaluator.reset(videos_of(batch))
     evaluator.update(model, predictions, batch)
     assert evaluator.compute()["distance_error"] == pytest.approx(2.0)
