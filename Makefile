@@ -54,7 +54,7 @@ check: $(STAMP)  ## As test, without the tests that are slow or start processes:
 setup: $(STAMP)  ## Create .venv and install the pinned dependencies (the others do this themselves)
 
 .PHONY: data
-data: $(STAMP)  ## Write the synthetic data set
+data: $(STAMP)  ## Write the synthetic dataset
 	$(BIN)/python -m scene_track.synthetic.dance $(ARGS)
 
 .PHONY: weights
@@ -97,7 +97,7 @@ submit: .checkpoint $(STAMP)  ## Pack a checkpoint's tracks of the test split fo
 	$(BIN)/python -m scene_track.submit checkpoint='$(CHECKPOINT)' $(ARGS)
 
 .PHONY: tensorboard
-tensorboard: $(STAMP)  ## Show the curves and pictures of all runs in the browser
+tensorboard: $(STAMP)  ## Show the curves and images of all runs in the browser
 	$(BIN)/tensorboard --logdir outputs
 
 .PHONY: lint

@@ -96,6 +96,7 @@ def test_every_target_of_the_makefile_is_in_its_help(repo_root: Path) -> None:
     wanted = {
         "train",
         "test",
+        "check",
         "setup",
         "data",
         "sweep",
