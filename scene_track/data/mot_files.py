@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,12 +94,12 @@ class BoxTable:
     @classmethod
     def from_arrays(
         cls,
-        frames: NDArray,
-        ids: NDArray,
-        boxes: NDArray,
-        confidence: NDArray | None = None,
-        classes: NDArray | None = None,
-        visibility: NDArray | None = None,
+        frames: NDArray[Any],
+        ids: NDArray[Any],
+        boxes: NDArray[Any],
+        confidence: NDArray[Any] | None = None,
+        classes: NDArray[Any] | None = None,
+        visibility: NDArray[Any] | None = None,
     ) -> BoxTable:
         """Build a table; confidence, class and visibility are 1 where not given.
 
@@ -116,7 +116,7 @@ class BoxTable:
             visibility=np.ones(rows) if visibility is None else visibility,
         )
 
-    def select(self, index: NDArray) -> BoxTable:
+    def select(self, index: NDArray[Any]) -> BoxTable:
         """The rows that a boolean mask or integer index picks."""
         return BoxTable(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
 

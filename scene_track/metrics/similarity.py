@@ -133,7 +133,7 @@ def frame_pairs(
     ends = np.cumsum(counts)
     total = int(ends[-1]) if len(ends) else 0
 
-    blocks = []
+    blocks: list[tuple[IntArray, IntArray, FloatArray]] = []
     first = 0
     while first < len(counts):
         done = int(ends[first] - counts[first])
