@@ -9,15 +9,16 @@ matrix and in the order of the file, so that ties fall as they do in a loop over
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
+from scipy import optimize  # pyright: ignore[reportMissingTypeStubs]
+from scipy.sparse import coo_array, csgraph  # pyright: ignore[reportMissingTypeStubs]
 
 from scene_track.metrics.similarity import FloatArray, IntArray, Overlaps
 
-__all__ = ["assign_frames", "solve_dense"]
+__all__ = ["assign_frames", "best_pairs", "solve_dense"]
 
 # How much better than the runner-up a partner must be to be called strictly best. Far above the
 # rounding of the solver's own sums, far below any difference that means something.
@@ -61,7 +62,7 @@ def solve_dense(
     """
     dense = np.zeros(shape)
     dense[rows, columns] = scores
-    best_rows, best_columns = linear_sum_assignment(dense, maximize=True)
+    best_rows, best_columns = best_pairs(dense)
     partner = np.full(shape[0], -1)
     partner[best_rows] = best_columns
     return (partner[rows] == columns) & (scores > 0)
@@ -77,7 +78,7 @@ def _decide_by_maxima(
         (np.ones(len(scores), dtype=np.int8), (overlaps.gt, overlaps.pred + num_gt)),
         shape=(nodes, nodes),
     )
-    num_groups, group_of_node = connected_components(graph, directed=False)
+    num_groups, group_of_node = _components(graph)
     group_of_pair = group_of_node[overlaps.gt]
 
     picked = np.zeros(len(scores), dtype=bool)
@@ -103,3 +104,14 @@ def _decide_by_maxima(
         picked |= is_best & settled[group_of_pair]
         decided |= settled
     return picked, group_of_pair, decided
+
+
+def best_pairs(scores: NDArray[Any]) -> tuple[IntArray, IntArray]:
+    """Rows and columns of the one-to-one assignment with the largest sum of ``scores [N, M]``."""
+    # scipy has no type stubs
+    return optimize.linear_sum_assignment(scores, maximize=True)  # pyright: ignore
+
+
+def _components(graph: Any) -> tuple[int, IntArray]:
+    """Number of connected components, and the component of each node."""
+    return csgraph.connected_components(graph, directed=False)  # pyright: ignore

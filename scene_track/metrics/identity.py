@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
+from scene_track.metrics.assignment import best_pairs
 from scene_track.metrics.similarity import Overlaps
 
 __all__ = ["IdentityCounts", "count_identity", "identity_metrics"]
@@ -53,7 +53,7 @@ def count_identity(overlaps: Overlaps) -> IdentityCounts:
     close = overlaps.iou >= _THRESHOLD
     shape = (overlaps.num_gt_tracks, overlaps.num_pred_tracks)
     agree = np.bincount(overlaps.pair_tracks[close], minlength=shape[0] * shape[1]).reshape(shape)
-    tp = int(agree[linear_sum_assignment(agree, maximize=True)].sum())
+    tp = int(agree[best_pairs(agree)].sum())
     return IdentityCounts(tp=tp, fn=len(overlaps.gt_frames) - tp, fp=len(overlaps.pred_frames) - tp)
 
 

@@ -50,7 +50,6 @@ class OracleTracker(Tracker):
         self.duplicate_iou, self.iou = duplicate_iou, iou
         self._names: dict[int, int] = {}
         self._next = 1
-        self._someone = False  # whether the video has had a true box
 
     def start(self, video: VideoInfo, head: PointerIdentity | None) -> None:
         """See ``Tracker.start``; needs no pointer head."""
