@@ -86,7 +86,7 @@ def train(cfg: DictConfig) -> float | None:
         resume = prepare_resume(cfg.resume_from, module, typed_keys(cfg, words))
 
     dry = bool(cfg.trainer.fast_dev_run)
-    if not dry and rank_zero_only.rank == 0:
+    if not dry and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
         OmegaConf.save(cfg, f"{cfg.run_dir}/config.yaml", resolve=True)
     trainer: pl.Trainer = instantiate(
         cfg.trainer,

@@ -13,7 +13,7 @@ from pathlib import Path
 import cloudpickle
 import pytest
 
-from scene_track.config.cli import _Job
+from scene_track.config.cli import _Job, _mistake_of
 
 _APP = '''
 """Says what it was given."""
@@ -145,6 +145,19 @@ def test_a_fault_of_the_program_is_a_traceback_and_exit_code_1(app: Path) -> Non
     assert result.returncode == 1
     assert "Traceback" in result.stderr and "KeyError: 'five'" in result.stderr
     assert "KeyError: 'five'" in (app / "out" / "paper_app.log").read_text()
+
+
+def test_a_mistake_that_a_loading_process_found_is_one_line() -> None:
+    from torch._utils import ExceptionWrapper
+
+    try:
+        raise FileNotFoundError("frame 3 is gone")
+    except FileNotFoundError:
+        wrapped = ExceptionWrapper(where="in DataLoader worker process 0")
+    with pytest.raises(FileNotFoundError) as caught:
+        wrapped.reraise()
+    assert _mistake_of(caught.value) == "FileNotFoundError: frame 3 is gone"
+    assert _mistake_of(KeyError("five")) is None
 
 
 def test_in_a_sweep_the_other_jobs_go_on(app: Path) -> None:

@@ -203,7 +203,7 @@ def test_every_experiment_passes_the_check(name: str, tmp_path: Path) -> None:
 def test_every_part_of_the_ablation_changes_the_recipe() -> None:
     listed = OmegaConf.load(Path(config_dir()) / "sweep" / "ablation.yaml")
     names = OmegaConf.select(listed, "hydra.sweeper.params.experiment").split(",")
-    assert names[0] == "null" and len(names) > 5
+    assert names[0] == "none" and len(names) > 5
     recipe = compose_run()
     assert all(compose_run([f"experiment={name}"]) != recipe for name in names[1:])
 

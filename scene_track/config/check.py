@@ -25,8 +25,8 @@ from scene_track.config.signature import (
     read_signature,
     signature_of,
 )
-from scene_track.config.tree import Marker, Tree, join, read_tree, walk
-from scene_track.config.values import described, fault, placeholder, shown
+from scene_track.config.tree import Marker, Tree, join, read_tree, shown, walk
+from scene_track.config.values import described, fault, placeholder
 from scene_track.sweeps.trial import is_trial
 
 ALLOWED_PREFIXES = (

@@ -111,5 +111,9 @@ def chosen_options(root: Path, name: str) -> dict[str, str | None]:
             found[path] = option
             if option is not None:
                 found |= chosen_options(root, f"{path}/{option}")
-    unused = {key for key, value in cfg.items_ex(resolve=False) if value is None}  # type: ignore[union-attr]
-    return {path: option for path, option in found.items() if path.split("/")[0] not in unused}
+    unused = {(parent / str(key)).as_posix() for key, value in cfg.items() if value is None}
+    return {
+        path: option
+        for path, option in found.items()
+        if not any(f"{path}/".startswith(f"{group}/") for group in unused)
+    }

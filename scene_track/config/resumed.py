@@ -15,7 +15,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from scene_track.config.tree import derived, key_of, lies_in
+from scene_track.config.tree import derived, key_of, lies_in, shown
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +32,7 @@ _NOT_FREE = tuple(
     for key in ("accumulate_grad_batches", "gradient_clip_val", "gradient_clip_algorithm")
 )
 _MOST = 4  # keys that a message names
+_ABSENT = "absent"  # in place of the value of a key that one of two configurations does not have
 
 
 def with_words_of_run(arguments: Sequence[str]) -> list[str]:
@@ -87,19 +88,19 @@ def refuse_another_run(
     changed = [
         key
         for key in sorted(before.keys() | now.keys())
-        if before.get(key, _Absent) != now.get(key, _Absent) and not _is_free(key)
+        if before.get(key, _ABSENT) != now.get(key, _ABSENT) and not _is_free(key)
     ]
     of_optimizer = [key for key in changed if lies_in(key, {"optimizer"}) and key in now]
     if vain := [key for key in of_optimizer if lies_in(key, typed)]:
         raise ValueError(
-            f"{vain[0]}={_shown(now[vain[0]])}: resume_from= goes on with the checkpoint's"
-            f" optimiser, rates included ({vain[0]} is {_shown(before.get(vain[0], _Absent))} in"
+            f"{vain[0]}={shown(now[vain[0]])}: resume_from= goes on with the checkpoint's"
+            f" optimiser, rates included ({vain[0]} is {shown(before.get(vain[0], _ABSENT))} in"
             " it): leave it out, or start from the weights alone with init_from="
         )
     silent = [key for key in changed if not lies_in(key, typed)]
     if silent:
         listed = "; ".join(
-            f"{key} is {_shown(now.get(key, _Absent))}, in it {_shown(before.get(key, _Absent))}"
+            f"{key} is {shown(now.get(key, _ABSENT))}, in it {shown(before.get(key, _ABSENT))}"
             for key in silent[:_MOST]
         )
         more = f"; and {len(silent) - _MOST} more" if len(silent) > _MOST else ""
@@ -110,12 +111,8 @@ def refuse_another_run(
     for key in changed:
         log.warning(
             "%s is %s from here on; it was %s",
-            *(key, _shown(now.get(key, _Absent)), _shown(before.get(key, _Absent))),
+            *(key, shown(now.get(key, _ABSENT)), shown(before.get(key, _ABSENT))),
         )
-
-
-class _Absent:
-    """Stands for the value of a key that one of two configurations does not have."""
 
 
 def _words_of(where: Path) -> list[str]:
@@ -147,11 +144,3 @@ def _leaves(node: Any, path: str) -> Iterator[tuple[str, Any]]:
             yield from _leaves(value, f"{path}.{key}" if path else str(key))
     else:
         yield path, list(node) if isinstance(node, list | tuple) else node
-
-
-def _shown(value: Any) -> str:
-    if value is _Absent:
-        return "absent"
-    if value is None:
-        return "null"
-    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -136,3 +136,14 @@ def lies_in(key: str, nodes: Collection[str]) -> bool:
     """Whether a key, or a node that holds it, is among some."""
     parts = key.split(".")
     return any(".".join(parts[:n]) in nodes for n in range(1, len(parts) + 1))
+
+
+def shown(value: Any) -> str:
+    """A value as it is typed on the command line."""
+    if isinstance(value, list):
+        return f"[{','.join(map(shown, value))}]"
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{key}:{shown(item)}" for key, item in value.items()) + "}"
+    names = {"None": "null", "True": "true", "False": "false"}
+    text = str(value).replace("\n", "\\n")
+    return text if isinstance(value, str) else names.get(text, text)

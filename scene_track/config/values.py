@@ -15,6 +15,7 @@ import pydantic
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 
 from scene_track.config.signature import Parameter
+from scene_track.config.tree import shown
 
 _ANYTHING = "a value"
 _NAMES = {
@@ -79,17 +80,6 @@ def placeholder(key: str, parameter: Parameter | None = None) -> str:
     names = ("root", "path", "folder", "file")
     is_path = "path" in words or "that exists" in words or key.rpartition(".")[2] in names
     return "PATH" if is_path else "VALUE"
-
-
-def shown(value: Any) -> str:
-    """A value as it is typed on the command line."""
-    if isinstance(value, list):
-        return f"[{','.join(map(shown, value))}]"
-    if isinstance(value, dict):
-        return "{" + ",".join(f"{key}:{shown(item)}" for key, item in value.items()) + "}"
-    names = {"None": "null", "True": "true", "False": "false"}
-    text = str(value).replace("\n", "\\n")
-    return text if isinstance(value, str) else names.get(text, text)
 
 
 def _schema(parameter: Parameter) -> Mapping[str, Any]:

@@ -76,7 +76,7 @@ SAVED = {
     ("changes", "typed", "message"),
     [
         ({"model.dim": 16}, set(), "model.dim is 16, in it 8. Type what"),
-        ({"model.parts": [1]}, {"model.dim"}, r"model.parts is \[1\], in it \[1, 2\]"),
+        ({"model.parts": [1]}, {"model.dim"}, r"model.parts is \[1\], in it \[1,2\]"),
         ({"model.new": None}, set(), "model.new is null, in it absent"),
         ({"trainer.gradient_clip_val": 0.1}, set(), "trainer.gradient_clip_val is 0.1, in it 1.0"),
         ({"optimizer.lr": 0.2}, set(), "optimizer.lr is 0.2, in it 0.1"),

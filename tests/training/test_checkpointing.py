@@ -217,8 +217,9 @@ def test_a_signal_finishes_the_step_saves_and_says_so(
 def test_a_signal_between_accumulated_batches_waits_for_the_step(tiny: Any, tmp_path: Path) -> None:
     sender = Send("on_before_backward", signal.SIGTERM, batch=2)
     trainer = tiny.trainer(tmp_path, extra=[sender], accumulate_grad_batches=2)
+    module = tiny.TinyModule()
     with pytest.raises(SystemExit) as ended, exit_codes(trainer):
-        trainer.fit(module := tiny.TinyModule(), *tiny.loaders())
+        trainer.fit(module, *tiny.loaders())
     assert ended.value.code == 143
     assert len(module.seen) == 4
 
