@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import DirectoryPath, Field, FilePath
 
 from scene_track.config.cli import run_main
+from scene_track.config.shipped import build_option
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -64,7 +65,6 @@ def compare(cfg: DictConfig) -> float:
     """One comparison, from a checked configuration to the HOTA of the model's own tracker."""
     from scene_track.io.atomic import write_atomic
     from scene_track.tracking import comparison as names
-    from scene_track.tracking.bytetrack import ByteTrack
     from scene_track.tracking.comparison import Row, report, summarise
     from scene_track.tracking.inference import detect_videos
     from scene_track.tracking.noisy_truth import EXACT, Noise, truth_as_detections
@@ -118,8 +118,8 @@ def compare(cfg: DictConfig) -> float:
         ),
     }
     trackers |= {
-        names.STOCK: ByteTrack(duplicate_iou=duplicate_iou),
-        names.TUNED: ByteTrack(**tuning[names.TUNED].parameters),
+        names.STOCK: build_option("tracker", "bytetrack", duplicate_iou=duplicate_iou),
+        names.TUNED: build_option("tracker", "bytetrack", **tuning[names.TUNED].parameters),
         names.ORACLE: oracle,
     }
     rows = {name: Row(tracker, "the model's") for name, tracker in trackers.items()}
@@ -130,7 +130,7 @@ def compare(cfg: DictConfig) -> float:
             row.take(video, truth, run.model.identity)
     for name, errors in ((names.ON_EXACT, EXACT), (names.ON_NOISY, noise)):
         boxes = "ground truth" if errors.exact else f"ground truth, {errors}"
-        rows[name] = Row(ByteTrack(**tuning[name].parameters), boxes)
+        rows[name] = Row(build_option("tracker", "bytetrack", **tuning[name].parameters), boxes)
         rows[name].take(list(truth_as_detections(scored, errors, seed=seed)), truth, None)
 
     result = summarise(rows, tuning)
@@ -203,7 +203,6 @@ def _own_trackers(tracker: Tracker) -> dict[str, Tracker]:
 
 def _same_gates(tracker: Tracker) -> tuple[Tracker, float]:
     """The oracle and the duplicate threshold that let the same detections in as ``tracker``."""
-    from scene_track.tracking.oracle import OracleTracker
     from scene_track.tracking.streaming import IdentityTracker
 
     if isinstance(tracker, IdentityTracker):
@@ -212,8 +211,8 @@ def _same_gates(tracker: Tracker) -> tuple[Tracker, float]:
             "birth": tracker.birth,
             "duplicate_iou": tracker.duplicate_iou,
         }
-        return OracleTracker(**gates), tracker.duplicate_iou
-    oracle = OracleTracker()
+        return build_option("tracker", "oracle", **gates), tracker.duplicate_iou
+    oracle = build_option("tracker", "oracle")
     return oracle, oracle.duplicate_iou
 
 

@@ -21,9 +21,9 @@ class PeakFinder:
     def __init__(
         self,
         *,
-        count: Annotated[int, Field(ge=1, le=100)] = 5,
-        refine: Refinement = "parabola",
-        radius: Annotated[int, Field(ge=1, le=32)] = 3,
+        count: Annotated[int, Field(ge=1, le=100)],
+        refine: Refinement,
+        radius: Annotated[int, Field(ge=1, le=32)],
     ) -> None:
         """Store how peaks are read; see ``find_peaks``.
 

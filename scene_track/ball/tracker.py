@@ -25,7 +25,7 @@ class PeakTracker(Tracker):
 
     READS = "points"
 
-    def __init__(self, *, threshold: Annotated[float, Field(ge=0, le=1)] = 0.3) -> None:
+    def __init__(self, *, threshold: Annotated[float, Field(ge=0, le=1)]) -> None:
         """Store the threshold.
 
         Args:
@@ -67,13 +67,13 @@ class BallTracker(Tracker):
     def __init__(
         self,
         *,
-        threshold: Annotated[float, Field(ge=0, le=1)] = 0.3,
-        candidate: Annotated[float, Field(ge=0, le=1)] = 0.1,
-        gate: Annotated[float, Field(gt=0, le=1)] = 0.06,
-        max_misses: Annotated[int, Field(ge=0)] = 6,
-        memory: Annotated[float, Field(ge=0, lt=1)] = 0.8,
-        lookahead: Annotated[int, Field(ge=0)] = 0,
-        fill: Annotated[int, Field(ge=0)] = 0,
+        threshold: Annotated[float, Field(ge=0, le=1)],
+        candidate: Annotated[float, Field(ge=0, le=1)],
+        gate: Annotated[float, Field(gt=0, le=1)],
+        max_misses: Annotated[int, Field(ge=0)],
+        memory: Annotated[float, Field(ge=0, lt=1)],
+        lookahead: Annotated[int, Field(ge=0)],
+        fill: Annotated[int, Field(ge=0)],
     ) -> None:
         """Store the thresholds.
 

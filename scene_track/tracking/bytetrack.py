@@ -39,13 +39,13 @@ class ByteTrack(Tracker):
     def __init__(
         self,
         *,
-        keep: Annotated[float, Field(ge=0, le=1)] = 0.1,
-        duplicate_iou: Annotated[float, Field(gt=0, le=1)] = 0.8,
-        track_activation_threshold: Annotated[float, Field(ge=0, le=1)] = 0.7,
-        high_conf_det_threshold: Annotated[float, Field(ge=0, le=1)] = 0.6,
-        minimum_iou_threshold: Annotated[float, Field(ge=0, le=1)] = 0.1,
-        minimum_consecutive_frames: Annotated[int, Field(ge=1)] = 2,
-        lost_track_buffer: Annotated[int, Field(ge=0)] = 30,
+        keep: Annotated[float, Field(ge=0, le=1)],
+        duplicate_iou: Annotated[float, Field(gt=0, le=1)],
+        track_activation_threshold: Annotated[float, Field(ge=0, le=1)],
+        high_conf_det_threshold: Annotated[float, Field(ge=0, le=1)],
+        minimum_iou_threshold: Annotated[float, Field(ge=0, le=1)],
+        minimum_consecutive_frames: Annotated[int, Field(ge=1)],
+        lost_track_buffer: Annotated[int, Field(ge=0)],
     ) -> None:
         """Store the thresholds; all but the first two are the library's, at its own defaults.
 

@@ -33,10 +33,10 @@ class OracleTracker(Tracker):
     def __init__(
         self,
         *,
-        exist_conf: Annotated[float, Field(ge=0, le=1)] = 0.3,
-        birth: Annotated[float, Field(ge=0, le=1)] = 0.85,
-        duplicate_iou: Annotated[float, Field(gt=0, le=1)] = 0.8,
-        iou: Annotated[float, Field(gt=0, le=1)] = 0.5,
+        exist_conf: Annotated[float, Field(ge=0, le=1)],
+        birth: Annotated[float, Field(ge=0, le=1)],
+        duplicate_iou: Annotated[float, Field(gt=0, le=1)],
+        iou: Annotated[float, Field(gt=0, le=1)],
     ) -> None:
         """Store the thresholds; the first three mean the same as ``IdentityTracker``'s.
 

@@ -35,14 +35,14 @@ class IdentityTracker(Tracker):
     def __init__(
         self,
         *,
-        exist_conf: Annotated[float, Field(ge=0, le=1)] = 0.3,
-        accept: Annotated[float, Field(ge=0, le=1)] = 0.1,
-        birth: Annotated[float, Field(ge=0, le=1)] = 0.85,
-        candidate: Annotated[float, Field(ge=0, le=1)] = 1.0,
-        max_misses: Annotated[int, Field(ge=0)] = 20,
-        duplicate_iou: Annotated[float, Field(gt=0, le=1)] = 0.8,
-        lookahead: Annotated[int, Field(ge=0)] = 0,
-        fill: Annotated[int, Field(ge=0)] = 0,
+        exist_conf: Annotated[float, Field(ge=0, le=1)],
+        accept: Annotated[float, Field(ge=0, le=1)],
+        birth: Annotated[float, Field(ge=0, le=1)],
+        candidate: Annotated[float, Field(ge=0, le=1)],
+        max_misses: Annotated[int, Field(ge=0)],
+        duplicate_iou: Annotated[float, Field(gt=0, le=1)],
+        lookahead: Annotated[int, Field(ge=0)],
+        fill: Annotated[int, Field(ge=0)],
     ) -> None:
         """Store the thresholds.
 

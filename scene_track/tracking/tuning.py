@@ -10,7 +10,6 @@ are; and the stock settings stay where the gain is not above its own standard er
 
 from __future__ import annotations
 
-import inspect
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from scene_track.config.shipped import build_option, option_values
 from scene_track.data.video import Video
 from scene_track.metrics.tracking import (
     TrackingCounts,
@@ -25,9 +25,8 @@ from scene_track.metrics.tracking import (
     count_tracking,
     tracking_metrics,
 )
-from scene_track.tracking.bytetrack import ByteTrack
 from scene_track.tracking.inference import associate
-from scene_track.tracking.tracker import Detections, VideoInfo
+from scene_track.tracking.tracker import Detections, Tracker, VideoInfo
 
 # Fewer sequences than this are not worth two rounds.
 _TWO_ROUNDS = 6
@@ -90,8 +89,8 @@ def candidates(count: int, *, seed: int) -> list[dict[str, Any]]:
 
 def stock_parameters() -> dict[str, Any]:
     """What ``ByteTrack`` does where nothing is typed, of the parameters that are searched."""
-    defaults = inspect.signature(ByteTrack).parameters
-    return {name: defaults[name].default for name in GRID}
+    values = option_values("tracker", "bytetrack")
+    return {name: values[name] for name in GRID}
 
 
 def _in_order(point: Mapping[str, float]) -> bool:
@@ -141,7 +140,9 @@ def tune_bytetrack(
     counts: list[dict[str, TrackingCounts]] = [{} for _ in points]
 
     def run(candidate: int, on: Sequence[str]) -> float:
-        tracker = ByteTrack(duplicate_iou=duplicate_iou, **points[candidate])
+        tracker = build_option(
+            "tracker", "bytetrack", duplicate_iou=duplicate_iou, **points[candidate]
+        )
         counts[candidate] |= {name: _count(videos[name], truth[name], tracker) for name in on}
         return _hota(counts[candidate].values())
 
@@ -167,7 +168,7 @@ def tune_bytetrack(
 
 
 def _count(
-    frames: Sequence[tuple[VideoInfo, Detections]], truth: Video, tracker: ByteTrack
+    frames: Sequence[tuple[VideoInfo, Detections]], truth: Video, tracker: Tracker
 ) -> TrackingCounts:
     """Raw counts of one sequence."""
     (tracks,) = associate(frames, tracker, None)

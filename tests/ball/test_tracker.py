@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from scene_track.ball.tracker import BallTracker, PeakTracker
+from scene_track.config.shipped import build_option
 from scene_track.tracking.tracker import Detections, Tracker, VideoInfo
 
 VIDEO = VideoInfo("clip", 30.0, 360, 640)
@@ -34,37 +34,37 @@ def flight(count: int, speed: float = 0.02) -> list[list[tuple[float, float, flo
 
 def test_the_hottest_peak_frame_by_frame() -> None:
     frames = [[(0.2, 0.5, 0.4), (0.7, 0.5, 0.6)], [(0.2, 0.5, 0.2)], []]
-    assert play(PeakTracker(threshold=0.3), frames) == [0.7, None, None]
+    assert play(build_option("tracker", "peak", threshold=0.3), frames) == [0.7, None, None]
 
 
 def test_a_hot_flicker_far_away_is_passed_over() -> None:
     frames = flight(8)
     frames[4].append((0.9, 0.1, 0.95))
-    shown = play(BallTracker(), frames)
+    shown = play(build_option("tracker", "ball"), frames)
     assert shown == [round(0.2 + 0.02 * n, 4) for n in range(8)]
-    assert play(PeakTracker(), frames)[4] == 0.9
+    assert play(build_option("tracker", "peak"), frames)[4] == 0.9
 
 
 def test_a_faint_ball_near_its_path_is_kept_and_elsewhere_it_is_not() -> None:
     frames = flight(6)
     frames[4] = [(0.28, 0.5, 0.15)]
-    assert play(BallTracker(), frames)[4] == 0.28
+    assert play(build_option("tracker", "ball"), frames)[4] == 0.28
     frames[4] = [(0.9, 0.5, 0.15)]
-    assert play(BallTracker(), frames)[4] is None
+    assert play(build_option("tracker", "ball"), frames)[4] is None
 
 
 def test_a_ball_is_taken_up_again_behind_a_gap_and_the_gap_is_filled_on_demand() -> None:
     frames = flight(10)
     frames[4] = frames[5] = []
-    causal = play(BallTracker(), frames)
+    causal = play(build_option("tracker", "ball"), frames)
     assert causal[4] is None and causal[5] is None and causal[6] == 0.32
-    filled = play(BallTracker(lookahead=4, fill=3), frames)
+    filled = play(build_option("tracker", "ball", lookahead=4, fill=3), frames)
     assert filled == [round(0.2 + 0.02 * n, 4) for n in range(10)]
-    assert play(BallTracker(lookahead=4, fill=1), frames)[4] is None
+    assert play(build_option("tracker", "ball", lookahead=4, fill=1), frames)[4] is None
 
 
 def test_a_ball_behind_a_jump_in_the_numbers_of_frames_is_another_one() -> None:
-    tracker = BallTracker(max_misses=6)
+    tracker = build_option("tracker", "ball", max_misses=6)
     label = torch.zeros(1, dtype=torch.long)
 
     def links(frame: int) -> bool:
@@ -79,17 +79,17 @@ def test_a_ball_behind_a_jump_in_the_numbers_of_frames_is_another_one() -> None:
 
 def test_a_hit_that_turns_the_ball_around() -> None:
     frames = [[(0.5 - 0.02 * abs(n - 4), 0.5, 0.8)] for n in range(9)]
-    assert None not in play(BallTracker(), frames)
+    assert None not in play(build_option("tracker", "ball"), frames)
 
 
 def test_a_false_start_gives_way_to_the_ball() -> None:
     frames = [[(0.9, 0.9, 0.6)], [(0.9, 0.9, 0.5)], *flight(8)]
-    assert play(BallTracker(), frames)[-1] == pytest.approx(0.34)
+    assert play(build_option("tracker", "ball"), frames)[-1] == pytest.approx(0.34)
 
 
 def test_the_gate_is_round_in_pixels() -> None:
     start = [[(0.5, 0.5, 0.8)], [(0.5, 0.5, 0.8)]]
-    tracker = BallTracker(gate=0.06, threshold=0.3)
+    tracker = build_option("tracker", "ball", gate=0.06, threshold=0.3)
     inside, outside = [(0.5, 0.5 + 0.1, 0.29)], [(0.5, 0.5 + 0.12, 0.29)]  # of the height
     assert play(tracker, [*start, inside])[2] == 0.5
     assert play(tracker, [*start, outside])[2] is None
@@ -97,13 +97,13 @@ def test_the_gate_is_round_in_pixels() -> None:
 
 def test_options_that_contradict_each_other() -> None:
     with pytest.raises(ValueError, match="type tracker.lookahead=3"):
-        BallTracker(fill=3)
+        build_option("tracker", "ball", fill=3)
     with pytest.raises(ValueError, match=r"tracker.candidate=0.5 is above tracker.threshold=0.3"):
-        BallTracker(candidate=0.5)
+        build_option("tracker", "ball", candidate=0.5)
 
 
 def test_memory_does_not_grow() -> None:
-    tracker = BallTracker(lookahead=3, fill=2)
+    tracker = build_option("tracker", "ball", lookahead=3, fill=2)
     tracker.start(VIDEO, None)
     generator = np.random.default_rng(0)
     for number in range(500):

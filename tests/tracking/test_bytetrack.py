@@ -10,6 +10,7 @@ import pytest
 import torch
 from trackers import ByteTrackTracker
 
+from scene_track.config.shipped import build_option, option_values
 from scene_track.tracking.bytetrack import ByteTrack
 from scene_track.tracking.inference import associate
 from scene_track.tracking.noisy_truth import Noise, truth_as_detections
@@ -18,7 +19,7 @@ from tests.tracking.stories import VIDEO, seen, walk
 
 
 def started(**settings) -> ByteTrack:
-    tracker = ByteTrack(**settings)
+    tracker = build_option("tracker", "bytetrack", **settings)
     tracker.start(VIDEO, None)
     return tracker
 
@@ -31,8 +32,8 @@ def step(tracker: ByteTrack, detections: Detections) -> TrackedFrame:
 
 def test_stock_settings_are_the_librarys_own() -> None:
     theirs = {k: p.default for k, p in inspect.signature(ByteTrackTracker).parameters.items()}
-    ours = {k: p.default for k, p in inspect.signature(ByteTrack).parameters.items()}
-    shared = ours.keys() - {"keep", "duplicate_iou"}
+    ours = option_values("tracker", "bytetrack")
+    shared = ours.keys() - {"_target_", "keep", "duplicate_iou"}
     assert {name: theirs[name] for name in shared} == {name: ours[name] for name in shared}
     # What it has beyond these is the clock, which is the video's, and code.
     assert theirs.keys() - shared == {"frame_rate", "state_estimator_class", "iou"}
@@ -96,7 +97,7 @@ def test_it_is_causal() -> None:
     frames = list(truth_as_detections([walk()], Noise(), seed=0))
 
     def first(count: int) -> list[list[int]]:
-        tracker = ByteTrack()
+        tracker = build_option("tracker", "bytetrack")
         tracker.start(frames[0][0], None)
         return [step(tracker, d).ids.tolist() for _, d in frames[:count]]
 
@@ -133,7 +134,9 @@ def test_against_the_library_called_directly() -> None:
     import supervision
 
     frames = list(truth_as_detections([walk(people=6)], Noise(), seed=3))
-    (ours,) = associate(frames, ByteTrack(keep=0.0, duplicate_iou=1.0), None)
+    (ours,) = associate(
+        frames, build_option("tracker", "bytetrack", keep=0.0, duplicate_iou=1.0), None
+    )
     library = ByteTrackTracker(frame_rate=VIDEO.frame_rate)
     theirs = []
     for video, d in frames:
@@ -185,7 +188,7 @@ def test_without_the_package_one_sentence_says_what_to_type(
 ) -> None:
     monkeypatch.setitem(sys.modules, "trackers", None)
     with pytest.raises(ValueError, match=r"pip install .*\[baselines\]"):
-        ByteTrack()
+        build_option("tracker", "bytetrack")
 
 
 def test_it_takes_the_models_float32_boxes() -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from scene_track.config.shipped import build_option
 from scene_track.metrics.tracking import TrackingSequence, count_tracking, tracking_metrics
-from scene_track.tracking.bytetrack import ByteTrack
 from scene_track.tracking.inference import associate
 from scene_track.tracking.noisy_truth import EXACT, Noise, truth_as_detections
 from scene_track.tracking.oracle import OracleTracker
@@ -15,7 +15,7 @@ from tests.tracking.stories import VIDEO, seen, walk
 
 
 def started(**settings) -> OracleTracker:
-    tracker = OracleTracker(**settings)
+    tracker = build_option("tracker", "oracle", **settings)
     tracker.start(VIDEO, None)
     return tracker
 
@@ -34,15 +34,15 @@ def metrics(tracker: Tracker, noise: Noise, seed: int = 0) -> dict:
 
 
 def test_perfect_boxes_are_tracked_perfectly() -> None:
-    figures = metrics(OracleTracker(duplicate_iou=1.0), EXACT)
+    figures = metrics(build_option("tracker", "oracle", duplicate_iou=1.0), EXACT)
     assert figures["HOTA"] == pytest.approx(1, abs=1e-3)
     assert figures["IDF1"] == figures["MOTA"] == 1 and figures["IDSW"] == 0
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_no_association_of_the_same_detections_is_better(seed: int) -> None:
-    ceiling = metrics(OracleTracker(exist_conf=0.1, birth=0.9), Noise(), seed)
-    tracked = metrics(ByteTrack(keep=0.1), Noise(), seed)
+    ceiling = metrics(build_option("tracker", "oracle", exist_conf=0.1, birth=0.9), Noise(), seed)
+    tracked = metrics(build_option("tracker", "bytetrack", keep=0.1), Noise(), seed)
     for name in ("HOTA", "AssA", "IDF1"):
         assert ceiling[name] >= tracked[name], name
 

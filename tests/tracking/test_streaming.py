@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from scene_track.config.shipped import build_option
 from scene_track.models.identity import PointerIdentity
 from scene_track.tracking.streaming import IdentityTracker
 from scene_track.tracking.tracker import Detections, TrackedFrame, VideoInfo
@@ -30,7 +31,7 @@ VIDEO = VideoInfo(name="story", frame_rate=20.0, height=64, width=96)
 
 
 def tracker_of(**thresholds) -> IdentityTracker:
-    tracker = IdentityTracker(**thresholds)
+    tracker = build_option("tracker", "identity", **thresholds)
     tracker.start(VIDEO, Nearest())
     return tracker
 

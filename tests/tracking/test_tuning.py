@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import inspect
-
 import pytest
 import torch
 
+from scene_track.config.shipped import build_option, option_values
 from scene_track.metrics.tracking import TrackingSequence, count_tracking, tracking_metrics
 from scene_track.tracking.bytetrack import ByteTrack
 from scene_track.tracking.inference import associate
@@ -29,8 +28,10 @@ def hota(tracker: ByteTrack) -> float:
 def test_the_choice_is_never_worse_than_stock_where_it_was_made() -> None:
     for seed in (0, 1):
         found = tune_bytetrack(FRAMES, SEQUENCES, combinations=8, seed=seed)
-        assert found.stock_hota == pytest.approx(hota(ByteTrack()))
-        assert found.hota == pytest.approx(hota(ByteTrack(**found.parameters)))
+        assert found.stock_hota == pytest.approx(hota(build_option("tracker", "bytetrack")))
+        assert found.hota == pytest.approx(
+            hota(build_option("tracker", "bytetrack", **found.parameters))
+        )
         assert found.best_hota >= found.hota >= found.stock_hota
         assert found.tried == 8 and found.sequences == ("a", "b")
 
@@ -55,7 +56,7 @@ def test_two_rounds_keep_the_stock_settings_in_the_race() -> None:
     assert len(found.sequences) == 6 and found.tried == 9
     counts = [
         count_tracking(TrackingSequence(many[t.video.name].table, t.table, 20))
-        for t in associate(frames, ByteTrack(**found.parameters), None)
+        for t in associate(frames, build_option("tracker", "bytetrack", **found.parameters), None)
     ]
     total = sum(counts[1:], start=counts[0])
     assert found.hota == pytest.approx(tracking_metrics(total)["HOTA"])
@@ -65,13 +66,13 @@ def test_two_rounds_keep_the_stock_settings_in_the_race() -> None:
 def test_one_combination_is_the_stock_one() -> None:
     found = tune_bytetrack(FRAMES, SEQUENCES, combinations=1)
     assert found.hota == found.stock_hota
-    stock = {k: p.default for k, p in inspect.signature(ByteTrack).parameters.items()}
+    stock = option_values("tracker", "bytetrack")
     assert found.parameters.items() <= stock.items()
 
 
 def test_candidates_are_different_repeatable_and_what_bytetrack_takes() -> None:
     first = candidates(60, seed=0)
-    stock = {k: p.default for k, p in inspect.signature(ByteTrack).parameters.items()}
+    stock = option_values("tracker", "bytetrack")
     assert first[0].items() <= stock.items() and first[0].keys() == GRID.keys()
     assert len(first) == 60 and first == candidates(60, seed=0)
     assert first != candidates(60, seed=1)
@@ -79,7 +80,7 @@ def test_candidates_are_different_repeatable_and_what_bytetrack_takes() -> None:
     for point in first[1:]:
         assert point.keys() == GRID.keys()
         assert point["keep"] <= point["high_conf_det_threshold"]
-        ByteTrack(**point)
+        build_option("tracker", "bytetrack", **point)
     with pytest.raises(ValueError, match="expected at least 1"):
         candidates(0, seed=0)
 

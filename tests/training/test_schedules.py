@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ import torch
 from scene_track.training.schedules import warmup_cosine
 from tests.compose import shipped
 
-PLAIN = {"warmup_epochs": None, "warmup_start_factor": None}
+PLAIN: dict[str, Any] = {"warmup_epochs": None, "warmup_start_factor": None}
 
 
 def rates(steps: int, **options) -> list[float]:
