@@ -159,6 +159,10 @@ def signature_of(target: Callable[..., Any]) -> Signature:
                 keys = typing.get_type_hints(named[0], include_extras=True)
                 needed = named[0].__required_keys__
                 parameters |= {k: Parameter(hint, k in needed) for k, hint in keys.items()}
+            elif (base := _base_of(function)) is not None:  # **rest for super().__init__
+                inherited = signature_of(base)
+                parameters = inherited.parameters | parameters
+                accepts_unknown = inherited.open
             else:
                 accepts_unknown = True
         elif parameter.kind is not parameter.VAR_POSITIONAL:
@@ -167,6 +171,16 @@ def signature_of(target: Callable[..., Any]) -> Signature:
             required = parameter.default is parameter.empty
             parameters[key] = Parameter(annotation, required, parameter.default)
     return Signature(f"{module}.{name}", parameters, accepts_unknown)
+
+
+def _base_of(target: Any) -> type | None:
+    """The base of the same package whose constructor a class extends, if there is one."""
+    if not isinstance(target, type):
+        return None
+    own, *bases = (c for c in target.__mro__ if "__init__" in vars(c))
+    package = own.__module__.partition(".")[0]
+    same = (base for base in bases if base.__module__.partition(".")[0] == package)
+    return next(same, None)
 
 
 def _hints(target: Any) -> dict[str, Any]:

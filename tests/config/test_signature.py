@@ -56,6 +56,9 @@ _FILES = {
             @staticmethod
             def fixed(size: int): ...
 
+        class Longer(Own):
+            def __init__(self, *, more: int, **rest): super().__init__(0, **rest)
+
         class Plain: pass
         class Stranger(nn.Module): pass
 
@@ -133,6 +136,8 @@ def test_defaults_and_required() -> None:
         ("paper_models.models.Own.build", ["size"], False),
         ("paper_models.models.Own.fixed", ["size"], False),
         ("paper_models.models.Child", ["a", "b", "c"], False),
+        # **rest goes to the base, which is closed: so is the class.
+        ("paper_models.models.Longer", None, False),
         ("paper_models.models.Plain", [], False),
         ("paper_models.models.Stranger", [], True),  # nn.Module takes anything
         ("timm.create_model", None, True),
