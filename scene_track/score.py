@@ -22,14 +22,15 @@ __all__ = ["main", "score_folders"]
 
 HELP = """\
 Score tracking results. Which kind they are is seen by the layout of the ground truth: boxes get
-HOTA, CLEAR and Identity as TrackEval defines them (no class filtering), a ball gets PCK, L2 and the
-F1 of WASB and of TrackNetV3.
+HOTA, CLEAR and Identity as TrackEval defines them, a ball gets PCK, L2 and the F1 of WASB and of
+TrackNetV3.
 
-  python -m scene_track.score ground_truth=DIR predictions=DIR [output=FILE.json] [overwrite=true]
+  python -m scene_track.score ground_truth=DIR predictions=DIR [benchmark=auto] \\
+      [output=FILE.json] [overwrite=true]
 
   ground_truth=DIR   one folder per sequence: DIR/<seq>/gt/gt.txt and DIR/<seq>/seqinfo.ini.
                      Rows: frame,id,left,top,width,height,flag[,class[,visibility]]; frames from 1,
-                     pixels. Rows with flag 0 are not scored; classes are not told apart.
+                     pixels. Rows with flag 0 are not scored.
   predictions=DIR    one file per sequence: DIR/<seq>.txt. An empty file: nothing was found.
                      Rows: frame,id,left,top,width,height,confidence,-1,-1,-1
 
@@ -40,6 +41,11 @@ F1 of WASB and of TrackNetV3.
                      Header and rows: frame,visibility,x,y[,confidence]; pixels of the pictures, an
                      integer is the centre of a pixel; visibility 0: nothing found, x and y blank.
 
+  benchmark=NAME     whose rules hold, of boxes: mot15, mot17 (also MOT16), mot20, dancetrack,
+                     sportsmot. mot17 and mot20 first remove predictions that are matched to
+                     distractors (people in vehicles, statues, reflections) and then score
+                     pedestrians alone. Default: auto, by the sequences' names and classes; what was
+                     chosen is printed.
   output=FILE.json   where to write {"combined": {...}, "sequences": {"<seq>": {...}}}, fractions as
                      0-1 in full precision. Without it the table is all there is.
   overwrite=true     replace an output file that exists. Default: false.
@@ -48,10 +54,10 @@ Prints one line per sequence and COMBINED (raw counts of all sequences added up)
 percent. Exit code 2 and one line on stderr if the arguments or a file are wrong.
 """
 
-_KEYS = ("ground_truth", "predictions", "output", "overwrite")
+_KEYS = ("ground_truth", "predictions", "output", "overwrite", "benchmark")
 
 
-def score_folders(ground_truth: Path, predictions: Path) -> dict[str, Any]:
+def score_folders(ground_truth: Path, predictions: Path, benchmark: str = "auto") -> dict[str, Any]:
     """Score every sequence of a folder.
 
     Args:
@@ -59,11 +65,14 @@ def score_folders(ground_truth: Path, predictions: Path) -> dict[str, Any]:
             clips of a ball in the TrackNet layout.
         predictions: folder with one ``<seq>.txt`` per sequence, or one ``<game>_<clip>.csv`` per
             clip.
+        benchmark: whose preprocessing is applied to boxes, see
+            :mod:`scene_track.metrics.benchmark`; ``auto`` tells it by the ground truth.
 
     Returns:
-        ``{"combined": metrics, "sequences": {name: metrics}}``, where metrics are those of
-        :func:`scene_track.metrics.tracking.tracking_metrics`, with lists in place of arrays, or of
-        :func:`scene_track.ball.metrics.ball_metrics`, with None for what is infinite.
+        ``{"combined": metrics, "sequences": {name: metrics}}``, of boxes also ``benchmark``. The
+        metrics are those of :func:`scene_track.metrics.tracking.tracking_metrics`, with lists in
+        place of arrays, or of :func:`scene_track.ball.metrics.ball_metrics`, with None for what is
+        infinite.
 
     Raises:
         FileNotFoundError: if a folder or file is missing, on either side.
@@ -72,26 +81,36 @@ def score_folders(ground_truth: Path, predictions: Path) -> dict[str, Any]:
     clips = _clips_of_a_ball(ground_truth)
     # A clip is called after the folder above it, which "." does not name.
     clips = [Path(os.path.abspath(clip)) for clip in clips]
-    return _score_balls(clips, predictions) if clips else _score_boxes(ground_truth, predictions)
+    if not clips:
+        return _score_boxes(ground_truth, predictions, benchmark)
+    if benchmark != "auto":
+        raise ValueError(f"benchmark={benchmark} is of boxes, and this is a ball: leave it out")
+    return _score_balls(clips, predictions)
 
 
-def _score_boxes(ground_truth: Path, predictions: Path) -> dict[str, Any]:
+def _score_boxes(ground_truth: Path, predictions: Path, benchmark: str) -> dict[str, Any]:
     from scene_track.data.mot_files import find_results, read_boxes
     from scene_track.data.seqinfo import read_length
+    from scene_track.metrics.benchmark import detect_benchmark, known, preprocess
     from scene_track.metrics.table import plain_metrics
     from scene_track.metrics.tracking import TrackingCounts, TrackingSequence, count_tracking
 
+    rules = None if benchmark == "auto" else known(benchmark)
     names = _sequence_names(ground_truth)
     files = find_results(predictions, names, missing_from="ground truth")
-    counts = {}
+    sequences = {}
     for name in names:
         length = read_length(ground_truth / name)
         truth, _ = read_boxes(ground_truth / name / "gt" / "gt.txt", length=length)
         found, _ = read_boxes(files[name], kind="result", length=length)
-        counts[name] = count_tracking(TrackingSequence(truth, found, length))
+        sequences[name] = TrackingSequence(truth, found, length)
+    if rules is None:
+        rules = detect_benchmark(names, (one.ground_truth for one in sequences.values()))
+    counts = {name: count_tracking(preprocess(one, rules)) for name, one in sequences.items()}
     return {
         "combined": plain_metrics(sum(counts.values(), start=TrackingCounts.zero())),
         "sequences": {name: plain_metrics(count) for name, count in counts.items()},
+        "benchmark": rules,
     }
 
 
@@ -146,8 +165,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options = _parse(words)
         output = _output_file(options)
-        scores = score_folders(Path(options["ground_truth"]), Path(options["predictions"]))
+        chosen = options.get("benchmark", "auto")
+        folders = (Path(options[key]) for key in ("ground_truth", "predictions"))
+        scores = score_folders(*folders, chosen)
         print(_table(scores))
+        if "benchmark" in scores:
+            how = "by the ground truth" if chosen == "auto" else "as typed"
+            print(f"benchmark: {scores['benchmark']} ({how})")
         if output is not None:
             from scene_track.io.atomic import write_atomic
 

@@ -46,7 +46,7 @@ def fails(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 def test_writes_the_figures_of_every_sequence(folders, capsys) -> None:
     assert main(arguments(folders)) == 0
     scores = json.loads(folders[2].read_text())
-    assert set(scores) == {"combined", "sequences"}
+    assert set(scores) == {"combined", "sequences", "benchmark"}
     assert set(scores["sequences"]) == set(CASES)
     for case in CASES:
         expected = json.loads((GOLDEN / case / "expected.json").read_text())
@@ -62,13 +62,30 @@ def test_writes_the_figures_of_every_sequence(folders, capsys) -> None:
 
 def test_prints_an_aligned_table_in_percent(folders, capsys) -> None:
     assert main(arguments(folders)[:2]) == 0
-    lines = capsys.readouterr().out.splitlines()
+    *lines, rules = capsys.readouterr().out.splitlines()
+    assert rules == "benchmark: dancetrack (by the ground truth)"
     assert lines[0].split()[:2] == ["sequence", "HOTA"]
     assert len({len(line) for line in lines}) == 1
     row = next(line for line in lines if line.startswith("small_a_noise"))
     assert row.split()[1] == "75.36"
     assert lines[-1].startswith("COMBINED")
     assert not folders[2].exists()
+
+
+def test_distractors_of_mot17_cost_nothing(folders, capsys) -> None:
+    """Every box of a sequence found twice: once as it is, once where a statue stands."""
+    truth, found, _ = folders
+    for case in CASES[1:]:
+        shutil.rmtree(truth / case)
+        (found / f"{case}.txt").unlink()
+    (truth / CASES[0] / "gt" / "gt.txt").write_text("1,1,0,0,9,9,1,1,1\n1,2,50,0,9,9,0,7,1\n")
+    (found / f"{CASES[0]}.txt").write_text("1,1,0,0,9,9,1,-1,-1,-1\n1,2,50,0,9,9,1,-1,-1,-1\n")
+    for words, false in ((("benchmark=dancetrack",), 1), (("overwrite=true",), 0)):
+        assert main(arguments(folders, *words)) == 0
+        scores = json.loads(folders[2].read_text())
+        assert scores["combined"]["FP"] == false
+    assert "benchmark: mot17 (by the ground truth)" in capsys.readouterr().out
+    assert "mot18" in fails(arguments(folders, "overwrite=true", "benchmark=mot18"), capsys)
 
 
 def test_order_of_frames_does_not_matter(folders) -> None:

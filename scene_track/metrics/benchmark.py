@@ -21,7 +21,7 @@ from scene_track.data.mot_files import BoxTable
 from scene_track.metrics.sequence import TrackingSequence
 from scene_track.metrics.similarity import pairwise_iou
 
-__all__ = ["BENCHMARKS", "Benchmark", "detect_benchmark", "preprocess"]
+__all__ = ["BENCHMARKS", "Benchmark", "detect_benchmark", "known", "preprocess"]
 
 Benchmark = Literal["mot15", "mot17", "mot20", "dancetrack", "sportsmot"]
 BENCHMARKS: tuple[Benchmark, ...] = get_args(Benchmark)
@@ -60,6 +60,20 @@ def detect_benchmark(names: Iterable[str], truths: Iterable[BoxTable]) -> Benchm
                 return benchmark
     several = any(bool((table.classes != _PEDESTRIAN).any()) for table in truths)
     return "mot17" if several else "dancetrack"
+
+
+def known(name: str) -> Benchmark:
+    """The benchmark of that name.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if name == "mot16":  # the same videos and rules
+        return "mot17"
+    for benchmark in BENCHMARKS:
+        if benchmark == name:
+            return benchmark
+    raise ValueError(f"benchmark={name}: expected auto, mot16 or one of {', '.join(BENCHMARKS)}")
 
 
 def preprocess(sequence: TrackingSequence, benchmark: Benchmark) -> TrackingSequence:

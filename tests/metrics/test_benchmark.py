@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scene_track.data.mot_files import BoxTable, read_boxes, read_length
+from scene_track.data.mot_files import BoxTable, read_boxes
+from scene_track.data.seqinfo import read_length
 from scene_track.metrics.benchmark import BENCHMARKS, Benchmark, detect_benchmark, preprocess
 from scene_track.metrics.sequence import TrackingSequence
 from scene_track.metrics.tracking import TrackingCounts, count_tracking, tracking_metrics
