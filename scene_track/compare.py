@@ -30,8 +30,11 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from scene_track.data.video import Video
+    from scene_track.tracking.comparison import Row
+    from scene_track.tracking.noisy_truth import Noise
     from scene_track.tracking.tracker import Detections, Tracker, VideoInfo
     from scene_track.tracking.tuning import Tuned
+    from scene_track.training.trained_run import TrainedRun
 
 log = logging.getLogger(__name__)
 
@@ -64,11 +67,8 @@ def options(
 def compare(cfg: DictConfig) -> float:
     """One comparison, from a checked configuration to the HOTA of the model's own tracker."""
     from scene_track.io.atomic import write_atomic
-    from scene_track.tracking import comparison as names
-    from scene_track.tracking.comparison import Row, report, summarise
-    from scene_track.tracking.inference import detect_videos
-    from scene_track.tracking.noisy_truth import EXACT, Noise, truth_as_detections
-    from scene_track.tracking.tuning import light, tune_bytetrack
+    from scene_track.tracking.comparison import CAUSAL, report, summarise
+    from scene_track.tracking.noisy_truth import Noise
     from scene_track.training.checkpointing import load_checkpoint, resolve_checkpoint
     from scene_track.training.trained_run import load_run, refuse_a_ball, run_folder
 
@@ -82,16 +82,44 @@ def compare(cfg: DictConfig) -> float:
     scored = run.data.sequences(cfg.split)
     training = run.data.sequences("train")
     _refuse_what_cannot_be_compared(cfg.split, scored, training)
-    training = training[: cfg.tuning_sequences]
+    noise = Noise()
+    result = summarise(*_track_all(cfg, run, scored, training[: cfg.tuning_sequences], noise))
+    result |= {
+        "checkpoint": str(path),
+        "epochs": _epochs(load_checkpoint(path)),
+        "precision": run.precision,
+        "split": cfg.split,
+        "sequences": len(scored),
+        "seed": int(cfg.seed),
+        "noise": asdict(noise),
+    }
+    text = report(result)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomic(folder / "comparison.json", json.dumps(result, indent=1, allow_nan=False) + "\n")
+    write_atomic(folder / "comparison.md", text)
+    print(text)
+    print(f"comparison.json and comparison.md in {folder}")
+    return float(result["rows"][CAUSAL]["HOTA"])
+
+
+def _track_all(
+    cfg: DictConfig, run: TrainedRun, scored: list[Video], training: list[Video], noise: Noise
+) -> tuple[dict[str, Row], dict[str, Tuned]]:
+    """The rows of the table by name, and what ByteTrack's tuning found by the name of its row."""
+    from scene_track.tracking import comparison as names
+    from scene_track.tracking.comparison import Row
+    from scene_track.tracking.inference import detect_videos
+    from scene_track.tracking.noisy_truth import EXACT, truth_as_detections
+    from scene_track.tracking.tuning import light, tune_bytetrack
+
     trackers = _own_trackers(run.tracker)
     oracle, duplicate_iou = _same_gates(run.tracker)
     run.to_device()
+    seed = int(cfg.seed)
 
     def detect(split: str) -> Iterator[tuple[VideoInfo, Detections]]:
         windows = run.data.stream_dataloader(split)
         return detect_videos(run.model, windows, device=run.device, precision=run.autocast)
-
-    seed, noise = int(cfg.seed), Noise()
 
     def tuned_on(frames: Iterable[tuple[VideoInfo, Detections]], what: str) -> Tuned:
         found = tune_bytetrack(
@@ -132,24 +160,7 @@ def compare(cfg: DictConfig) -> float:
         boxes = "ground truth" if errors.exact else f"ground truth, {errors}"
         rows[name] = Row(build_option("tracker", "bytetrack", **tuning[name].parameters), boxes)
         rows[name].take(list(truth_as_detections(scored, errors, seed=seed)), truth, None)
-
-    result = summarise(rows, tuning)
-    result |= {
-        "checkpoint": str(path),
-        "epochs": _epochs(load_checkpoint(path)),
-        "precision": run.precision,
-        "split": cfg.split,
-        "sequences": len(scored),
-        "seed": seed,
-        "noise": asdict(noise),
-    }
-    text = report(result)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomic(folder / "comparison.json", json.dumps(result, indent=1, allow_nan=False) + "\n")
-    write_atomic(folder / "comparison.md", text)
-    print(text)
-    print(f"comparison.json and comparison.md in {folder}")
-    return float(result["rows"][names.CAUSAL]["HOTA"])
+    return rows, tuning
 
 
 def _refuse_what_cannot_be_compared(

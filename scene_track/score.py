@@ -54,7 +54,7 @@ Prints one line per sequence and COMBINED (raw counts of all sequences added up)
 percent. Exit code 2 and one line on stderr if the arguments or a file are wrong.
 """
 
-_KEYS = ("ground_truth", "predictions", "output", "overwrite", "benchmark")
+KEYS = ("ground_truth", "predictions", "output", "overwrite", "benchmark")
 
 
 def score_folders(ground_truth: Path, predictions: Path, benchmark: str = "auto") -> dict[str, Any]:
@@ -198,11 +198,11 @@ def _parse(words: list[str]) -> dict[str, str]:
     for word in words:
         key, equals, value = word.partition("=")
         if not equals or not value:
-            raise ValueError(f"{word!r}: expected key=value with one of {', '.join(_KEYS)}")
-        if key not in _KEYS:
-            near = difflib.get_close_matches(key, _KEYS, n=1)
+            raise ValueError(f"{word!r}: expected key=value with one of {', '.join(KEYS)}")
+        if key not in KEYS:
+            near = difflib.get_close_matches(key, KEYS, n=1)
             hint = f", did you mean {near[0]}?" if near else ""
-            raise ValueError(f"unknown key {key!r}{hint} (keys: {', '.join(_KEYS)})")
+            raise ValueError(f"unknown key {key!r}{hint} (keys: {', '.join(KEYS)})")
         if key in options:
             raise ValueError(f"{key} is given twice: {options[key]} and {value}")
         options[key] = value

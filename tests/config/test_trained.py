@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
+from scene_track.config.shipped import option_values
 from scene_track.config.trained import checked_group, with_typed
 from tests.compose import compose_run
 
@@ -56,7 +57,7 @@ def test_a_group_replaces_the_whole() -> None:
 
 
 def test_a_group_that_does_not_fit_is_told_with_its_source() -> None:
-    cfg = OmegaConf.create(TRAINED)
+    cfg = OmegaConf.create(TRAINED | {"tracker": option_values("tracker", "identity")})
     assert isinstance(cfg, DictConfig)
     assert checked_group(cfg, "tracker", source="x.ckpt", trusted=()) == cfg.tracker
     cfg.tracker.gone, cfg.tracker.birth = 1, 2
