@@ -16,6 +16,8 @@ from scene_track.tracking.tracker import Detections, TrackedFrame, VideoInfo
 from scene_track.train import build_module
 from tests.compose import OF_A_BALL, TINY, compose_run, make_batch, without_objects
 
+pytestmark = pytest.mark.slow
+
 CONF = Path(config_dir())
 
 

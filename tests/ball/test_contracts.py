@@ -16,6 +16,8 @@ from scene_track.train import build_module
 from tests.compose import OF_A_BALL, TINY_BALL, compose_run, make_ball_batch, without_ball
 from tests.test_contracts import options
 
+pytestmark = pytest.mark.slow
+
 
 def gradient_step(overrides: list[str], batch=None, size: tuple[int, int] = (32, 48)) -> None:
     """As in ``test_contracts``: every parameter is touched, a round trip changes nothing."""

@@ -29,6 +29,8 @@ from tests.compose import shipped
 from tests.models.conftest import official_code
 from tests.models.official_weights import picture
 
+pytestmark = pytest.mark.slow
+
 LOADERS = ["timm", "hf", "hub"]
 Loaded = Callable[[str, str], Backbone]
 

@@ -20,6 +20,8 @@ from scene_track.models.backbones.dinov3.variants import CONVNEXTS, VITS
 from tests.compose import arguments
 from tests.models.official_weights import official_state
 
+pytestmark = pytest.mark.slow
+
 VARIANTS = {"vits16": VITS["vits16"], "convnext_tiny": CONVNEXTS["convnext_tiny"]}
 
 

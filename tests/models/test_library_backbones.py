@@ -18,6 +18,8 @@ from scene_track.models.backbones.hf_auto import HfAuto
 from scene_track.models.backbones.timm_model import TimmModel
 from tests.compose import arguments
 
+pytestmark = pytest.mark.slow
+
 
 def checked(backbone: Backbone, size: tuple[int, int] = (64, 96)) -> list[tuple[int, ...]]:
     """What holds for every network: shapes as stated, stages disjoint and complete, gradients."""

@@ -16,6 +16,8 @@ import pytest
 from scene_track.synthetic.folder import DrawnDataset, draw_by_hand
 from tests.synthetic.conftest import tiny
 
+pytestmark = pytest.mark.slow
+
 PREPARE = (
     "import sys, json; from scene_track.synthetic.dance import SyntheticDance;"
     "SyntheticDance(**json.loads(sys.argv[1])).prepare()"

@@ -13,6 +13,8 @@ from scene_track.tracking.noisy_truth import Noise, truth_as_detections
 from scene_track.tracking.tuning import GRID, candidates, light, tune_bytetrack
 from tests.tracking.stories import seen, walk
 
+pytestmark = pytest.mark.slow
+
 SEQUENCES = {name: walk(name, people=6, seed=seed) for seed, name in enumerate(("a", "b"))}
 FRAMES = list(truth_as_detections(SEQUENCES.values(), Noise(), seed=0))
 

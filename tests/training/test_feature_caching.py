@@ -25,6 +25,8 @@ from scene_track.models.backbones.packing import FeatureLayout, fingerprint, nam
 from scene_track.train import train
 from tests.compose import MINIMAL, arguments, compose_run, shipped
 
+pytestmark = pytest.mark.slow
+
 REPEATABLE = [
     f"dataset.augment.{name}=0"
     for name in ("scale", "shift", "channel_permutation", "gain", "bias")

@@ -19,6 +19,8 @@ from scene_track.training.parameter_groups import build_parameter_groups
 from scene_track.training.trained_run import load_model
 from tests.compose import TINY, compose_run
 
+pytestmark = pytest.mark.slow
+
 
 class Watch(pl.Callback):
     """Looks at the backbone in every step, and at validations in between."""
