@@ -41,7 +41,7 @@ test: lint  ## Check the format, the style and the types, then run all tests
 
 # The types are checked while the tests run: pyright keeps one core busy for about a minute.
 .PHONY: check
-check: $(STAMP)  ## As test, without the tests that are slow or start processes: about 90 s
+check: $(STAMP)  ## As test, without the tests that are slow or start processes: about two minutes
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	@log=$$(mktemp); $(BIN)/pyright > "$$log" & pyright=$$!; \

@@ -166,8 +166,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = _parse(words)
         output = _output_file(options)
         chosen = options.get("benchmark", "auto")
-        folders = (Path(options[key]) for key in ("ground_truth", "predictions"))
-        scores = score_folders(*folders, chosen)
+        truth, found = Path(options["ground_truth"]), Path(options["predictions"])
+        scores = score_folders(truth, found, chosen)
         print(_table(scores))
         if "benchmark" in scores:
             how = "by the ground truth" if chosen == "auto" else "as typed"
