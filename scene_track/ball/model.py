@@ -55,6 +55,8 @@ class HeatmapModel(ClipModel):
 
     GIVES = "maps"  # compared with the head's READS before a run
 
+    backbone: Backbone  # pyright: ignore[reportIncompatibleVariableOverride] - never None
+
     def __init__(
         self,
         *,

@@ -79,6 +79,10 @@ class Video:
         start, stop = np.searchsorted(self.table.frames, (frame, frame + 1))
         return slice(int(start), int(stop))
 
+    def relative_boxes(self) -> NDArray[np.float64]:
+        """``[rows, 4]`` ``table.boxes`` as cxcywh, 0-1 of the image."""
+        return relative_boxes(self.table.boxes, self.info)
+
     def between(self, first: int, last: int) -> Video:
         """Frames ``first`` to ``last`` (both included, numbered as in the files).
 
@@ -104,6 +108,12 @@ class Video:
         )
 
 
+def relative_boxes(boxes: NDArray[np.float64], info: SequenceInfo) -> NDArray[np.float64]:
+    """Left, top, width, height in pixels ``[n, 4]`` as cxcywh, 0-1 of the image."""
+    corner = boxes / np.array((info.width, info.height, info.width, info.height), dtype=np.float64)
+    return np.concatenate((corner[:, :2] + corner[:, 2:] / 2, corner[:, 2:]), axis=1)
+
+
 class Source(Protocol):
     """What a dataset must offer to :class:`scene_track.data.module.TrackingDataModule`."""
 
@@ -117,9 +127,14 @@ class Source(Protocol):
         ...
 
     def sequences(
-        self, split: str | Sequence[str], *, on_error: OnError, cache_dir: Path | None
+        self,
+        split: str | Sequence[str],
+        *,
+        on_error: OnError,
+        cache_dir: Path | None,
+        images: bool = True,
     ) -> list[Video]:
-        """The sequences of a split."""
+        """The sequences of a split; with ``images=False`` their images may be missing."""
         ...
 
 
@@ -173,6 +188,7 @@ class MotFolder:
         *,
         on_error: OnError = "raise",
         cache_dir: Path | None = None,
+        images: bool = True,
     ) -> list[Video]:
         """Reads a split.
 
@@ -181,6 +197,8 @@ class MotFolder:
                 sequence folders with optional frame ranges (``ADL-Rundle-6:1-400``).
             on_error: ``raise``, or ``skip`` what is wrong, counted and logged.
             cache_dir: where parsed sequences are kept as JSON; None = not kept.
+            images: False does not look for image files: size and length are those of
+                ``seqinfo.ini``.
 
         Raises:
             FileNotFoundError: if root, split or a sequence is missing or holds no sequence.
@@ -224,7 +242,11 @@ class MotFolder:
                     "Type dataset.root=FOLDER, or name other sequences"
                 )
             sequence = read_sequence(
-                folder, classes=self.classes, on_error=on_error, cache_dir=cache_dir
+                folder,
+                classes=self.classes,
+                on_error=on_error,
+                cache_dir=cache_dir,
+                images=images,
             )
             if match["first"] is not None:
                 sequence = sequence.between(int(match["first"]), int(match["last"]))
@@ -245,6 +267,7 @@ def read_sequence(
     classes: dict[int, str],
     on_error: OnError = "raise",
     cache_dir: Path | None = None,
+    images: bool = True,
 ) -> Video:
     """Reads one sequence folder.
 
@@ -253,6 +276,7 @@ def read_sequence(
         classes: class number to name; see :class:`MotFolder`.
         on_error: ``raise``, or ``skip`` what is wrong, counted and logged.
         cache_dir: where the parsed content is kept as JSON; None = not kept.
+        images: False does not look for image files, whose names are then those of the layout.
 
     Raises:
         FileNotFoundError: for a missing file, image folder or frame.
@@ -262,13 +286,14 @@ def read_sequence(
     fingerprint = _fingerprint(folder)
     cache = None
     if cache_dir is not None:
-        key = hashlib.sha256(f"{folder}|{sorted(classes)}".encode()).hexdigest()[:10]
+        bare = "" if images else "|no images"
+        key = hashlib.sha256(f"{folder}|{sorted(classes)}{bare}".encode()).hexdigest()[:10]
         cache = cache_dir / f"{folder.name}-{key}.json"
         content = _load(cache, fingerprint)
         if content is not None:
             return _from_json(folder, content, list(classes))
 
-    content, problems = _parse(folder, classes, on_error)
+    content, problems = _parse(folder, classes, on_error, images)
     if problems:
         shown = "; ".join(problems[:_SHOWN])
         log.warning("%s: skipped %d faults: %s", folder, len(problems), shown)
@@ -306,12 +331,18 @@ def _load(cache: Path, fingerprint: str) -> dict[str, Any] | None:
 
 
 def _parse(
-    folder: Path, classes: dict[int, str], on_error: OnError
+    folder: Path, classes: dict[int, str], on_error: OnError, images: bool
 ) -> tuple[dict[str, Any], list[str]]:
     """The JSON content of a sequence, and the faults that were skipped."""
     info = read_seqinfo(folder)
     problems: list[str] = []
-    files = list_images(folder / info.image_dir)
+    if images or (folder / info.image_dir).is_dir():
+        files = list_images(folder / info.image_dir)
+    else:
+        files = {}
+    if not images:
+        named = {n: f"{n:06d}{info.extension}" for n in range(1, info.length + 1)}
+        files = named | files
     missing = [n for n in range(1, info.length + 1) if n not in files]
     if missing:
         what = (

@@ -63,6 +63,8 @@ class SceneModel(ClipModel):
 
     GIVES = "queries"  # what its head reads, for the check before a run
 
+    backbone: Backbone  # pyright: ignore[reportIncompatibleVariableOverride] - never None
+
     def __init__(
         self,
         *,

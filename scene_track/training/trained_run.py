@@ -208,7 +208,7 @@ def track_split(
 def _feature_cache(run: TrainedRun) -> FeatureCache | None:
     """The feature cache of the run, if its backbone was never trained."""
     backbone = run.model.backbone
-    if not backbone.cache or backbone.ever_trains:
+    if backbone is None or not backbone.cache or backbone.ever_trains:
         return None
     backbone.set_frozen(True)
     return cache_for(

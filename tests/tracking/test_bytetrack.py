@@ -11,9 +11,10 @@ import torch
 from trackers import ByteTrackTracker
 
 from scene_track.config.shipped import build_option, option_values
+from scene_track.data.noise import Noise
 from scene_track.tracking.bytetrack import ByteTrack
 from scene_track.tracking.inference import associate
-from scene_track.tracking.noisy_truth import Noise, truth_as_detections
+from scene_track.tracking.noisy_truth import truth_as_detections
 from scene_track.tracking.tracker import Detections, TrackedFrame
 from tests.tracking.stories import VIDEO, seen, walk
 

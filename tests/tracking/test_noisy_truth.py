@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from scene_track.tracking.noisy_truth import EXACT, Noise, truth_as_detections
+from scene_track.data.noise import EXACT, Noise
+from scene_track.tracking.noisy_truth import truth_as_detections
 from tests.tracking.stories import walk
 
 LONG = walk(people=5, frames=1200)
