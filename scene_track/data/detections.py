@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from scene_track.data.mot_files import BoxTable, parse_boxes
 from scene_track.data.noise import EXACT, LabelledFrame, Noise, fit_noise, iou_matrix, observe
-from scene_track.data.video import Video, relative_boxes
+from scene_track.data.video import Video
 from scene_track.io.tables import fault_message, first_few
 
 log = logging.getLogger(__name__)
@@ -57,12 +57,12 @@ class BoxVideo:
     @classmethod
     def of(cls, video: Video, source: BoxTable | Noise) -> BoxVideo:
         """The video with detections of a file, or with noise."""
-        true = video.relative_boxes()
+        true = video.info.relative(video.table.boxes)
         if isinstance(source, Noise):
             return cls(video, true, None, np.zeros((0, 4)), source)
         first, last = int(video.frames[0]), int(video.frames[-1])
         table = source.between(first, last)
-        return cls(video, true, table, relative_boxes(table.boxes, video.info), None)
+        return cls(video, true, table, video.info.relative(table.boxes), None)
 
     def detections(
         self, position: int, random: np.random.Generator | None = None
@@ -194,7 +194,7 @@ def _read_table(file: Path, videos: Sequence[Video]) -> BoxTable:
             f"{file}: scores (column 7) are {low:g} to {high:g}, expected 0-1; "
             + ("divide them by 100" if 1.5 < high <= 100 and low >= 0 else "apply a sigmoid")
         )
-    centre = relative_boxes(table.boxes, info)[:, :2]
+    centre = info.relative(table.boxes)[:, :2]
     outside = float(((centre < 0) | (centre > 1)).any(axis=1).mean())
     if outside > 0.5:
         raise ValueError(
@@ -246,8 +246,8 @@ def _check_against_truth(box_video: BoxVideo, file: Path) -> None:
     if people and overlap[0] < _LEAST_OVERLAP:
         reach = (box_video.table.boxes[:, :2] + box_video.table.boxes[:, 2:]).max(axis=0)
         raise ValueError(
-            f"{file}: mean best IoU with the ground truth of {video.name} is {overlap[0]:.2f}; boxes"
-            f" reach to {reach[0]:.0f},{reach[1]:.0f} in an image of {video.info.width}x"
+            f"{file}: mean best IoU with the ground truth of {video.name} is {overlap[0]:.2f};"
+            f" boxes reach to {reach[0]:.0f},{reach[1]:.0f} in an image of {video.info.width}x"
             f"{video.info.height} (seqinfo.ini): they are of another image size, of another video,"
             " or not left,top,width,height"
         )

@@ -299,11 +299,9 @@ class TrackingDataModule(LightningDataModule):
                     f" {'images' if self.detections is None else 'detections'}: all folders of a"
                     " run give the same; type detections=FOLDER or detections=noise for each"
                 )
-            videos = folder.videos(
-                dict(getattr(self.source, "classes", {1: "person"})),
-                on_error=self.on_error,
-                cache_dir=self._cache_folder(_METADATA),
-            )
+            cache_dir = self._cache_folder(_METADATA)
+            classes = getattr(self.source, "classes", {1: "person"})
+            videos = folder.videos(classes, on_error=self.on_error, cache_dir=cache_dir)
             boxes = None
             if folder.detections is not None:
                 boxes = self._with_detections(videos, folder.detections, folder.root)
@@ -359,9 +357,7 @@ class TrackingDataModule(LightningDataModule):
         """Whole test sequences of this process, in order, one chunk per batch."""
         return self.stream_dataloader("test")
 
-    def predict_dataloader(self) -> DataLoader[SceneBatch]:
-        """The same as :meth:`test_dataloader`."""
-        return self.stream_dataloader("test")
+    predict_dataloader = test_dataloader
 
     def stream_dataloader(self, split: str) -> DataLoader[SceneBatch]:
         """Whole sequences of a split, of this process, in order, one chunk per batch.

@@ -79,10 +79,6 @@ class Video:
         start, stop = np.searchsorted(self.table.frames, (frame, frame + 1))
         return slice(int(start), int(stop))
 
-    def relative_boxes(self) -> NDArray[np.float64]:
-        """``[rows, 4]`` ``table.boxes`` as cxcywh, 0-1 of the image."""
-        return relative_boxes(self.table.boxes, self.info)
-
     def between(self, first: int, last: int) -> Video:
         """Frames ``first`` to ``last`` (both included, numbered as in the files).
 
@@ -106,12 +102,6 @@ class Video:
             xyz=None if self.xyz is None else self.xyz[start:stop],
             points=None if self.points is None else self.points[keep],
         )
-
-
-def relative_boxes(boxes: NDArray[np.float64], info: SequenceInfo) -> NDArray[np.float64]:
-    """Left, top, width, height in pixels ``[n, 4]`` as cxcywh, 0-1 of the image."""
-    corner = boxes / np.array((info.width, info.height, info.width, info.height), dtype=np.float64)
-    return np.concatenate((corner[:, :2] + corner[:, 2:] / 2, corner[:, 2:]), axis=1)
 
 
 class Source(Protocol):
@@ -276,7 +266,7 @@ def read_sequence(
         classes: class number to name; see :class:`MotFolder`.
         on_error: ``raise``, or ``skip`` what is wrong, counted and logged.
         cache_dir: where the parsed content is kept as JSON; None = not kept.
-        images: False does not look for image files, whose names are then those of the layout.
+        images: see ``MotFolder.sequences``.
 
     Raises:
         FileNotFoundError: for a missing file, image folder or frame.
@@ -336,10 +326,8 @@ def _parse(
     """The JSON content of a sequence, and the faults that were skipped."""
     info = read_seqinfo(folder)
     problems: list[str] = []
-    if images or (folder / info.image_dir).is_dir():
-        files = list_images(folder / info.image_dir)
-    else:
-        files = {}
+    there = images or (folder / info.image_dir).is_dir()
+    files = list_images(folder / info.image_dir) if there else {}
     if not images:
         named = {n: f"{n:06d}{info.extension}" for n in range(1, info.length + 1)}
         files = named | files

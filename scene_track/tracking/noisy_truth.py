@@ -40,7 +40,7 @@ def truth_as_detections(
             )
         info = sequence.info
         video = VideoInfo(sequence.name, float(info.frame_rate), info.height, info.width)
-        boxes = sequence.relative_boxes()
+        boxes = info.relative(sequence.table.boxes)
         random = np.random.default_rng((seed, zlib.crc32(sequence.name.encode())))
         for position, frame in enumerate(sequence.frames.tolist()):
             rows = sequence.rows(position)
