@@ -16,7 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from scene_track.config.check import tracker_fault
+from scene_track.config.check import input_fault, tracker_fault
 from scene_track.config.trained import checked_group, refuse_without_effect, with_typed
 from scene_track.data.module import TrackingDataModule
 from scene_track.data.video import Video
@@ -132,6 +132,8 @@ def load_run(cfg: DictConfig) -> TrainedRun:
     node = checked_group(evaluator, "evaluator", source=str(path), trusted=cfg.trusted_targets)
     data, tracker = chosen("dataset"), chosen("tracker")
     if (fault := tracker_fault(tracker.get("_target_"), node.get("_target_"))) is not None:
+        raise ValueError(f"{path}: {fault}")
+    if (fault := input_fault(model, data.get("detections"))) is not None:
         raise ValueError(f"{path}: {fault}")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     precision = OmegaConf.select(trained, "trainer.precision", default="auto")
