@@ -21,6 +21,7 @@ how long a track is remembered in thirtieths of a second, whatever the frame rat
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
@@ -73,7 +74,7 @@ class Baseline(Tracker):
             "lost_track_buffer": lost_track_buffer,
         }
         # Told now rather than after an epoch of training.
-        self._library: type[BaseTracker] = getattr(_library(), self.LIBRARY)
+        self._library: Callable[..., BaseTracker] = getattr(_library(), self.LIBRARY)
         self._tracker: BaseTracker | None = None
 
     def start(self, video: VideoInfo, head: PointerIdentity | None) -> None:
