@@ -144,7 +144,7 @@ def tracker_fault(tracker: Any, evaluator: Any) -> str | None:
     if mismatch is None:
         return None
     typed = {  # the trackers that we ship
-        "boxes": "tracker=identity, tracker=bytetrack or tracker=oracle",
+        "boxes": "tracker=identity, tracker=oracle or a baseline such as tracker=bytetrack",
         "points": "tracker=peak or tracker=ball",
     }.get(find_target(evaluator).GIVES, "a tracker= that reads them")
     return f"{mismatch}; type {typed}"
@@ -162,9 +162,7 @@ def input_fault(model: Any, detections: Any) -> str | None:
         return None
     name = (model if isinstance(model, type) else type(model)).__name__
     if reads == "detections":
-        return (
-            f"{name} reads detections; type dataset.detections=FOLDER or dataset.detections=noise"
-        )
+        return f"{name} reads detections; type dataset.detections=FOLDER, or =noise"
     return f"{name} reads images; type dataset.detections=null, or train with model=association"
 
 
