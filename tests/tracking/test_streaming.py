@@ -1,30 +1,21 @@
-"""Tracking stories, told to the tracker by a pointer head that goes by position alone."""
+"""Tracking stories, told to the tracker by an untrained pointer head."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor, nn
 
 from scene_track.config.shipped import build_option
 from scene_track.models.identity import PointerIdentity
 from scene_track.tracking.streaming import IdentityTracker
 from scene_track.tracking.tracker import Detections, TrackedFrame, VideoInfo
+from tests.compose import shipped
 
 
-class Nearest(PointerIdentity):
-    """Stands in for the pointer head: a detection points at the track whose last box is closest."""
-
-    def __init__(self) -> None:
-        nn.Module.__init__(self)
-        self.history = 4
-
-    def encode(self, tokens: Tensor, boxes: Tensor, seconds: Tensor, present: Tensor) -> Tensor:
-        return tokens
-
-    def forward(self, tokens: Tensor, boxes: Tensor, seconds: Tensor, memory) -> Tensor:
-        distance = torch.cdist(boxes[:, :2], memory.box[:, :2])
-        return torch.cat((-100 * distance, torch.full((len(boxes), 1), -15.0)), dim=1)
+def head() -> PointerIdentity:
+    """Untrained, so it goes by the motion prior alone."""
+    torch.manual_seed(0)
+    return shipped("model.identity", dim=16, width=16, heads=2, history=4).eval()
 
 
 VIDEO = VideoInfo(name="story", frame_rate=20.0, height=64, width=96)
@@ -32,7 +23,7 @@ VIDEO = VideoInfo(name="story", frame_rate=20.0, height=64, width=96)
 
 def tracker_of(**thresholds) -> IdentityTracker:
     tracker = build_option("tracker", "identity", **thresholds)
-    tracker.start(VIDEO, Nearest())
+    tracker.start(VIDEO, head())
     return tracker
 
 
@@ -43,7 +34,7 @@ def detections(xs: list[float], scores: list[float] | None = None, t: int = 0) -
         boxes=torch.tensor([(x, 0.5, 0.08, 0.2) for x in xs]).view(-1, 4),
         scores=torch.tensor(scores if scores is not None else [0.9] * len(xs)),
         labels=torch.zeros(len(xs), dtype=torch.long),
-        tokens=torch.zeros(len(xs), 4),
+        tokens=torch.zeros(len(xs), 16),
     )
 
 
@@ -64,15 +55,26 @@ def test_tracks_keep_their_identity_whatever_the_order_of_detections() -> None:
     assert sorted(first.values()) == [1, 2, 3]
 
 
-def test_a_track_survives_its_misses_and_no_more() -> None:
+def test_a_track_can_be_continued_for_so_long_and_no_longer() -> None:
     for misses, kept in ((3, True), (4, False)):
-        tracker = tracker_of(max_misses=3)
+        tracker = tracker_of(max_gap=0.2)  # four frames
         born = frame(tracker, [0.3])[0.3]
         for t in range(misses):
             assert frame(tracker, [], t=t + 1) == {}
         back = frame(tracker, [0.3], t=misses + 1)[0.3]
         assert (back == born) == kept
         assert kept or back == 2  # a used identity is never given again
+
+
+def test_low_detections_continue_the_tracks_left_over_and_take_none_away() -> None:
+    tracker = tracker_of(exist_conf=0.5, low_conf=0.1, birth=0.6)
+    born = frame(tracker, [0.3, 0.6])
+    # The low one is nearer to the first track, but comes second.
+    assert frame(tracker, [0.31, 0.3, 0.6], [0.9, 0.4, 0.3], t=1) == {
+        0.31: born[0.3],
+        0.6: born[0.6],
+    }
+    assert frame(tracker_of(exist_conf=0.5, low_conf=0.1), [0.3], [0.45]) == {}
 
 
 def test_doubtful_detections_continue_tracks_but_start_none() -> None:
@@ -99,7 +101,7 @@ def test_a_detection_far_from_everything_is_new() -> None:
 def test_a_new_video_starts_from_nothing() -> None:
     tracker = tracker_of()
     frame(tracker, [0.2, 0.4])
-    tracker.start(VIDEO, Nearest())
+    tracker.start(VIDEO, head())
     assert tracker.num_tracks == 0 and frame(tracker, [0.9])[0.9] == 1
 
 
@@ -139,7 +141,7 @@ def test_filling_more_than_is_held_back_is_refused() -> None:
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_video() -> None:
     lookahead = 10
-    tracker = tracker_of(max_misses=2, candidate=0.4, lookahead=lookahead, fill=lookahead)
+    tracker = tracker_of(max_gap=0.15, candidate=0.4, lookahead=lookahead, fill=lookahead)
     most, held, out = 0, 0, 0
     for t in range(10_000):
         # Somebody new every few frames, at another place, and every third one in doubt.
@@ -147,7 +149,7 @@ def test_memory_does_not_grow_with_the_video() -> None:
         place = 0.05 + 0.9 * ((t // 5 * 7) % 11) / 11
         out += len(tracker.update(detections([place], [sure], t)))
         most, held = max(most, tracker.num_tracks), max(held, len(tracker._held))
-        assert tracker._tokens is not None and tracker._tokens.shape[1] == 4
+        assert tracker._rings is not None and len(tracker._rings.count) == 16
     assert most <= 3 and held == lookahead and out == 10_000 - lookahead
     assert len(tracker._held._hidden) <= 3
     assert out + len(tracker.finish()) == 10_000
