@@ -322,6 +322,7 @@ class PointerIdentity(nn.Module):
         relation = self.geometry(relative_geometry(boxes.unsqueeze(-2), old, age))
         x = tokens
         for layer in self.layers:
+            assert isinstance(layer, TrackEncoderLayer)
             x = layer(x, _take(layer.remembered(x), past), relation, seen)
         return self.norm(x), self.prior.fit(old, age, seen)
 
@@ -346,6 +347,7 @@ class PointerIdentity(nn.Module):
         relation = self.geometry(relative_geometry(boxes.unsqueeze(-2), old, age))
         x = tokens
         for index, layer in enumerate(self.layers):
+            assert isinstance(layer, TrackEncoderLayer)
             rings.past[rows, at, index] = layer.remembered(x)
             x = layer(x, rings.past[rows, :, index], relation, seen)
         rings.state[rows] = self.norm(x)

@@ -251,7 +251,7 @@ def _memory(
         clock.flatten(0, 1),
         present.flatten(0, 1),
     )
-    state, motion = state.unflatten(0, (b, s)), motion.unflatten(0, (b, s))
+    state, motion = state.view(b, s, t, width), motion.view(b, s, t, -1)
     last = last_before(present)  # [B, S, T]
     index = last.clamp(min=0)
 

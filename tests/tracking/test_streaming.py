@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+from functools import cache
+from pathlib import Path
+
 import pytest
 import torch
 
 from scene_track.config.shipped import build_option
+from scene_track.data.video import MotFolder, Video
+from scene_track.metrics.tracking import TrackingSequence, count_tracking, tracking_metrics
 from scene_track.models.identity import PointerIdentity
+from scene_track.tracking.inference import associate
+from scene_track.tracking.noisy_truth import Noise, truth_as_detections
 from scene_track.tracking.streaming import IdentityTracker
-from scene_track.tracking.tracker import Detections, TrackedFrame, VideoInfo
+from scene_track.tracking.tracker import Detections, TrackedFrame, Tracker, VideoInfo
 from tests.compose import shipped
+from tests.tracking.stories import walk
 
 
+@cache
 def head() -> PointerIdentity:
     """Untrained, so it goes by the motion prior alone."""
     torch.manual_seed(0)
-    return shipped("model.identity", dim=16, width=16, heads=2, history=4).eval()
+    return shipped("model.identity", dim=16, width=16, heads=2).eval()
 
 
 VIDEO = VideoInfo(name="story", frame_rate=20.0, height=64, width=96)
@@ -143,13 +152,45 @@ def test_memory_does_not_grow_with_the_video() -> None:
     lookahead = 10
     tracker = tracker_of(max_gap=0.15, candidate=0.4, lookahead=lookahead, fill=lookahead)
     most, held, out = 0, 0, 0
-    for t in range(10_000):
+    for t in range(1_000):
         # Somebody new every few frames, at another place, and every third one in doubt.
         sure = 0.5 if t // 5 % 3 == 0 else 0.9
         place = 0.05 + 0.9 * ((t // 5 * 7) % 11) / 11
         out += len(tracker.update(detections([place], [sure], t)))
         most, held = max(most, tracker.num_tracks), max(held, len(tracker._held))
         assert tracker._rings is not None and len(tracker._rings.count) == 16
-    assert most <= 3 and held == lookahead and out == 10_000 - lookahead
+    assert most <= 3 and held == lookahead and out == 1_000 - lookahead
     assert len(tracker._held._hidden) <= 3
-    assert out + len(tracker.finish()) == 10_000
+    assert out + len(tracker.finish()) == 1_000
+
+
+def hota(tracker: Tracker, video: Video, pointer: PointerIdentity | None, noise: Noise) -> float:
+    frames = list(truth_as_detections([video], noise, seed=0))
+    if pointer is not None:
+        for _, seen in frames:
+            seen.tokens = pointer.tokens(torch.zeros(len(seen.boxes), 16), seen.scores)
+    (tracks,) = associate(frames, tracker, pointer)
+    counts = count_tracking(TrackingSequence(video.table, tracks.table, video.info.length))
+    return float(tracking_metrics(counts)["HOTA"])
+
+
+def check_untrained(video: Video, noise: Noise, behind: float) -> None:
+    with torch.no_grad():
+        own = hota(build_option("tracker", "identity"), video, head(), noise)
+    oracle = hota(build_option("tracker", "oracle"), video, None, noise)
+    assert own > oracle - behind
+
+
+def test_an_untrained_head_tracks_drawn_walkers_almost_like_the_oracle() -> None:
+    check_untrained(walk(people=5, frames=60), Noise(0.05, 0.05, 0.2), behind=0.04)
+
+
+@pytest.mark.parametrize(
+    ("noise", "behind"), [(Noise(0.05, 0.05, 0.2), 0.04), (Noise(0.2, 0.1, 1.0), 0.07)]
+)
+def test_an_untrained_head_tracks_real_people_almost_like_the_oracle(
+    shared: Path, noise: Noise, behind: float
+) -> None:
+    source = MotFolder(root=shared / "data" / "mot", classes={1: "person"})
+    (video,) = source.sequences(["ADL-Rundle-6:401-525"])
+    check_untrained(video, noise, behind)
