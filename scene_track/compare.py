@@ -196,7 +196,7 @@ def _check_output(folder: Path, overwrite: bool) -> None:
 
 def _own_trackers(tracker: Tracker) -> dict[str, Tracker]:
     """The configured tracker without lookahead and, if it has one, as it is."""
-    from scene_track.tracking.bytetrack import ByteTrack
+    from scene_track.tracking.baselines import ByteTrack
     from scene_track.tracking.comparison import CAUSAL, CONFIGURED
     from scene_track.tracking.oracle import OracleTracker
 
