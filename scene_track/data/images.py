@@ -146,7 +146,9 @@ def _decode(image: Image.Image, raw: bytes) -> Tensor:
 
     if image.format != "PNG" and image.mode in ("L", "RGB"):
         data = torch.frombuffer(bytearray(raw), dtype=torch.uint8)
-        return decode_jpeg(data, mode=ImageReadMode.RGB)
+        pixels = decode_jpeg(data, mode=ImageReadMode.RGB)
+        assert isinstance(pixels, torch.Tensor)  # a list only for a list of files
+        return pixels
     if image.mode in _SIXTEEN_BITS:  # Pillow takes the upper half of colours by itself
         grey = (np.array(image).astype(np.int64) >> 8).astype(np.uint8)
         return torch.from_numpy(grey).expand(3, *grey.shape)

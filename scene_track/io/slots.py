@@ -80,7 +80,7 @@ class SlotFile:
             stored = int.from_bytes(os.pread(self._file, _ENTRY, slot * _ENTRY), "little")
             if not stored:
                 return None
-            found = os.preadv(self._file, [data], self._records + slot * self.record_bytes)
+            found = os.preadv(self._file, [data.data], self._records + slot * self.record_bytes)
         return data if found == data.size and _checksum(data, salt) == stored else None
 
     def write(self, slot: int, data: NDArray[np.uint8], *, salt: int = 0) -> None:
