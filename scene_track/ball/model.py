@@ -55,7 +55,7 @@ class HeatmapModel(ClipModel):
 
     GIVES = "maps"  # compared with the head's READS before a run
 
-    backbone: Backbone  # pyright: ignore[reportIncompatibleVariableOverride] - never None
+    backbone: Backbone  # never None here
 
     def __init__(
         self,
@@ -91,7 +91,7 @@ class HeatmapModel(ClipModel):
         """
         super().__init__()
         self.dim, self.fps = dim, fps
-        self.backbone = backbone
+        self.backbone = backbone  # pyright: ignore[reportIncompatibleVariableOverride]
         self.identity = None  # there is one ball
         self.fusion = fusion(dims=backbone.dims, strides=backbone.strides)
         if self.fusion.dim != dim:

@@ -103,4 +103,4 @@ def test_a_sequence_without_ground_truth_is_refused() -> None:
 @pytest.mark.parametrize("wrong", [{"misses": 1.2}, {"jitter": -1}, {"false_positives": -0.1}])
 def test_impossible_rates_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=f"{next(iter(wrong))}=.*expected"):
-        Noise(**wrong)
+        replace(Noise(), **wrong)
