@@ -1,4 +1,4 @@
-"""Track whole videos with a checkpoint in PyTorch and through onnxruntime: equal scores, what speed?
+"""Track whole videos in PyTorch and through onnxruntime: equal scores, what speed?
 
     python benchmarks/export.py checkpoint=RUN                        # the run's validation videos
     python benchmarks/export.py checkpoint=RUN dataset=mot dataset.root=FOLDER \

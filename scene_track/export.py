@@ -71,7 +71,7 @@ def export(cfg: DictConfig) -> Path:
     _check_output(folder, cfg.overwrite)
     model, trained = load_model(source, cfg.trusted_targets)
     half = cfg.weights == "fp16"
-    path = folder / (exported.ONNX if cfg.format == "onnx" else exported.WEIGHTS)
+    step: bytes | None = None
     if cfg.format == "onnx":
         if not isinstance(model, SceneModel):
             raise ValueError(
@@ -79,12 +79,13 @@ def export(cfg: DictConfig) -> Path:
                 " (model=scene); type format=safetensors"
             )
         height, width = trained.dataset.size
-        content = to_onnx(model, (height, width), half=half)
+        step = to_onnx(model, (height, width), half=half)
     # The card is the mark of a complete export, so it goes first and comes last.
     (folder / exported.CARD).unlink(missing_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
-    if cfg.format == "onnx":
-        exported.write_bytes(path, content)
+    path = folder / (exported.WEIGHTS if step is None else exported.ONNX)
+    if step is not None:
+        exported.write_bytes(path, step)
         if model.identity is not None:
             exported.write_identity(folder, model.identity)
     else:

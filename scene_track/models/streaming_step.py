@@ -199,11 +199,11 @@ def to_onnx(model: SceneModel, size: tuple[int, int], *, half: bool) -> bytes:
     assert program is not None
     proto = program.model_proto
     if half:
-        _halve(proto)
+        halve(proto)
     return proto.SerializeToString()
 
 
-def _halve(proto: onnx.ModelProto) -> None:
+def halve(proto: onnx.ModelProto) -> None:
     """Store large float32 weights as float16, each with a cast back where it is used."""
     import onnx
     from onnx import numpy_helper
