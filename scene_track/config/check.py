@@ -143,7 +143,7 @@ def tracker_fault(tracker: Any, evaluator: Any) -> str | None:
     if mismatch is None:
         return None
     typed = {  # the trackers that we ship
-        "boxes": "tracker=identity, tracker=bytetrack or tracker=oracle",
+        "boxes": "tracker=identity, tracker=oracle or a baseline such as tracker=bytetrack",
         "points": "tracker=peak or tracker=ball",
     }.get(find_target(evaluator).GIVES, "a tracker= that reads them")
     return f"{mismatch}; type {typed}"
