@@ -4,8 +4,9 @@
     python -m benchmarks.all matcher metrics     # some of them
     python -m benchmarks.all --output FILE.md    # default: outputs/bench.md
 
-A benchmark is a script that prints lines ``ratio: WHAT: NUMBER``. Arguments that keep it short stand
-below. ``footage.py`` measures a dataset, and ``loaders.py`` errors, not time: they are not run here.
+A benchmark is a script that prints lines ``ratio: WHAT: NUMBER``. Arguments that keep it short
+stand below. ``footage.py`` measures a dataset, and ``loaders.py`` errors, not time: they are not
+run here.
 """
 
 from __future__ import annotations
@@ -33,11 +34,10 @@ ARGUMENTS = {
 def processor() -> str:
     """Name of the processor."""
     try:
-        names = re.findall(
-            r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE
-        )
+        text = Path("/proc/cpuinfo").read_text()
     except OSError:
-        names = []
+        text = ""
+    names = re.findall(r"^model name\s*: (.+)$", text, re.MULTILINE)
     return names[0] if names else platform.processor() or platform.machine()
 
 
