@@ -196,7 +196,7 @@ def _check_output(folder: Path, overwrite: bool) -> None:
 
 def _own_trackers(tracker: Tracker) -> dict[str, Tracker]:
     """The configured tracker without lookahead and, if it has one, as it is."""
-    from scene_track.tracking.bytetrack import ByteTrack
+    from scene_track.tracking.baselines import ByteTrack
     from scene_track.tracking.comparison import CAUSAL, CONFIGURED
     from scene_track.tracking.oracle import OracleTracker
 
@@ -218,7 +218,7 @@ def _same_gates(tracker: Tracker) -> tuple[Tracker, float]:
 
     if isinstance(tracker, IdentityTracker):
         gates = {
-            "exist_conf": tracker.exist_conf,
+            "exist_conf": tracker.low_conf,
             "birth": tracker.birth,
             "duplicate_iou": tracker.duplicate_iou,
         }
