@@ -25,7 +25,6 @@ from scene_track.models.streaming_step import OnnxModel
 from scene_track.models.weights import compare_state_dicts
 from scene_track.tracking.evaluation import Evaluator
 from scene_track.tracking.inference import SequenceTracks, associate, detect_videos
-from scene_track.tracking.scene_report import SceneReport
 from scene_track.tracking.tracker import Tracker
 from scene_track.training.checkpointing import FOLDER, load_checkpoint, resolve_checkpoint
 from scene_track.training.exported import open_onnx, read_exported
@@ -153,11 +152,11 @@ def load_run(cfg: DictConfig) -> TrainedRun:
     )
 
 
-def refuse_a_ball(run: TrainedRun, command: str) -> None:
-    """Refuse a run whose results are not boxes of people, as ``ValueError``."""
-    if run.evaluator.report is not SceneReport:
+def need_boxes(run: TrainedRun, command: str) -> None:
+    """Refuse a run whose evaluator does not give boxes, as ``ValueError``."""
+    if run.evaluator.GIVES != "boxes":
         raise ValueError(
-            f"{run.checkpoint} tracks a ball, and {command} is for people with boxes: type"
+            f"{run.checkpoint} gives {run.evaluator.GIVES}, and {command} reads boxes: type"
             f" python -m scene_track.evaluate checkpoint={run.checkpoint}"
         )
 
