@@ -58,6 +58,14 @@ def read_frame(sequence: Video, position: int, size: tuple[int, int]) -> Tensor:
             f"{file}: the frame is {image.shape[-1]}x{image.shape[-2]} pixels, "
             f"the sequence's are {expected[1]}x{expected[0]}"
         )
+    return resize_frame(image, size)
+
+
+def resize_frame(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """``[3, H, W]`` uint8 at (height, width) ``size``, as every model sees it.
+
+    The aspect ratio is not kept: a box in 0-1 of the canvas is the same in 0-1 of the image.
+    """
     return F.resize(image, list(size), InterpolationMode.BILINEAR, antialias=True)
 
 
