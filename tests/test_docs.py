@@ -26,7 +26,13 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 # Pages about the past name options and files that are gone.
 LIVING = [page for page in PAGES if page.name != "results.md"]
-ROOTS = {"train": "config", "evaluate": "evaluate", "compare": "compare", "submit": "submit"}
+ROOTS = {
+    "train": "config",
+    "evaluate": "evaluate",
+    "predict": "predict",
+    "compare": "compare",
+    "submit": "submit",
+}
 # Option keys are looked up in these compositions.
 CONTEXTS = [
     ("config",),
@@ -38,6 +44,7 @@ CONTEXTS = [
     ("config", "hydra/launcher=parallel"),
     ("config", "tracker=bytetrack"),
     ("evaluate",),
+    ("predict",),
     ("compare",),
     ("submit",),
 ]

@@ -18,6 +18,9 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.container import InputContainer
+from av.error import FFmpegError
+from av.stream import Disposition
 from av.video.reformatter import VideoReformatter
 from numpy.typing import ArrayLike, NDArray
 from torchvision.io import ImageReadMode, read_image
@@ -30,6 +33,7 @@ log = logging.getLogger(__name__)
 VIDEOS = (".mp4", ".avi", ".mkv", ".mov", ".m4v", ".webm", ".mpg", ".mpeg", ".ts")
 """Endings that a message names; what is in the file decides, not its name."""
 
+_LATE_S = 1.0  # sound may last longer than the video by less
 _RESET_S = 1.0  # a clock that goes back by more has been started anew
 
 
@@ -122,7 +126,8 @@ def _open_arrays(source: Iterable[ArrayLike], fps: float | None) -> Footage:
             yield FootageFrame(image, number, (number - 1) / fps)
 
     length = len(source) if hasattr(source, "__len__") else None  # type: ignore[arg-type]
-    return Footage("frames", fps, *first.shape[:2], length, False, frames())
+    height, width = first.shape[:2]
+    return Footage("frames", fps, height, width, length, False, frames())
 
 
 def _checked(array: ArrayLike, number: int) -> NDArray[np.uint8]:
@@ -183,13 +188,10 @@ def _decode_images(files: dict[int, Path], fps: float) -> Iterator[FootageFrame]
     origin, shape = next(iter(files), 1), None
     for number, file in files.items():
         try:
-            # torchvision's decoder, as in training: another one rounds differently.
-            tensor = read_image(str(file), ImageReadMode.RGB, apply_exif_orientation=True)
-        except RuntimeError as error:
-            reason = (str(error).splitlines() or ["unknown reason"])[0]
-            log.warning("%s: frame %d is left out: %s", file, number, reason)
+            image = read_rgb(file)
+        except ValueError as error:
+            log.warning("frame %d is left out: %s", number, error)
             continue
-        image = tensor.permute(1, 2, 0).contiguous().numpy()
         if shape is not None and image.shape != shape:
             raise ValueError(
                 f"{file}: the image is {_size(image)} pixels and the first is"
@@ -197,6 +199,24 @@ def _decode_images(files: dict[int, Path], fps: float) -> Iterator[FootageFrame]
             )
         shape = image.shape
         yield FootageFrame(image, number, (number - origin) / fps)
+
+
+def read_rgb(file: Path | str) -> NDArray[np.uint8]:
+    """``[H, W, 3]`` uint8 RGB of an image file, turned as the file says.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it cannot be decoded.
+    """
+    if not Path(file).is_file():
+        raise FileNotFoundError(f"{file}: no such image")
+    try:
+        # torchvision's decoder, as in training: another one rounds differently.
+        image = read_image(str(file), ImageReadMode.RGB, apply_exif_orientation=True)
+    except RuntimeError as error:
+        reason = (str(error).splitlines() or ["unknown reason"])[0]
+        raise ValueError(f"{file}: the image cannot be decoded: {reason}") from None
+    return image.permute(1, 2, 0).contiguous().numpy()
 
 
 def _is_image(path: Path) -> bool:
@@ -242,7 +262,7 @@ class _Container:
             container = av.open(self._address, format=self._format(), metadata_errors="ignore")
         except FileNotFoundError:
             raise FileNotFoundError(f"{self._shown}: there is no such {self._kind()}") from None
-        except (av.FFmpegError, OSError, ValueError) as error:
+        except (FFmpegError, OSError, ValueError) as error:
             raise ValueError(f"{self._shown}: {self._why(error)}") from None
         try:
             stream = next(
@@ -282,12 +302,10 @@ class _Container:
         """Why the file cannot be opened, as far as its first bytes say."""
         path = Path(self._address)
         if path.is_file():
-            size = path.stat().st_size
-            if size == 0:
+            if path.stat().st_size == 0:
                 return "the file is empty"
-            with path.open("rb") as file:
-                head = file.read(12)
-            if head[4:8] == b"ftyp":
+            boxes = _top_boxes(path)
+            if boxes[:1] == [b"ftyp"] and b"moov" not in boxes:
                 return (
                     "an MP4 without its index (moov), which is written last: the recording or the"
                     " copy was cut off; copy it again"
@@ -299,7 +317,7 @@ class _Container:
         )
 
     def _frames(
-        self, container: av.container.InputContainer, stream: av.VideoStream, fps: float | None
+        self, container: InputContainer, stream: av.VideoStream, fps: float | None
     ) -> Iterator[FootageFrame]:
         """Every frame that can be decoded, with its time."""
         size: tuple[int, int] | None = None
@@ -326,18 +344,34 @@ class _Container:
                 last = seconds
                 height, width = size
                 shown = reformatter.reformat(frame, width, height, "rgb24", threads=1)
-                yield FootageFrame(_upright(frame, shown.to_ndarray()), number, seconds)
-            if stream.frames > number and self._camera is None:
+                image = np.asarray(shown.to_ndarray(), dtype=np.uint8)
+                yield FootageFrame(_upright(frame, image), number, seconds)
+            if self._camera is None:
+                self._compare_with_header(container, stream, number, last + period)
+        finally:
+            container.close()
+
+    def _compare_with_header(
+        self,
+        container: InputContainer,
+        stream: av.VideoStream,
+        number: int,
+        seconds: float,
+    ) -> None:
+        """Say so where a file ended before its header does: most formats end without an error."""
+        if stream.frames:
+            if stream.frames > number:
                 log.warning(
                     "%s: ends after frame %d, and its header says %d frames",
                     *(self._shown, number, stream.frames),
                 )
-        finally:
-            container.close()
+        elif container.duration is not None and container.duration / 1e6 > seconds + _LATE_S:
+            log.warning(
+                "%s: ends after frame %d, at %.1f s, and its header says %.1f s",
+                *(self._shown, number, seconds, container.duration / 1e6),
+            )
 
-    def _decode(
-        self, container: av.container.InputContainer, stream: av.VideoStream
-    ) -> Iterator[av.VideoFrame]:
+    def _decode(self, container: InputContainer, stream: av.VideoStream) -> Iterator[av.VideoFrame]:
         """Frames in the order in which they are shown; a packet that is broken is left out."""
         number, broken, ended = 0, 0, None
         packets = container.demux(stream)
@@ -346,12 +380,12 @@ class _Container:
                 packet = next(packets)
             except StopIteration:
                 break
-            except (av.FFmpegError, OSError) as error:
+            except (FFmpegError, OSError) as error:
                 # Nothing more can be read; the decoder still holds frames.
                 packet, ended = None, error
             try:
                 frames = stream.codec_context.decode(packet) if packet is None else packet.decode()
-            except av.FFmpegError as error:
+            except FFmpegError as error:
                 frames = []
                 if packet is not None:
                     broken += 1
@@ -371,9 +405,27 @@ class _Container:
             log.warning("%s: %d packets could not be decoded", self._shown, broken)
 
 
+def _top_boxes(path: Path) -> list[bytes]:
+    """Names of the outermost parts of an MP4; of another file nothing of use."""
+    names: list[bytes] = []
+    place, size = 0, path.stat().st_size
+    with path.open("rb") as file:
+        while place + 8 <= size and len(names) < 64:
+            file.seek(place)
+            head = file.read(16)
+            length = int.from_bytes(head[:4], "big")
+            if length == 1:  # a part of more than 4 GiB
+                length = int.from_bytes(head[8:16], "big")
+            names.append(head[4:8])
+            if length < 8:
+                break
+            place += length
+    return names
+
+
 def _is_cover(stream: av.VideoStream) -> bool:
     """Whether it is the cover picture of a sound file."""
-    return bool(stream.disposition & av.stream.Disposition.attached_pic)
+    return bool(stream.disposition & Disposition.attached_pic)
 
 
 def _rate(stream: av.VideoStream) -> Fraction:

@@ -14,6 +14,11 @@ from typing import Literal
 
 import av
 import numpy as np
+from av.container import OutputContainer
+from av.error import BlockingIOError as NothingYet
+from av.error import EOFError as NothingMore
+from av.filter import Graph
+from av.video.format import VideoFormat
 from numpy.typing import ArrayLike
 from PIL import Image
 
@@ -51,7 +56,7 @@ class VideoWriter:
             raise ValueError(f"frames per second must be above 0, not {fps}")
         self._path, self._kind, self._fps = path, kind, fps
         self._ticks = _TICKS[kind]
-        self._container: av.container.OutputContainer | None = None
+        self._container: OutputContainer | None = None
         self._size = (0, 0)
         self._last = -1
         self.count = 0
@@ -121,13 +126,12 @@ class VideoWriter:
                 raise ValueError(
                     f"{self._path}: frames of {self._size[0]}x{self._size[1]} are too small for MP4"
                 )
-        self._container = av.open(str(self._path), mode="w", format=self._kind)
-        codec = "libx264" if self._kind == "mp4" else "gif"
-        self._stream = self._container.add_stream(codec, rate=rate)
+        self._container = container = av.open(str(self._path), mode="w", format=self._kind)
+        self._stream = container.add_stream("libx264" if self._kind == "mp4" else "gif", rate=rate)
         self._stream.width, self._stream.height = width, height
         context = self._stream.codec_context
         context.time_base = Fraction(1, self._ticks)
-        self._graph: av.filter.Graph | None = None
+        self._graph: Graph | None = None
         if self._kind == "mp4":
             self._stream.pix_fmt = "yuv420p"
             # Without B-frames a packet's time is its frame's: with them and a variable rate, MP4
@@ -139,11 +143,14 @@ class VideoWriter:
             self._stream.pix_fmt = "pal8"
             self._graph = self._palette(width, height)
 
-    def _palette(self, width: int, height: int) -> av.filter.Graph:
+    def _palette(self, width: int, height: int) -> Graph:
         """A graph that reduces each frame to the 256 colours that fit it best."""
-        graph = av.filter.Graph()
+        graph = Graph()
         source = graph.add_buffer(
-            width=width, height=height, format="rgb24", time_base=Fraction(1, self._ticks)
+            width=width,
+            height=height,
+            format=VideoFormat("rgb24"),
+            time_base=Fraction(1, self._ticks),
         )
         split = graph.add("split")
         colours = graph.add("palettegen", "stats_mode=single:reserve_transparent=0")
@@ -168,7 +175,7 @@ class VideoWriter:
         while True:
             try:
                 reduced = self._graph.pull()
-            except (av.BlockingIOError, av.EOFError):
+            except (NothingYet, NothingMore):
                 return
             for packet in self._stream.encode(reduced):  # type: ignore[arg-type]
                 self._mux(packet)

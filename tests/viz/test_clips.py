@@ -65,6 +65,7 @@ def test_mp4_round_trip(tmp_path: Path) -> None:
     path = write_clip(tmp_path / "clip.mp4", frames(height=65, width=97), fps=29.97)
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
+        assert stream.average_rate is not None
         assert float(stream.average_rate) == pytest.approx(29.97, rel=1e-3)
         found = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
     assert [frame.shape for frame in found] == [(64, 96, 3)] * 6
