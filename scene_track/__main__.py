@@ -18,6 +18,7 @@ VERBS = {
     "predict": "Track a video with a checkpoint and draw the tracks",
     "compare": "Compare a checkpoint's tracker with ByteTrack on the same detections",
     "submit": "Pack tracks for the DanceTrack server",
+    "export": "Write a checkpoint as ONNX or safetensors, for other programs",
     "score": "Score result files of any tracker against ground truth",
     "report": "Write the report of a sweep",
     "weights": "Say where DINOv3 weights belong, and check the files that are there",

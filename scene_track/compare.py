@@ -70,14 +70,14 @@ def compare(cfg: DictConfig) -> float:
     from scene_track.tracking.comparison import CAUSAL, report, summarise
     from scene_track.tracking.noisy_truth import Noise
     from scene_track.training.checkpointing import load_checkpoint, resolve_checkpoint
-    from scene_track.training.trained_run import load_run, refuse_a_ball, run_folder
+    from scene_track.training.trained_run import load_run, need_boxes, run_folder
 
     # All that can be wrong with the command is said before the minutes of tracking.
     path = resolve_checkpoint(cfg.checkpoint, prefer="best")
     folder = Path(cfg.output or run_folder(path) / f"comparison_{cfg.split}")
     _check_output(folder, cfg.overwrite)
     run = load_run(cfg)
-    refuse_a_ball(run, "compare")
+    need_boxes(run, "compare")
     run.data.prepare_data()
     scored = run.data.sequences(cfg.split)
     training = run.data.sequences("train")
@@ -196,7 +196,7 @@ def _check_output(folder: Path, overwrite: bool) -> None:
 
 def _own_trackers(tracker: Tracker) -> dict[str, Tracker]:
     """The configured tracker without lookahead and, if it has one, as it is."""
-    from scene_track.tracking.bytetrack import ByteTrack
+    from scene_track.tracking.baselines import ByteTrack
     from scene_track.tracking.comparison import CAUSAL, CONFIGURED
     from scene_track.tracking.oracle import OracleTracker
 
@@ -218,7 +218,7 @@ def _same_gates(tracker: Tracker) -> tuple[Tracker, float]:
 
     if isinstance(tracker, IdentityTracker):
         gates = {
-            "exist_conf": tracker.exist_conf,
+            "exist_conf": tracker.low_conf,
             "birth": tracker.birth,
             "duplicate_iou": tracker.duplicate_iou,
         }

@@ -32,7 +32,10 @@ ROOTS = {
     "predict": "predict",
     "compare": "compare",
     "submit": "submit",
+    "export": "export",
 }
+# Names of files that look like option keys.
+FILES = (".onnx", ".safetensors")
 # Option keys are looked up in these compositions.
 CONTEXTS = [
     ("config",),
@@ -47,6 +50,7 @@ CONTEXTS = [
     ("predict",),
     ("compare",),
     ("submit",),
+    ("export",),
 ]
 
 
@@ -115,7 +119,7 @@ def test_options_in_the_text_exist(page: Path) -> None:
     unknown = []
     for word in re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", page.read_text(), flags=re.S)):
         key, equals, value = word.split(" ")[0].partition("=")
-        if not re.fullmatch(r"[a-z_0-9]+([./][a-z_0-9]+)*", key):
+        if not re.fullmatch(r"[a-z_0-9]+([./][a-z_0-9]+)*", key) or key.endswith(FILES):
             continue
         if equals and (conf / key).is_dir():
             options = [value] if re.fullmatch(r"[a-z_0-9]+", value) else []

@@ -9,23 +9,25 @@ one line each, with the key as it is typed on the command line.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, Literal
 
 from omegaconf import DictConfig
 from pydantic import BaseModel, ConfigDict, DirectoryPath, Field, FilePath
 
+from scene_track.config.paths import config_dir
+from scene_track.config.shipped import option_values
 from scene_track.config.signature import (
     Parameter,
     Signature,
     TargetNotFoundError,
     find_target,
     is_model,
-    near,
     read_signature,
     signature_of,
 )
-from scene_track.config.tree import Marker, Tree, join, read_tree, shown, walk
+from scene_track.config.tree import Marker, Tree, join, near, read_tree, shown, walk
 from scene_track.config.values import described, fault, placeholder
 from scene_track.sweeps.trial import is_trial
 
@@ -139,14 +141,16 @@ def tracker_fault(tracker: Any, evaluator: Any) -> str | None:
         tracker: dotted name of the tracker's class, which was checked.
         evaluator: dotted name of the evaluator's class, which was checked.
     """
-    mismatch = _mismatch(find_target(tracker), find_target(evaluator))
+    giver = find_target(evaluator)
+    mismatch = _mismatch(find_target(tracker), giver)
     if mismatch is None:
         return None
-    typed = {  # the trackers that we ship
-        "boxes": "tracker=identity, tracker=bytetrack or tracker=oracle",
-        "points": "tracker=peak or tracker=ball",
-    }.get(find_target(evaluator).GIVES, "a tracker= that reads them")
-    return f"{mismatch}; type {typed}"
+    shipped = {
+        file.stem: find_target(option_values("tracker", file.stem)["_target_"])
+        for file in sorted((Path(config_dir()) / "tracker").glob("[!_]*.yaml"))
+    }
+    fitting = [f"tracker={name}" for name, c in shipped.items() if c.READS == giver.GIVES]
+    return f"{mismatch}; type {' or '.join(fitting) or 'a tracker= that reads them'}"
 
 
 def _mismatch(reader: Any, giver: Any) -> str | None:
@@ -301,7 +305,7 @@ class _Checks:
             self.add(
                 "head.module._target_",
                 f"={self._at('head.module._target_')}: {mismatch}; choose model= and head= that go"
-                " together, such as model=scene head=bbox or model=heatmap head=heatmap",
+                " together",
             )
 
     def tracker(self) -> None:

@@ -23,10 +23,11 @@ from av.error import FFmpegError
 from av.stream import Disposition
 from av.video.reformatter import VideoReformatter
 from numpy.typing import ArrayLike, NDArray
-from torchvision.io import ImageReadMode, read_image
 
+from scene_track.data.images import EXTENSIONS as IMAGES
+from scene_track.data.images import FrameError, read_image
 from scene_track.data.seqinfo import read_seqinfo
-from scene_track.data.video import IMAGES, list_images
+from scene_track.data.video import list_images
 
 log = logging.getLogger(__name__)
 
@@ -189,7 +190,7 @@ def _decode_images(files: dict[int, Path], fps: float) -> Iterator[FootageFrame]
     for number, file in files.items():
         try:
             image = read_rgb(file)
-        except ValueError as error:
+        except FrameError as error:
             log.warning("frame %d is left out: %s", number, error)
             continue
         if shape is not None and image.shape != shape:
@@ -202,21 +203,12 @@ def _decode_images(files: dict[int, Path], fps: float) -> Iterator[FootageFrame]
 
 
 def read_rgb(file: Path | str) -> NDArray[np.uint8]:
-    """``[H, W, 3]`` uint8 RGB of an image file, turned as the file says.
+    """``[H, W, 3]`` uint8 RGB of an image file.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it cannot be decoded.
+        FrameError: it is missing, or cannot be decoded.
     """
-    if not Path(file).is_file():
-        raise FileNotFoundError(f"{file}: no such image")
-    try:
-        # torchvision's decoder, as in training: another one rounds differently.
-        image = read_image(str(file), ImageReadMode.RGB, apply_exif_orientation=True)
-    except RuntimeError as error:
-        reason = (str(error).splitlines() or ["unknown reason"])[0]
-        raise ValueError(f"{file}: the image cannot be decoded: {reason}") from None
-    return image.permute(1, 2, 0).contiguous().numpy()
+    return read_image(Path(file)).permute(1, 2, 0).contiguous().numpy()
 
 
 def _is_image(path: Path) -> bool:

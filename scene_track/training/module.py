@@ -32,7 +32,7 @@ from scene_track.objectives.processes import mean_over_processes
 from scene_track.tracking.evaluation import Evaluator, gather_parts
 from scene_track.tracking.inference import StreamState
 from scene_track.training.feature_caching import FeatureCache
-from scene_track.training.trainer import total_steps
+from scene_track.training.run_length import total_steps
 
 logger = logging.getLogger(__name__)
 

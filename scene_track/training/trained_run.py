@@ -21,12 +21,13 @@ from scene_track.config.trained import checked_group, refuse_without_effect, wit
 from scene_track.data.module import TrackingDataModule
 from scene_track.data.video import Video
 from scene_track.models.clip_model import ClipModel
+from scene_track.models.streaming_step import OnnxModel
 from scene_track.models.weights import compare_state_dicts
 from scene_track.tracking.evaluation import Evaluator
 from scene_track.tracking.inference import SequenceTracks, associate, detect_videos
-from scene_track.tracking.scene_report import SceneReport
 from scene_track.tracking.tracker import Tracker
 from scene_track.training.checkpointing import FOLDER, load_checkpoint, resolve_checkpoint
+from scene_track.training.exported import open_onnx, read_exported
 from scene_track.training.feature_caching import FeatureCache, cache_for
 from scene_track.training.precision import autocast_type, scoring_precision
 
@@ -75,14 +76,19 @@ def load_model(checkpoint: Path, trusted: Sequence[str] = ()) -> tuple[ClipModel
     """Rebuild the model of a checkpoint, and the configuration of its run.
 
     Args:
-        checkpoint: file that a training run wrote.
+        checkpoint: file that a training run or ``scene_track.export`` wrote.
         trusted: module prefixes besides ours from which a class may be built.
 
     Raises:
         FileNotFoundError: there is no such checkpoint.
         ValueError: the file is torn, has no configuration, or its weights do not fit the code.
     """
-    content = load_checkpoint(checkpoint)
+    if checkpoint.suffix == ".onnx":
+        cfg = OmegaConf.create(read_exported(checkpoint)["hyper_parameters"])
+        assert isinstance(cfg, DictConfig)
+        return open_onnx(checkpoint, cfg, trusted), cfg
+    exported = checkpoint.suffix == ".safetensors"
+    content = read_exported(checkpoint) if exported else load_checkpoint(checkpoint)
     parts = [content.get("hyper_parameters"), content.get("state_dict")]
     if not all(isinstance(part, dict) for part in parts):
         found = ", ".join(sorted(map(str, content))[:4]) or "nothing"
@@ -166,11 +172,11 @@ def precision_of(trained: DictConfig, device: torch.device) -> str:
     return scoring_precision(str(precision), device)
 
 
-def refuse_a_ball(run: TrainedRun, command: str) -> None:
-    """Refuse a run whose results are not boxes of people, as ``ValueError``."""
-    if run.evaluator.report is not SceneReport:
+def need_boxes(run: TrainedRun, command: str) -> None:
+    """Refuse a run whose evaluator does not give boxes, as ``ValueError``."""
+    if run.evaluator.GIVES != "boxes":
         raise ValueError(
-            f"{run.checkpoint} tracks a ball, and {command} is for people with boxes: type"
+            f"{run.checkpoint} gives {run.evaluator.GIVES}, and {command} reads boxes: type"
             f" python -m scene_track.evaluate checkpoint={run.checkpoint}"
         )
 
@@ -227,6 +233,8 @@ def track_split(
 
 def _feature_cache(run: TrainedRun) -> FeatureCache | None:
     """The feature cache of the run, if its backbone was never trained."""
+    if isinstance(run.model, OnnxModel):
+        return None
     backbone = run.model.backbone
     if not backbone.cache or backbone.ever_trains:
         return None

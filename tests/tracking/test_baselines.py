@@ -1,4 +1,4 @@
-"""ByteTrack behind our contract: same boxes in, its identities out, its clock right."""
+"""The baselines behind our contract: same boxes in, their identities out, their clock right."""
 
 from __future__ import annotations
 
@@ -8,39 +8,47 @@ import sys
 import numpy as np
 import pytest
 import torch
-from trackers import ByteTrackTracker
+import trackers
+from hydra.utils import get_object
 
 from scene_track.config.shipped import build_option, option_values
-from scene_track.tracking.bytetrack import ByteTrack
+from scene_track.tracking.baselines import Baseline, ByteTrack
 from scene_track.tracking.inference import associate
 from scene_track.tracking.noisy_truth import Noise, truth_as_detections
 from scene_track.tracking.tracker import Detections, TrackedFrame
 from tests.tracking.stories import VIDEO, seen, walk
 
+BASELINES = ("sort", "bytetrack", "ocsort", "botsort", "cbiou")
+every_baseline = pytest.mark.parametrize("option", BASELINES)
 
-def started(**settings) -> ByteTrack:
-    tracker = build_option("tracker", "bytetrack", **settings)
+
+def started(option: str = "bytetrack", **settings) -> Baseline:
+    tracker = build_option("tracker", option, **settings)
     tracker.start(VIDEO, None)
     return tracker
 
 
-def step(tracker: ByteTrack, detections: Detections) -> TrackedFrame:
+def step(tracker: Baseline, detections: Detections) -> TrackedFrame:
     (frame,) = tracker.update(detections)
     assert frame.frame == detections.frame
     return frame
 
 
-def test_stock_settings_are_the_librarys_own() -> None:
-    theirs = {k: p.default for k, p in inspect.signature(ByteTrackTracker).parameters.items()}
-    ours = option_values("tracker", "bytetrack")
+@every_baseline
+def test_stock_settings_are_the_librarys_own(option: str) -> None:
+    library = getattr(trackers, get_object(option_values("tracker", option)["_target_"]).LIBRARY)
+    theirs = {k: p.default for k, p in inspect.signature(library).parameters.items()}
+    ours = option_values("tracker", option)
     shared = ours.keys() - {"_target_", "keep", "duplicate_iou"}
     assert {name: theirs[name] for name in shared} == {name: ours[name] for name in shared}
     # What it has beyond these is the clock, which is the video's, and code.
-    assert theirs.keys() - shared == {"frame_rate", "state_estimator_class", "iou"}
+    beyond = {"frame_rate", "state_estimator_class", "iou", "instant_first_frame_activation"}
+    assert theirs.keys() - shared <= beyond | {"enable_cmc", "cmc_method", "cmc_downscale"}
 
 
-def test_people_keep_their_identity_whatever_the_order_of_detections() -> None:
-    tracker = started(minimum_consecutive_frames=1)
+@every_baseline
+def test_people_keep_their_identity_whatever_the_order_of_detections(option: str) -> None:
+    tracker = started(option, minimum_consecutive_frames=1)
     step(tracker, seen([0.2, 0.5, 0.8]))  # a track is shown once something has continued it
     second = step(tracker, seen([0.81, 0.21, 0.51], 2))
     third = step(tracker, seen([0.52, 0.22, 0.82], 3))
@@ -52,8 +60,9 @@ def test_people_keep_their_identity_whatever_the_order_of_detections() -> None:
     assert who(second) == who(third)
 
 
-def test_the_boxes_that_come_out_are_those_that_went_in() -> None:
-    tracker = started()
+@every_baseline
+def test_the_boxes_that_come_out_are_those_that_went_in(option: str) -> None:
+    tracker = started(option)
     noisy = list(truth_as_detections([walk()], Noise(), seed=0))
     tracker.start(noisy[0][0], None)
     shown = 0
@@ -84,13 +93,14 @@ def test_what_is_not_kept_or_is_a_duplicate_never_reaches_it() -> None:
     assert shown(**low, keep=0.7) == 1
 
 
-def test_a_new_video_starts_from_nothing() -> None:
-    tracker = started()
-    for t in (1, 2):
-        step(tracker, seen([0.2, 0.6], t))
+@every_baseline
+def test_a_new_video_starts_from_nothing(option: str) -> None:
+    tracker = started(option)
+    frames = [seen([0.2, 0.6], t) for t in range(1, 6)]
+    first = [step(tracker, detections).ids.tolist() for detections in frames]
     tracker.start(VIDEO, None)
-    assert not len(step(tracker, seen([0.2, 0.6], 1)).ids)  # nobody is known again
-    assert sorted(step(tracker, seen([0.2, 0.6], 2)).ids) == [1, 2]
+    assert [step(tracker, detections).ids.tolist() for detections in frames] == first
+    assert sorted(first[-1]) == [1, 2]  # and numbers start again
 
 
 def test_it_is_causal() -> None:
@@ -104,20 +114,25 @@ def test_it_is_causal() -> None:
     assert ByteTrack.lookahead == 0 and first(40)[:20] == first(20)
 
 
-def test_time_passes_by_frame_numbers_not_by_calls() -> None:
-    # Remembered for a second, which is 20 frames: after 15 skipped ones somebody is still known,
-    # after 25 he is somebody new.
+@every_baseline
+@pytest.mark.parametrize("empty", [True, False], ids=["empty frames", "no frames"])
+def test_how_long_a_track_is_remembered_is_a_time_not_a_number_of_frames(
+    option: str, empty: bool
+) -> None:
+    # For a second, which is 20 frames of this video: after 15 somebody is still known, after 25 he
+    # is somebody new, whether these frames were empty or could not be read.
     for skipped, known in ((15, True), (25, False)):
-        tracker = started(lost_track_buffer=30, minimum_consecutive_frames=1)
-        step(tracker, seen([0.5], 1))
-        born = step(tracker, seen([0.5], 2)).ids.tolist()
-        after = step(tracker, seen([0.5], 3 + skipped)).ids.tolist()
-        assert (after == born) == known
+        tracker = started(option, lost_track_buffer=30, minimum_consecutive_frames=1)
+        born = [step(tracker, seen([0.5], t)).ids.tolist() for t in range(1, 5)][-1]
+        for t in range(5, 5 + skipped) if empty else ():
+            assert not len(step(tracker, seen([], t)).ids)
+        after = [step(tracker, seen([0.5], 5 + skipped + t)).ids.tolist() for t in range(2)][-1]
+        assert len(born) == len(after) == 1 and (after == born) == known
 
-    # A walk at a steady pace is predicted across the gap.
+
+def test_a_steady_walk_is_predicted_across_a_gap() -> None:
     tracker = started(minimum_consecutive_frames=1)
-    for t in range(1, 8):
-        born = step(tracker, seen([0.2 + 0.03 * t], t)).ids.tolist()
+    born = [step(tracker, seen([0.2 + 0.03 * t], t)).ids.tolist() for t in range(1, 8)][-1]
     assert step(tracker, seen([0.2 + 0.03 * 15], 15)).ids.tolist() == born
 
 
@@ -130,14 +145,15 @@ def test_frames_with_nobody_in_them_are_frames() -> None:
     assert step(tracker, seen([0.5], 5)).ids.tolist() == born
 
 
-def test_against_the_library_called_directly() -> None:
+@every_baseline
+def test_against_the_library_called_directly(option: str) -> None:
     import supervision
 
     frames = list(truth_as_detections([walk(people=6)], Noise(), seed=3))
-    (ours,) = associate(
-        frames, build_option("tracker", "bytetrack", keep=0.0, duplicate_iou=1.0), None
-    )
-    library = ByteTrackTracker(frame_rate=VIDEO.frame_rate)
+    tracker = build_option("tracker", option, keep=0.0, duplicate_iou=1.0)
+    (ours,) = associate(frames, tracker, None)
+    off = {"enable_cmc": False} if option == "botsort" else {}
+    library = getattr(trackers, tracker.LIBRARY)(frame_rate=VIDEO.frame_rate, **off)
     theirs = []
     for video, d in frames:
         cx, cy, w, h = d.boxes.double().numpy().T * np.array(
