@@ -100,6 +100,9 @@ class SceneBatch:
             single one.
         clock: ``[B, T]`` float32 s since the start of the video, where a file states the time of
             each frame; None: frames follow each other at ``frame_rate``.
+        detections: ``[B, T, Q, 5]`` float32 cxcywh, 0-1 of the canvas, and score, 0-1, of a
+            detector's files; score -1 where padded. ``frames`` then have no pixels. None with
+            images.
     """
 
     frames: Tensor
@@ -120,6 +123,12 @@ class SceneBatch:
     stored: list[list[bool | FrameKey]] | None = None
     features: Tensor | None = None
     clock: Tensor | None = None
+    detections: Tensor | None = None
+
+    @property
+    def seen(self) -> Tensor:
+        """What a model is given: ``detections`` where there are any, else ``frames``."""
+        return self.frames if self.detections is None else self.detections
 
     @property
     def seconds(self) -> Tensor:
@@ -166,7 +175,7 @@ class SceneBatch:
         """Frames ``start`` to ``stop - 1`` of every clip (positions in the clip, from 0)."""
         per_frame = ("frames", "boxes", "labels", "track_ids", "confidence", "visibility",
                      "padding_mask", "frame_indices", "points", "xyz",
-                     "features", "clock")  # fmt: skip
+                     "features", "clock", "detections")  # fmt: skip
         stored = self.stored
         return replace(
             self,

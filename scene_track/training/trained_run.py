@@ -16,7 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from scene_track.config.check import tracker_fault
+from scene_track.config.check import input_fault, tracker_fault
 from scene_track.config.trained import checked_group, refuse_without_effect, with_typed
 from scene_track.data.module import TrackingDataModule
 from scene_track.data.video import Video
@@ -137,6 +137,8 @@ def load_run(cfg: DictConfig) -> TrainedRun:
     data, tracker = chosen("dataset"), chosen("tracker")
     node = evaluator_node(trained, path, cfg.trusted_targets)
     refuse_other_tracker(tracker, node, path)
+    if (fault := input_fault(model, data.get("detections"))) is not None:
+        raise ValueError(f"{path}: {fault}")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return TrainedRun(
         checkpoint=path,
@@ -236,7 +238,7 @@ def _feature_cache(run: TrainedRun) -> FeatureCache | None:
     if isinstance(run.model, OnnxModel):
         return None
     backbone = run.model.backbone
-    if not backbone.cache or backbone.ever_trains:
+    if backbone is None or not backbone.cache or backbone.ever_trains:
         return None
     backbone.set_frozen(True)
     return cache_for(
