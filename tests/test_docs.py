@@ -32,6 +32,7 @@ LIVING = [page for page in PAGES if page.name != "results.md"]
 ROOTS = {
     "train": "config",
     "evaluate": "evaluate",
+    "predict": "predict",
     "compare": "compare",
     "submit": "submit",
     "export": "export",
@@ -49,6 +50,7 @@ CONTEXTS = [
     ("config", "hydra/launcher=parallel"),
     ("config", "tracker=bytetrack"),
     ("evaluate",),
+    ("predict",),
     ("compare",),
     ("submit",),
     ("export",),
