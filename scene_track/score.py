@@ -234,25 +234,20 @@ def _clips_of_a_ball(ground_truth: Path) -> list[Path]:
         FileNotFoundError: there is no such folder.
     """
     from scene_track.ball.tracknet import find_clips, find_labels
+    from scene_track.data.video import sequence_folders
 
     if not ground_truth.is_dir():
         raise FileNotFoundError(
             f"ground_truth={ground_truth}: no such folder, type ground_truth=DIR"
         )
-    if (ground_truth / "gt").is_dir() or any(_box_sequences(ground_truth)):
+    if (ground_truth / "gt").is_dir() or sequence_folders(ground_truth):
         return []
     clips = find_clips(ground_truth)
     return clips if any(find_labels(clip).is_file() for clip in clips) else []
 
 
-def _box_sequences(ground_truth: Path) -> list[Path]:
-    """Folders that look like a sequence of boxes, complete or not; others may lie beside them."""
-    marks = ("gt", "img1", "seqinfo.ini")
-    folders = (folder for folder in sorted(ground_truth.iterdir()) if folder.is_dir())
-    return [f for f in folders if any((f / mark).exists() for mark in marks)]
-
-
 def _sequence_names(ground_truth: Path) -> list[str]:
+    from scene_track.data.video import sequence_folders
     from scene_track.io.tables import first_few
 
     if (ground_truth / "gt" / "gt.txt").is_file():
@@ -260,7 +255,7 @@ def _sequence_names(ground_truth: Path) -> list[str]:
             f"ground_truth={ground_truth} is one sequence, expected the folder above it: "
             f"type ground_truth={ground_truth.resolve().parent}"
         )
-    sequences = _box_sequences(ground_truth)
+    sequences = sequence_folders(ground_truth)
     if not sequences:
         raise FileNotFoundError(
             f"ground_truth={ground_truth}: holds no sequence, expected <seq>/gt/gt.txt and "

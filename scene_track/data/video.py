@@ -21,17 +21,18 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import DirectoryPath, Field
 
+from scene_track.data.images import FrameError, list_images
 from scene_track.data.mot_files import BoxTable, read_boxes
-from scene_track.data.seqinfo import SequenceInfo, read_seqinfo
+from scene_track.data.seqinfo import SequenceInfo, check_frames, check_size, read_seqinfo
 from scene_track.io.atomic import write_atomic
 
 log = logging.getLogger(__name__)
 
 OnError = Literal["raise", "skip"]
 
-IMAGES = (".jpg", ".jpeg", ".png")
-_CACHE_FORMAT = 1
+_CACHE_FORMAT = 2
 _SHOWN = 3
+_SKIP = ", or type dataset.on_error=skip to go on without"
 SPEC = re.compile(r"^(?P<name>[^:]+?)(?::(?P<first>\d+)-(?P<last>\d+))?$")
 
 
@@ -196,7 +197,7 @@ class MotFolder:
                     f"{parent}: no such split folder; {root} holds {found}. "
                     "Type dataset.root=FOLDER, or name another folder or a list of sequences"
                 )
-            specs = sorted(p.name for p in parent.iterdir() if (p / "seqinfo.ini").is_file())
+            specs = [folder.name for folder in sequence_folders(parent)]
             if not specs:
                 raise FileNotFoundError(
                     f"{parent}: no sequence in it; looked for */seqinfo.ini beside */img1. "
@@ -217,7 +218,7 @@ class MotFolder:
                 raise ValueError(f"{spec!r}: expected NAME or NAME:FIRST-LAST")
             folder = parent / match["name"]
             if not (folder / "seqinfo.ini").is_file():
-                found = sorted(p.name for p in parent.iterdir() if (p / "seqinfo.ini").is_file())
+                found = [f.name for f in sequence_folders(parent) if f != folder]
                 raise FileNotFoundError(
                     f"{folder / 'seqinfo.ini'}: no such file; {parent} holds "
                     f"{len(found)} sequences{': ' if found else ''}{', '.join(found[:8])}. "
@@ -236,7 +237,31 @@ class MotFolder:
                 )
             seen |= set(sequence.frames.tolist())
             sequences.append(sequence)
+        refuse_equal_names(sequences, root)
         return sequences
+
+
+def sequence_folders(parent: Path) -> list[Path]:
+    """Folders that look like a sequence of boxes, complete or not, by name; no hidden ones."""
+    marks = ("gt", "img1", "seqinfo.ini")
+    folders = (f for f in sorted(parent.iterdir()) if f.is_dir() and not f.name.startswith("."))
+    return [folder for folder in folders if any((folder / mark).exists() for mark in marks)]
+
+
+def refuse_equal_names(videos: Sequence[Video], root: Path) -> None:
+    """Results are stored by a video's name, so no two of a split may have the same.
+
+    Raises:
+        ValueError: two have.
+    """
+    places: dict[str, Path] = {}
+    for video in videos:
+        other = places.setdefault(video.name, video.folder)
+        if other != video.folder:
+            raise ValueError(
+                f"{root}: two videos of one split are called {video.name}, {other} and"
+                f" {video.folder}: results are stored by that name, so rename one of the folders"
+            )
 
 
 def read_sequence(
@@ -273,8 +298,11 @@ def read_sequence(
         shown = "; ".join(problems[:_SHOWN])
         log.warning("%s: skipped %d faults: %s", folder, len(problems), shown)
     elif cache is not None:  # not cached with faults: they are logged on every start
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(cache, json.dumps({"fingerprint": fingerprint} | content))
+        try:
+            cache.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(cache, json.dumps({"fingerprint": fingerprint} | content))
+        except OSError as error:  # a full disk, another person's folder
+            log.warning("%s: not kept (%s), parsed at every start", cache, error.strerror)
     return _from_json(folder, content, list(classes))
 
 
@@ -311,28 +339,34 @@ def _parse(
     """The JSON content of a sequence, and the faults that were skipped."""
     info = read_seqinfo(folder)
     problems: list[str] = []
-    files = list_images(folder / info.image_dir)
-    missing = [n for n in range(1, info.length + 1) if n not in files]
+    images = folder / info.image_dir
+    files = list_images(images)
+    missing, first = check_frames(images, info, files)
     if missing:
-        what = (
-            f"{folder / info.image_dir}: {len(missing)} of {info.length} frames have no image "
-            f"file, the first: frame {missing[0]} (seqinfo.ini says seqLength={info.length})"
-        )
-        if on_error == "raise" or len(missing) == info.length:
+        what = f"{missing} of {info.length} frames have no image file, the first: frame {first}"
+        if on_error == "raise":
             raise FileNotFoundError(
-                f"{what}; restore them, or type dataset.on_error=skip to go on without"
+                f"{images}: {what} (seqinfo.ini says seqLength={info.length}); restore them{_SKIP}"
             )
-        problems += [f"frame {n}: no image file" for n in missing]
+        problems.append(what)
+    try:
+        check_size(images / next(iter(files.values())), info)
+    except FrameError as error:
+        if on_error == "raise":
+            raise FrameError(f"{error}; restore it{_SKIP}") from None
 
     labelled = (folder / "gt" / "gt.txt").is_file()
     table, xyz = BoxTable.empty(), None
     if labelled:
         try:
             table, report = read_boxes(
-                folder / "gt" / "gt.txt", kind="ground_truth", length=info.length, on_error=on_error
+                folder / "gt" / "gt.txt",
+                length=info.length,
+                classes=list(classes),
+                on_error=on_error,
             )
         except ValueError as error:
-            raise ValueError(f"{error}; or type dataset.on_error=skip to go on without") from None
+            raise ValueError(f"{error}{_SKIP}") from None
         problems += report
         marked = table.select(table.confidence != 0)
         table = marked.select(np.isin(marked.classes, list(classes)))
@@ -344,13 +378,13 @@ def _parse(
                 "type dataset.source.classes={NUMBER: NAME}"
             )
         if missing:
-            table = table.select(~np.isin(table.frames, missing))
+            table = table.select(np.isin(table.frames, list(files)))
         if (folder / "gt" / "xyz.txt").is_file():
             xyz = _read_xyz(folder / "gt" / "xyz.txt", table)
     content = {
         "info": asdict(info),
-        "frames": [n for n in range(1, info.length + 1) if n in files],
-        "files": [files[n] for n in range(1, info.length + 1) if n in files],
+        "frames": list(files),
+        "files": list(files.values()),
         "labelled": labelled,
         "rows": {
             "frames": table.frames.tolist(),
@@ -362,26 +396,6 @@ def _parse(
         "xyz": None if xyz is None else [None if np.isnan(r).any() else r.tolist() for r in xyz],
     }
     return content, problems
-
-
-def list_images(folder: Path) -> dict[int, str]:
-    """Frame number to file name; names may have any number of digits, and be jpg or png.
-
-    Raises:
-        FileNotFoundError: there is no such folder.
-        ValueError: two files are of one frame.
-    """
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder, expected the frames of the sequence")
-    files: dict[int, str] = {}
-    for entry in os.scandir(folder):
-        stem, extension = os.path.splitext(entry.name)
-        if extension.lower() not in IMAGES or not stem.isdecimal():
-            continue
-        other = files.setdefault(int(stem), entry.name)
-        if other != entry.name:
-            raise ValueError(f"{folder}: frame {int(stem)} is there twice: {other}, {entry.name}")
-    return files
 
 
 def _read_xyz(file: Path, table: BoxTable) -> NDArray[np.float64]:
