@@ -231,7 +231,7 @@ def _mistake_of(error: BaseException) -> str | None:
         return None
     text = of_the_disk(error) if isinstance(error, OSError) else str(error)
     if "Original Traceback" in text:  # of a loading process, which ends in the error itself
-        text = text.strip().splitlines()[-1]
+        text = re.sub(r"^[\w.]+: ", "", text.strip().splitlines()[-1])  # without the type
     return where + " ".join(text.split())
 
 

@@ -381,7 +381,8 @@ def _wrong_rows(
     note(outside, 0, "expected >= 1" if length is None else f"expected 1 to {length} (seqLength)")
 
     # Of rows with the same frame and id the first sound one stands: wrong rows are left out here.
-    sound = np.delete(np.arange(len(values)), [*reasons, *np.flatnonzero(ignored)])
+    ignored[list(reasons)] = True
+    sound = np.flatnonzero(~ignored)
     order = sound[np.lexsort((values[sound, 1], values[sound, 0]))]
     same = np.all(values[order[1:], :2] == values[order[:-1], :2], axis=1)
     for row in order[1:][same].tolist():
