@@ -75,6 +75,7 @@ class TrackNetFolder:
         *,
         on_error: OnError = "raise",
         cache_dir: Path | None = None,
+        images: bool = True,
     ) -> list[Video]:
         """Reads a split.
 
@@ -84,11 +85,14 @@ class TrackNetFolder:
                 stands for all clips in it.
             on_error: ``raise``, or ``skip`` what is wrong, counted and logged.
             cache_dir: not used: a clip's label file is read in about a millisecond.
+            images: must be True: their number is the length of a clip.
 
         Raises:
             FileNotFoundError: if root, folder or clip is missing or holds no clip.
             ValueError: for wrong content, and for a list that names frames twice.
         """
+        if not images:
+            raise ValueError("a ball is found in images: type dataset.detections=null")
         root = self.prepare()
         entries = [split] if isinstance(split, str) else list(split)
         if not entries:

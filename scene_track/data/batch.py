@@ -97,6 +97,9 @@ class SceneBatch:
             where features were not looked up.
         features: ``[B, T, R]`` float16 rows of a frozen network's features; None without a
             single one.
+        detections: ``[B, T, Q, 5]`` float32 cxcywh, 0-1 of the canvas, and score, 0-1, of a
+            detector's files; score -1 where padded. ``frames`` then have no pixels. None with
+            images.
     """
 
     frames: Tensor
@@ -116,6 +119,12 @@ class SceneBatch:
     xyz: Tensor | None = None
     stored: list[list[bool | FrameKey]] | None = None
     features: Tensor | None = None
+    detections: Tensor | None = None
+
+    @property
+    def seen(self) -> Tensor:
+        """What a model is given: ``detections`` where there are any, else ``frames``."""
+        return self.frames if self.detections is None else self.detections
 
     @property
     def seconds(self) -> Tensor:
@@ -160,7 +169,7 @@ class SceneBatch:
         """Frames ``start`` to ``stop - 1`` of every clip (positions in the clip, from 0)."""
         per_frame = ("frames", "boxes", "labels", "track_ids", "confidence", "visibility",
                      "padding_mask", "frame_indices", "points", "xyz",
-                     "features")  # fmt: skip
+                     "features", "detections")  # fmt: skip
         stored = self.stored
         return replace(
             self,

@@ -25,7 +25,7 @@ __all__ = [
     "write_results",
 ]
 
-Kind = Literal["ground_truth", "result"]
+Kind = Literal["ground_truth", "result", "detections"]
 OnError = Literal["raise", "skip"]
 
 # frame, id, left, top, width, height, confidence, class, visibility. The first six must be there.
@@ -34,7 +34,7 @@ _REQUIRED_COLUMNS = 6
 _MOST_COLUMNS = 10  # of any MOTChallenge file; more are decimal commas
 _DEFAULTS = np.ones(len(_COLUMNS))
 # Result files carry 3-D coordinates (-1, -1, -1) after the confidence: not class and visibility.
-_COLUMNS_READ = {"ground_truth": 9, "result": 7}
+_COLUMNS_READ = {"ground_truth": 9, "result": 7, "detections": 7}
 _MAX_INTEGER = 2.0**53  # above this a float64 no longer holds every integer
 
 
@@ -159,7 +159,8 @@ def read_boxes(
 
     Args:
         path: text file.
-        kind: ``ground_truth`` or ``result``; see above.
+        kind: ``ground_truth``, ``result``, or ``detections``: a result without identities, whose
+            column is not looked at.
         length: number of frames of the sequence; None leaves the frames open upwards.
         classes: of ground truth, those that are asked for; None = all.
         on_error: ``raise`` refuses a file with wrong rows, ``skip`` leaves those rows out.
@@ -183,6 +184,26 @@ def read_boxes(
     return table, report
 
 
+def read_xyz(file: Path, table: BoxTable) -> NDArray[np.float64]:
+    """``[rows, 3]`` positions of the table's rows; NaN where the file has none.
+
+    Raises:
+        ValueError: the file does not hold rows ``frame,id,x,y,z`` of finite numbers.
+    """
+    try:
+        values = np.loadtxt(file, delimiter=",", ndmin=2, dtype=np.float64)
+        if values.size and values.shape[1] != 5:
+            raise ValueError(f"{values.shape[1]} columns")
+    except ValueError as error:
+        raise ValueError(f"{file}: expected rows frame,id,x,y,z: {error}") from None
+    where = {(int(r[0]), int(r[1])): r[2:] for r in values.reshape(-1, 5)}
+    unknown = np.full(3, np.nan)
+    rows = [
+        where.get(k, unknown) for k in zip(table.frames.tolist(), table.ids.tolist(), strict=True)
+    ]
+    return np.array(rows).reshape(-1, 3)
+
+
 def parse_boxes(
     raw: bytes,
     *,
@@ -194,7 +215,7 @@ def parse_boxes(
 
     Args:
         raw: the bytes of the file.
-        kind: ``ground_truth`` or ``result``.
+        kind: see :func:`read_boxes`.
         length: number of frames of the sequence; None leaves the frames open upwards.
         classes: of ground truth, those that are asked for; None = all.
 
@@ -205,7 +226,7 @@ def parse_boxes(
         ValueError: ``kind`` is something else.
     """
     if kind not in _COLUMNS_READ:
-        raise ValueError(f"kind must be 'ground_truth' or 'result', got {kind!r}")
+        raise ValueError(f"kind must be one of {', '.join(_COLUMNS_READ)}, got {kind!r}")
     columns = _COLUMNS_READ[kind]
     lines = read_lines(raw)
     values = read_matrix(lines)
@@ -367,7 +388,8 @@ def _wrong_rows(
     if not finite.all():
         for column in range(values.shape[1]):
             note(~finite[:, column], column, "expected a finite number")
-    for column in (0, 1, 7)[: 3 if values.shape[1] > 7 else 2]:
+    whole_columns = {"ground_truth": (0, 1, 7), "result": (0, 1), "detections": (0,)}[kind]
+    for column in whole_columns:
         cells = values[:, column]
         whole = (np.rint(cells) == cells) & (np.abs(cells) < _MAX_INTEGER)
         note(~whole, column, "expected a whole number")
@@ -380,6 +402,8 @@ def _wrong_rows(
     outside = (values[:, 0] < 1) | (values[:, 0] > last)
     note(outside, 0, "expected >= 1" if length is None else f"expected 1 to {length} (seqLength)")
 
+    if kind == "detections":
+        return reasons
     # Of rows with the same frame and id the first sound one stands: wrong rows are left out here.
     ignored[list(reasons)] = True
     sound = np.flatnonzero(~ignored)

@@ -6,6 +6,9 @@ import configparser
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from scene_track.data.images import image_size, what_is_there
 from scene_track.io.tables import parse_number
 
@@ -40,6 +43,11 @@ class SequenceInfo:
     def last_frame(self) -> int:
         """Number of the last frame."""
         return self.first_frame + self.length - 1
+
+    def relative(self, boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Left, top, width, height in pixels ``[n, 4]`` as cxcywh, 0-1 of the image."""
+        corner = boxes / np.array((self.width, self.height) * 2, dtype=np.float64)
+        return np.concatenate((corner[:, :2] + corner[:, 2:] / 2, corner[:, 2:]), axis=1)
 
 
 def read_seqinfo(path: Path | str) -> SequenceInfo:
@@ -80,6 +88,13 @@ def read_length(path: Path | str) -> int:
     """
     file, section = _seqinfo_section(path)
     return _positive_int(file, section, "seqLength")
+
+
+def sequence_folders(parent: Path) -> list[Path]:
+    """Folders that look like a sequence of boxes, complete or not, by name; no hidden ones."""
+    marks = ("gt", "img1", "seqinfo.ini")
+    folders = (f for f in sorted(parent.iterdir()) if f.is_dir() and not f.name.startswith("."))
+    return [folder for folder in folders if any((folder / mark).exists() for mark in marks)]
 
 
 def check_frames(folder: Path, info: SequenceInfo, files: dict[int, str]) -> tuple[int, int]:

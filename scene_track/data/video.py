@@ -22,8 +22,14 @@ from numpy.typing import NDArray
 from pydantic import DirectoryPath, Field
 
 from scene_track.data.images import FrameError, list_images
-from scene_track.data.mot_files import BoxTable, read_boxes
-from scene_track.data.seqinfo import SequenceInfo, check_frames, check_size, read_seqinfo
+from scene_track.data.mot_files import BoxTable, read_boxes, read_xyz
+from scene_track.data.seqinfo import (
+    SequenceInfo,
+    check_frames,
+    check_size,
+    read_seqinfo,
+    sequence_folders,
+)
 from scene_track.io.atomic import write_atomic
 
 log = logging.getLogger(__name__)
@@ -118,9 +124,14 @@ class Source(Protocol):
         ...
 
     def sequences(
-        self, split: str | Sequence[str], *, on_error: OnError, cache_dir: Path | None
+        self,
+        split: str | Sequence[str],
+        *,
+        on_error: OnError,
+        cache_dir: Path | None,
+        images: bool = True,
     ) -> list[Video]:
-        """The sequences of a split."""
+        """The sequences of a split; with ``images=False`` their images may be missing."""
         ...
 
 
@@ -174,6 +185,7 @@ class MotFolder:
         *,
         on_error: OnError = "raise",
         cache_dir: Path | None = None,
+        images: bool = True,
     ) -> list[Video]:
         """Reads a split.
 
@@ -182,6 +194,8 @@ class MotFolder:
                 sequence folders with optional frame ranges (``ADL-Rundle-6:1-400``).
             on_error: ``raise``, or ``skip`` what is wrong, counted and logged.
             cache_dir: where parsed sequences are kept as JSON; None = not kept.
+            images: False does not look for image files: size and length are those of
+                ``seqinfo.ini``.
 
         Raises:
             FileNotFoundError: if root, split or a sequence is missing or holds no sequence.
@@ -225,7 +239,11 @@ class MotFolder:
                     "Type dataset.root=FOLDER, or name other sequences"
                 )
             sequence = read_sequence(
-                folder, classes=self.classes, on_error=on_error, cache_dir=cache_dir
+                folder,
+                classes=self.classes,
+                on_error=on_error,
+                cache_dir=cache_dir,
+                images=images,
             )
             if match["first"] is not None:
                 sequence = sequence.between(int(match["first"]), int(match["last"]))
@@ -239,13 +257,6 @@ class MotFolder:
             sequences.append(sequence)
         refuse_equal_names(sequences, root)
         return sequences
-
-
-def sequence_folders(parent: Path) -> list[Path]:
-    """Folders that look like a sequence of boxes, complete or not, by name; no hidden ones."""
-    marks = ("gt", "img1", "seqinfo.ini")
-    folders = (f for f in sorted(parent.iterdir()) if f.is_dir() and not f.name.startswith("."))
-    return [folder for folder in folders if any((folder / mark).exists() for mark in marks)]
 
 
 def refuse_equal_names(videos: Sequence[Video], root: Path) -> None:
@@ -270,6 +281,7 @@ def read_sequence(
     classes: dict[int, str],
     on_error: OnError = "raise",
     cache_dir: Path | None = None,
+    images: bool = True,
 ) -> Video:
     """Reads one sequence folder.
 
@@ -278,6 +290,7 @@ def read_sequence(
         classes: class number to name; see :class:`MotFolder`.
         on_error: ``raise``, or ``skip`` what is wrong, counted and logged.
         cache_dir: where the parsed content is kept as JSON; None = not kept.
+        images: see ``MotFolder.sequences``.
 
     Raises:
         FileNotFoundError: for a missing file, image folder or frame.
@@ -287,13 +300,14 @@ def read_sequence(
     fingerprint = _fingerprint(folder)
     cache = None
     if cache_dir is not None:
-        key = hashlib.sha256(f"{folder}|{sorted(classes)}".encode()).hexdigest()[:10]
+        bare = "" if images else "|no images"
+        key = hashlib.sha256(f"{folder}|{sorted(classes)}{bare}".encode()).hexdigest()[:10]
         cache = cache_dir / f"{folder.name}-{key}.json"
         content = _load(cache, fingerprint)
         if content is not None:
             return _from_json(folder, content, list(classes))
 
-    content, problems = _parse(folder, classes, on_error)
+    content, problems = _parse(folder, classes, on_error, images)
     if problems:
         shown = "; ".join(problems[:_SHOWN])
         log.warning("%s: skipped %d faults: %s", folder, len(problems), shown)
@@ -334,23 +348,28 @@ def _load(cache: Path, fingerprint: str) -> dict[str, Any] | None:
 
 
 def _parse(
-    folder: Path, classes: dict[int, str], on_error: OnError
+    folder: Path, classes: dict[int, str], on_error: OnError, images: bool
 ) -> tuple[dict[str, Any], list[str]]:
     """The JSON content of a sequence, and the faults that were skipped."""
     info = read_seqinfo(folder)
     problems: list[str] = []
-    images = folder / info.image_dir
-    files = list_images(images)
-    missing, first = check_frames(images, info, files)
+    place = folder / info.image_dir
+    files = list_images(place) if images or place.is_dir() else {}
+    missing, first = 0, 0
+    if images:
+        missing, first = check_frames(place, info, files)
+    else:
+        files = {n: files.get(n, f"{n:06d}{info.extension}") for n in range(1, info.length + 1)}
     if missing:
         what = f"{missing} of {info.length} frames have no image file, the first: frame {first}"
         if on_error == "raise":
             raise FileNotFoundError(
-                f"{images}: {what} (seqinfo.ini says seqLength={info.length}); restore them{_SKIP}"
+                f"{place}: {what} (seqinfo.ini says seqLength={info.length}); restore them{_SKIP}"
             )
         problems.append(what)
     try:
-        check_size(images / next(iter(files.values())), info)
+        if images:
+            check_size(place / next(iter(files.values())), info)
     except FrameError as error:
         if on_error == "raise":
             raise FrameError(f"{error}; restore it{_SKIP}") from None
@@ -380,7 +399,7 @@ def _parse(
         if missing:
             table = table.select(np.isin(table.frames, list(files)))
         if (folder / "gt" / "xyz.txt").is_file():
-            xyz = _read_xyz(folder / "gt" / "xyz.txt", table)
+            xyz = read_xyz(folder / "gt" / "xyz.txt", table)
     content = {
         "info": asdict(info),
         "frames": list(files),
@@ -396,22 +415,6 @@ def _parse(
         "xyz": None if xyz is None else [None if np.isnan(r).any() else r.tolist() for r in xyz],
     }
     return content, problems
-
-
-def _read_xyz(file: Path, table: BoxTable) -> NDArray[np.float64]:
-    """``[rows, 3]`` positions of the table's rows; NaN where the file has none."""
-    try:
-        values = np.loadtxt(file, delimiter=",", ndmin=2, dtype=np.float64)
-        if values.size and values.shape[1] != 5:
-            raise ValueError(f"{values.shape[1]} columns")
-    except ValueError as error:
-        raise ValueError(f"{file}: expected rows frame,id,x,y,z: {error}") from None
-    where = {(int(r[0]), int(r[1])): r[2:] for r in values.reshape(-1, 5)}
-    unknown = np.full(3, np.nan)
-    rows = [
-        where.get(k, unknown) for k in zip(table.frames.tolist(), table.ids.tolist(), strict=True)
-    ]
-    return np.array(rows).reshape(-1, 3)
 
 
 def _from_json(folder: Path, content: dict[str, Any], classes: list[int]) -> Video:

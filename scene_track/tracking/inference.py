@@ -138,7 +138,7 @@ def detect_videos(
         with torch.autocast(device.type, precision, enabled=precision != torch.float32):
             known = None if features is None else features(batch)
             predictions, state = model(
-                *(batch.frames, batch.seconds, batch.padding_mask),
+                *(batch.seen, batch.seconds, batch.padding_mask),
                 *(None, stream.before(batch), known),
             )
         stream.after(batch, state)
