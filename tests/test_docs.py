@@ -29,6 +29,7 @@ LIVING = [page for page in PAGES if page.name != "results.md"]
 ROOTS = {
     "train": "config",
     "evaluate": "evaluate",
+    "predict": "predict",
     "compare": "compare",
     "submit": "submit",
     "export": "export",
@@ -46,6 +47,7 @@ CONTEXTS = [
     ("config", "hydra/launcher=parallel"),
     ("config", "tracker=bytetrack"),
     ("evaluate",),
+    ("predict",),
     ("compare",),
     ("submit",),
     ("export",),

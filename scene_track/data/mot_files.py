@@ -287,10 +287,9 @@ def find_results(
 
 
 def write_results(path: Path | str, table: BoxTable) -> None:
-    """Write a MOTChallenge result file: ``frame,id,left,top,width,height,confidence,-1,-1,-1``.
+    """Write a MOTChallenge result file, see ``format_results``.
 
-    Rows are sorted by frame, then id. Numbers have as many digits as are needed to read back the
-    very same float64. The file appears complete or not at all.
+    The file appears complete or not at all.
 
     Args:
         path: text file to write; its folder must exist. An existing file is replaced.
@@ -298,6 +297,22 @@ def write_results(path: Path | str, table: BoxTable) -> None:
 
     Raises:
         FileNotFoundError: if the folder does not exist.
+        ValueError: if the table holds a row that :func:`read_boxes` would refuse.
+    """
+    write_atomic(path, format_results(table, path))
+
+
+def format_results(table: BoxTable, path: Path | str) -> str:
+    """Rows of a MOTChallenge result file: ``frame,id,left,top,width,height,confidence,-1,-1,-1``.
+
+    Rows are sorted by frame, then id. Numbers have as many digits as are needed to read back the
+    very same float64.
+
+    Args:
+        table: boxes; class and visibility are not part of the format.
+        path: where they will be written, for the message.
+
+    Raises:
         ValueError: if the table holds a row that :func:`read_boxes` would refuse.
     """
     values = np.column_stack((table.frames, table.ids, table.boxes, table.confidence))
@@ -316,11 +331,10 @@ def write_results(path: Path | str, table: BoxTable) -> None:
         table.confidence[order].tolist(),
         strict=True,
     )
-    text = "".join(
+    return "".join(
         f"{frame},{track},{left!r},{top!r},{width!r},{height!r},{confidence!r},-1,-1,-1\n"
         for frame, track, (left, top, width, height), confidence in rows
     )
-    write_atomic(path, text)
 
 
 def _fill(values: NDArray[np.float64], columns: int) -> NDArray[np.float64]:
