@@ -24,12 +24,15 @@ from torch import Tensor
 from scene_track.config.shipped import option_values
 from scene_track.config.trained import checked_group
 from scene_track.data.batch import SceneBatch
+from scene_track.data.detections import read_detections
 from scene_track.data.footage import Footage, FootageFrame, open_footage, read_rgb
 from scene_track.data.frame_store import resize_frame
-from scene_track.data.targets import PIXEL_CENTRE
+from scene_track.data.mot_files import BoxTable
+from scene_track.data.seqinfo import SequenceInfo
 from scene_track.io.background import Clock, read_ahead
 from scene_track.models.clip_model import ClipModel
 from scene_track.tracking.evaluation import Evaluator
+from scene_track.tracking.frame_tracks import FrameTracks as FrameTracks
 from scene_track.tracking.inference import Association, detect_videos, to_pixels
 from scene_track.tracking.tracker import TrackedFrame
 from scene_track.training.checkpointing import resolve_checkpoint
@@ -40,80 +43,8 @@ from scene_track.training.trained_run import (
     precision_of,
     refuse_other_tracker,
 )
-from scene_track.viz.boxes import draw_boxes
 
 _AHEAD = 2  # windows that are read while the model works on another one
-
-
-@dataclass(frozen=True, eq=False)
-class FrameTracks:
-    """What was found in one frame.
-
-    Pixels are those of the video as a player shows it; 0 is the outer edge of the first one.
-
-    Attributes:
-        number: of the frame, from 1.
-        seconds: since the first frame of the video.
-        ids: ``[N]`` int64 identities; -1 where nobody is told apart (``Run.detect``).
-        rectangles: ``[N, 4]`` float64 left, top, width, height in pixels, as in MOTChallenge files.
-            A ball has width and height 0.
-        scores: ``[N]`` float64 existence, 0-1.
-        labels: ``[N]`` int64 class indices, see ``Run.class_names``.
-        image: ``[H, W, 3]`` uint8 RGB.
-    """
-
-    number: int
-    seconds: float
-    ids: NDArray[np.int64]
-    rectangles: NDArray[np.float64]
-    scores: NDArray[np.float64]
-    labels: NDArray[np.int64]
-    image: NDArray[np.uint8]
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    @property
-    def boxes(self) -> NDArray[np.float64]:
-        """``[N, 4]`` left, top, right, bottom in pixels."""
-        return np.concatenate(
-            (self.rectangles[:, :2], self.rectangles[:, :2] + self.rectangles[:, 2:]), axis=1
-        )
-
-    @property
-    def points(self) -> NDArray[np.float64]:
-        """``[N, 2]`` x, y of the middle of each box; an integer is the centre of a pixel."""
-        return self.rectangles[:, :2] + self.rectangles[:, 2:] / 2 - PIXEL_CENTRE
-
-    @property
-    def canvas_boxes(self) -> NDArray[np.float64]:
-        """``[N, 4]`` cxcywh, 0-1 of the image."""
-        scale = np.array(self.image.shape[1::-1] * 2, dtype=np.float64)
-        middle = self.rectangles[:, :2] + self.rectangles[:, 2:] / 2
-        return np.concatenate((middle, self.rectangles[:, 2:]), axis=1) / scale
-
-    def draw(self) -> NDArray[np.uint8]:
-        """``[H, W, 3]`` uint8 RGB: the image with boxes and identities."""
-        return draw_boxes(self.image, self.canvas_boxes, self.ids)
-
-    def to_supervision(self) -> Any:
-        """The same as ``supervision.Detections``.
-
-        Raises:
-            ModuleNotFoundError: the package ``supervision`` is not installed.
-        """
-        try:
-            import supervision
-        except ModuleNotFoundError as error:
-            raise ModuleNotFoundError(
-                "to_supervision() needs the package supervision: type pip install supervision"
-            ) from error
-        return supervision.Detections(
-            xyxy=self.boxes.astype(np.float32),
-            confidence=self.scores.astype(np.float32),
-            class_id=self.labels,
-            tracker_id=self.ids,
-        )
 
 
 @dataclass
@@ -196,6 +127,7 @@ class Run:
         source: str | int | Path | Iterable[ArrayLike],
         fps: float | None = None,
         tracker: str | DictConfig | None = None,
+        detections: str | Path | None = None,
     ) -> Iterator[FrameTracks]:
         """Track a video, frame by frame.
 
@@ -207,13 +139,15 @@ class Run:
             fps: frames per second, in place of the times that the source states; must be given for
                 images and arrays.
             tracker: see ``with_tracker``; None = that of the run.
+            detections: file of any detector's boxes for a run of ``model=association``, which
+                detects nothing: ``frame,-1,left,top,width,height,score``, in pixels.
 
         Yields:
             Every frame, those without anybody included.
 
         Raises:
             FileNotFoundError: there is no such source.
-            ValueError: it is no video, or the tracker does not fit.
+            ValueError: it is no video, or tracker, detections and model do not fit.
 
         Example:
             >>> import scene_track
@@ -233,7 +167,7 @@ class Run:
         run = self if tracker is None else self.with_tracker(tracker)
         # A caller's own generator is not moved to another thread.
         ahead = isinstance(source, str | int | Path)
-        return run.follow(open_footage(source, fps), ahead=ahead)
+        return run.follow(open_footage(source, fps), ahead=ahead, detections=detections)
 
     @torch.inference_mode()
     def detect(
@@ -268,8 +202,9 @@ class Run:
                 frames.append(replace(shown, number=number))
                 height, width = shown.image.shape[:2]
                 footage = Footage(f"image {number}", 1.0, height, width, 1, False, iter(()))
-                yield self._window([(frames[-1], self._fit(frames[-1]))], footage, 1)
+                yield self._window([(frames[-1], self._fit(frames[-1]))], footage, 1, None)
 
+        self._check_input(None)
         for video, detections in self._detect(windows()):
             kept = detections.distinct(score, duplicate_iou)
             tracks = TrackedFrame(
@@ -287,6 +222,7 @@ class Run:
         footage: Footage,
         *,
         ahead: bool = True,
+        detections: str | Path | None = None,
         speeds: Speeds | None = None,
         stop: threading.Event | None = None,
     ) -> Iterator[FrameTracks]:
@@ -295,9 +231,12 @@ class Run:
         Args:
             footage: its frames are taken, and its file is closed at the end.
             ahead: read it in a thread of its own.
+            detections: see ``track``.
             speeds: counts where the time goes.
             stop: once set, no further frame is read: the tracks end there.
         """
+        self._check_input(detections)
+        boxes = None if detections is None else _boxes_of(Path(detections), footage)
         speeds = speeds or Speeds()
         length = 1 if footage.live else self.window
         items = speeds.reading.timed((frame, self._fit(frame)) for frame in footage.frames)
@@ -313,10 +252,10 @@ class Run:
                 waiting.append(item[0])
                 part.append(item)
                 if len(part) == length:
-                    yield self._window(part, footage, length)
+                    yield self._window(part, footage, length, boxes)
                     part = []
             if part:
-                yield self._window(part, footage, length)
+                yield self._window(part, footage, length, boxes)
 
         association = Association(
             instantiate(self.tracker),
@@ -342,23 +281,50 @@ class Run:
                 if close is not None:
                     close()
 
+    def _check_input(self, detections: str | Path | None) -> None:
+        """Refuse a file of detections for a model that detects, and its absence for one without."""
+        if self._reads_detections == (detections is not None):
+            return
+        if self._reads_detections:
+            raise ValueError(
+                f"{self.checkpoint} is of model=association, which detects nothing: type"
+                " detections=FILE with rows frame,-1,left,top,width,height,score"
+            )
+        raise ValueError(
+            f"{self.checkpoint} detects by itself: type detections=null, or a checkpoint of"
+            " model=association"
+        )
+
+    @property
+    def _reads_detections(self) -> bool:
+        return self.model.READS == "detections"
+
     def _fit(self, frame: FootageFrame) -> Tensor:
-        """``[3, h, w]`` uint8 as the model sees it."""
+        """``[3, h, w]`` uint8 as the model sees it; without pixels if it sees detections."""
+        if self._reads_detections:
+            return torch.zeros(3, 0, 0, dtype=torch.uint8)
         return resize_frame(torch.from_numpy(frame.image).permute(2, 0, 1), self.size)
 
     def _window(
-        self, items: list[tuple[FootageFrame, Tensor]], footage: Footage, length: int
+        self,
+        items: list[tuple[FootageFrame, Tensor]],
+        footage: Footage,
+        length: int,
+        boxes: BoxTable | None,
     ) -> SceneBatch:
         # In training the first frame has the number 1, and so the time of one frame.
         first = 1 / footage.frame_rate
+        numbers = [frame.number for frame, _ in items]
+        size = (footage.height, footage.width)
         return SceneBatch.unlabelled(
             torch.stack([image for _, image in items]),
-            [frame.number for frame, _ in items],
+            numbers,
             [frame.seconds + first for frame, _ in items],
             name=footage.name,
             frame_rate=footage.frame_rate,
-            size=(footage.height, footage.width),
+            size=size,
             length=length,
+            detections=None if boxes is None else [_given(boxes.at(n), size) for n in numbers],
         )
 
     def _detect(self, windows: Iterable[SceneBatch]) -> Iterator[Any]:
@@ -369,6 +335,28 @@ class Run:
             precision=self.autocast,
             read=self.evaluator.read,
         )
+
+
+def _boxes_of(file: Path, footage: Footage) -> BoxTable:
+    """Detections of a video from a file."""
+    info = SequenceInfo(
+        name=footage.name,
+        image_dir="",
+        frame_rate=footage.frame_rate,
+        length=2**31,  # the header of a video may lie
+        width=footage.width,
+        height=footage.height,
+        extension="",
+    )
+    return read_detections(file, info)
+
+
+def _given(rows: BoxTable, size: tuple[int, int]) -> Tensor:
+    """``[Q, 5]`` float32 cxcywh, 0-1, and score of one frame."""
+    scale = np.array(size[::-1] * 2, dtype=np.float64)
+    boxes = np.concatenate((rows.boxes[:, :2] + rows.boxes[:, 2:] / 2, rows.boxes[:, 2:]), axis=1)
+    given = np.concatenate((boxes / scale, rows.confidence[:, None]), axis=1)
+    return torch.from_numpy(given.astype(np.float32))
 
 
 def _result(frame: FootageFrame, tracks: TrackedFrame, size: tuple[int, int]) -> FrameTracks:

@@ -44,6 +44,7 @@ def options(
     checkpoint: FilePath | DirectoryPath,
     source: str | int,
     fps: Annotated[float, Field(gt=0)] | None,
+    detections: FilePath | None,
     output: Annotated[str, Field(min_length=1)] | None,
     overwrite: bool,
     video: Literal["mp4", "gif"] | None,
@@ -56,6 +57,7 @@ def options(
         checkpoint: run folder (its best checkpoint) or ``.ckpt``.
         source: what is tracked, see ``scene_track.data.footage.open_footage``.
         fps: frames per second, in place of the times that the source states.
+        detections: file of a detector's boxes, for a run of ``model=association``.
         output: folder for the results; None: one in the folder of this job.
         overwrite: replace a folder that exists.
         video: kind of the drawn video; None draws none.
@@ -91,10 +93,11 @@ def predict(cfg: DictConfig) -> None:
 
     speeds, started = Speeds(), time.perf_counter()
     with _stop_on_ctrl_c() as stop, atomic_folder(folder) as temporary:
+        frames = run.follow(footage, detections=cfg.detections, speeds=speeds, stop=stop)
         results = _Results(temporary, footage, run, cfg.video, cfg.video_width)
         try:
             with _Progress(footage.length) as progress:
-                for frame in run.follow(footage, speeds=speeds, stop=stop):
+                for frame in frames:
                     results.add(frame)
                     progress.advance(speeds.frames)
         finally:

@@ -199,19 +199,28 @@ class SceneBatch:
         frame_rate: float,
         size: tuple[int, int],
         length: int,
+        detections: Sequence[Tensor] | None = None,
     ) -> SceneBatch:
         """One window (B = 1) of a video that nobody has annotated.
 
         Args:
-            frames: ``[N, 3, H, W]`` uint8, N >= 1.
+            frames: ``[N, 3, H, W]`` uint8, N >= 1; with detections without pixels.
             numbers: of the N frames.
             seconds: times of the N frames since the start of the video.
             name: of the video.
             frame_rate: frames per second.
             size: (height, width) of the video in pixels.
             length: T >= N; the rest is padding.
+            detections: of the N frames, ``[Q, 5]`` float32 cxcywh, 0-1, and score, 0-1, each.
         """
         rest = length - len(frames)
+        padded = None
+        if detections is not None:
+            most = max(1, *(len(found) for found in detections))
+            padded = torch.zeros(1, length, most, 5)
+            padded[..., 4] = -1
+            for t, found in enumerate(detections):
+                padded[0, t, : len(found)] = found
         last = (numbers[-1], seconds[-1])
         return cls(
             frames=torch.cat((frames, frames.new_zeros(rest, *frames.shape[1:]))).unsqueeze(0),
@@ -228,6 +237,7 @@ class SceneBatch:
             sequence_length=torch.tensor([numbers[-1]]),
             num_frames=len(frames),
             clock=torch.tensor([[*seconds, *[last[1]] * rest]], dtype=torch.float32),
+            detections=padded,
         )
 
     def _map(self, function: Any) -> SceneBatch:

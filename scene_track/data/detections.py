@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from scene_track.data.mot_files import BoxTable, parse_boxes
 from scene_track.data.noise import EXACT, LabelledFrame, Noise, fit_noise, iou_matrix, observe
+from scene_track.data.seqinfo import SequenceInfo
 from scene_track.data.video import Video
 from scene_track.io.tables import fault_message, first_few
 
@@ -116,7 +117,8 @@ def read_box_videos(
     known = {f.parent.name for p in ("*", "*/*") for f in root.glob(f"{p}/seqinfo.ini")}
     known |= {video.folder.name for video in videos}
     files = _find_files(folder, videos, known)
-    tables = {name: _read_table(file, videos) for name, file in files.items()}
+    infos = {video.folder.name: video.info for video in videos}
+    tables = {name: read_detections(file, infos[name]) for name, file in files.items()}
     result = [BoxVideo.of(video, tables[video.folder.name]) for video in videos]
     for box_video in result:
         _check_against_truth(box_video, files[box_video.video.folder.name])
@@ -171,9 +173,19 @@ def _find_files(folder: Path, videos: Sequence[Video], known: set[str]) -> dict[
     return {name: found[name] for name in names}
 
 
-def _read_table(file: Path, videos: Sequence[Video]) -> BoxTable:
-    """The rows of a file."""
-    info = next(video.info for video in videos if video.folder.name == file.stem)
+def read_detections(file: Path, info: SequenceInfo) -> BoxTable:
+    """The rows of a file, boxes in pixels, sorted by frame.
+
+    Args:
+        file: ``frame,-1,left,top,width,height,score[,...]``.
+        info: of the video that it is of.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: its content is wrong, or of another video.
+    """
+    if not file.is_file():
+        raise FileNotFoundError(f"{file}: no such file, expected detections of {info.name}")
     raw = file.read_bytes()
     _check_columns(file, raw)
     table, faults = parse_boxes(raw, kind="detections")
@@ -184,8 +196,8 @@ def _read_table(file: Path, videos: Sequence[Video]) -> BoxTable:
     last = int(table.frames[-1])
     if last > info.last_frame:
         raise ValueError(
-            f"{file}: rows of frames up to {last}, but {file.stem} has frames"
-            f" {info.first_frame}-{info.last_frame} (seqinfo.ini); it is of another video, or of"
+            f"{file}: rows of frames up to {last}, but {info.name} has frames"
+            f" {info.first_frame}-{info.last_frame}; it is of another video, or of"
             " another rate"
         )
     low, high = table.confidence.min(), table.confidence.max()
