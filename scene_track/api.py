@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from hydra.utils import get_class, instantiate
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 

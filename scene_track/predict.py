@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -76,7 +77,7 @@ def predict(cfg: DictConfig) -> None:
     """
     from hydra.core.hydra_config import HydraConfig
 
-    from scene_track.api import Speeds, load
+    from scene_track.api import load
     from scene_track.config.trained import refuse_without_effect, with_typed
     from scene_track.data.footage import open_footage
     from scene_track.io.atomic import atomic_folder
@@ -91,22 +92,80 @@ def predict(cfg: DictConfig) -> None:
     if any(word.lstrip("+~").startswith("tracker") for word in typed):
         run = run.with_tracker(with_typed(run.config, cfg, typed, "tracker").tracker)
 
-    speeds, started = Speeds(), time.perf_counter()
     with _stop_on_ctrl_c() as stop, atomic_folder(folder) as temporary:
-        frames = run.follow(footage, detections=cfg.detections, speeds=speeds, stop=stop)
-        results = _Results(temporary, footage, run, cfg.video, cfg.video_width)
-        try:
-            with _Progress(footage.length) as progress:
-                for frame in frames:
-                    results.add(frame)
-                    progress.advance(speeds.frames)
-        finally:
-            results.close(complete=not stop.is_set())
-    print(_summary(results, speeds, time.perf_counter() - started))
-    print(f"{', '.join(results.files)} in {folder}")
+        done = write_tracks(
+            run,
+            footage,
+            temporary,
+            detections=cfg.detections,
+            video=cfg.video,
+            width=cfg.video_width,
+            stop=stop,
+        )
+    print(done.summary)
+    print(f"{', '.join(done.files)} in {folder}")
     if stop.is_set():
-        print(f"stopped by Ctrl-C after frame {results.last}: what was done until then is kept")
+        print(f"stopped by Ctrl-C after frame {done.last}: what was done until then is kept")
         raise SystemExit(_CTRL_C)
+
+
+@dataclass(frozen=True)
+class Done:
+    """What was written of a video.
+
+    Attributes:
+        summary: one line: what was found, and how fast each part was by itself.
+        files: names of the files.
+        last: number of the last frame.
+        frames_per_second: of all together.
+    """
+
+    summary: str
+    files: tuple[str, ...]
+    last: int
+    frames_per_second: float
+
+
+def write_tracks(
+    run: Run,
+    footage: Footage,
+    folder: Path,
+    *,
+    detections: str | Path | None,
+    video: Literal["mp4", "gif"] | None,
+    width: int,
+    stop: threading.Event,
+) -> Done:
+    """Track footage into a folder that exists; reading, model and drawing work side by side.
+
+    Args:
+        run: the checkpoint.
+        footage: is taken to its end and closed.
+        folder: where the files are written.
+        detections: see ``Run.track``.
+        video: kind of the drawn video; None draws none.
+        width: pixels; wider frames are scaled down to it in the drawn video.
+        stop: once set, no further frame is read.
+    """
+    from scene_track.api import Speeds
+
+    speeds, started = Speeds(), time.perf_counter()
+    frames = run.follow(footage, detections=detections, speeds=speeds, stop=stop)
+    results = _Results(folder, footage, run, video, width)
+    try:
+        with _Progress(footage.length) as progress:
+            for frame in frames:
+                results.add(frame)
+                progress.advance(speeds.frames)
+    finally:
+        results.close(complete=not stop.is_set())
+    elapsed_s = max(time.perf_counter() - started, 1e-9)
+    return Done(
+        summary=_summary(results, speeds, elapsed_s),
+        files=tuple(results.files),
+        last=results.last,
+        frames_per_second=speeds.frames / elapsed_s,
+    )
 
 
 def _refuse_in_use(folder: Path, overwrite: bool) -> None:

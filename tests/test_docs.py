@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from collections.abc import Iterator
@@ -245,3 +246,18 @@ def test_the_head_of_the_tutorial_learns_and_is_measured(
     evaluator.reset(videos_of(batch))
     evaluator.update(model, predictions, batch)
     assert evaluator.compute()["distance_error"] == pytest.approx(2.0)
+
+
+def test_the_notebook_runs(
+    run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its cells one after the other, as a kernel would run them, on a tiny run."""
+    (tmp_path / "outputs" / "runs" / "dance").mkdir(parents=True)
+    (tmp_path / "outputs" / "runs" / "dance" / "tiny").symlink_to(run_folder)
+    monkeypatch.chdir(tmp_path)
+    notebook = json.loads((ROOT / "examples" / "first_steps.ipynb").read_text())
+    cells = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    space: dict[str, Any] = {}
+    for cell in cells:
+        exec(compile(cell, "first_steps.ipynb", "exec"), space)
+    assert len(cells) >= 5 and len(space["frames"]) == 33

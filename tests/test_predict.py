@@ -15,18 +15,22 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import torch
+from hydra.utils import instantiate
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 import scene_track
 from scene_track import api
+from scene_track.ball.point_files import PointRules, read_points
 from scene_track.data.footage import FootageFrame, open_footage
 from scene_track.data.mot_files import read_boxes
 from scene_track.evaluate import evaluate
 from scene_track.predict import predict
 from scene_track.tracking.inference import to_pixels
 from scene_track.tracking.tracker import TrackedFrame
+from tests.compose import TINY_BALL, compose_run
 from tests.videos import squares, write_video
 
 SURE = ("tracker=identity", "tracker.exist_conf=0.001", "tracker.birth=0.002")
@@ -212,3 +216,50 @@ def test_ctrl_c_keeps_what_was_done(run_folder: Path, tmp_path: Path) -> None:
     with av.open(str(tmp_path / "o" / "video.mp4")) as container:
         assert sum(1 for _ in container.decode(video=0)) == done
     assert not list(tmp_path.glob(".o.*"))
+
+
+def checkpoint_of(path: Path, *overrides: str) -> Path:
+    """A checkpoint of a model as it starts, without a training."""
+    cfg = compose_run(overrides)
+    model = instantiate(cfg.model)
+    state = {f"model.{name}": value for name, value in model.state_dict().items()}
+    settings = OmegaConf.to_container(cfg, resolve=True)
+    torch.save({"hyper_parameters": settings, "state_dict": state}, path)
+    return path
+
+
+def test_a_ball_becomes_a_row_per_frame(tmp_path: Path, composed: Callable) -> None:
+    words = [*TINY_BALL, f"dataset.root={tmp_path}", "dataset.size=[32,48]"]
+    checkpoint = checkpoint_of(tmp_path / "ball.ckpt", *words)
+    source = write_video(tmp_path / "a.mp4", squares(10))
+    words = [f"checkpoint={checkpoint}", f"source={source}", f"output={tmp_path}/o"]
+    predict(composed("predict", *words, "tracker=peak", "tracker.threshold=0"))
+    table, _ = read_points(tmp_path / "o" / "ball.csv", PointRules(frames=range(1, 11)))
+    assert table.frames.tolist() == list(range(1, 11)) and (table.visibility == 1).all()
+    content = json.loads((tmp_path / "o" / "tracks.json").read_text())
+    points = [frame["points"][0] for frame in content["frames"]]
+    np.testing.assert_allclose(points, table.xy, atol=1e-3)
+    assert (tmp_path / "o" / "video.mp4").is_file()
+    with pytest.raises(ValueError, match="tracker="):
+        predict(composed("predict", *words, "tracker=identity", "overwrite=true"))
+
+
+def test_detections_of_a_file_are_told_apart(tmp_path: Path, composed: Callable) -> None:
+    """The association model as it starts is a Kalman tracker."""
+    words = ("model=association", f"dataset.root={tmp_path}", "dataset.detections=noise")
+    checkpoint = checkpoint_of(tmp_path / "boxes.ckpt", "dataset=mot", *words)
+    source = write_video(tmp_path / "a.mp4", squares(10))
+    rows = [
+        row
+        for n in range(10)
+        for row in (f"{n + 1},-1,{4 * n},8,16,16,0.95", f"{n + 1},-1,8,44,12,12,0.9")
+    ]
+    (tmp_path / "det.txt").write_text("\n".join(rows))
+    words = [f"checkpoint={checkpoint}", f"source={source}", f"output={tmp_path}/o"]
+    predict(composed("predict", *words, f"detections={tmp_path}/det.txt"))
+    table, _ = read_boxes(tmp_path / "o" / "tracks.txt", kind="result")
+    assert len(table) == 20 and len(np.unique(table.ids)) == 2
+    moving = table.select(table.ids == table.at(1).ids[0])
+    np.testing.assert_allclose(moving.boxes[:, 0], 4.0 * np.arange(10), atol=1e-3)
+    with pytest.raises(ValueError, match="detections=FILE"):
+        predict(composed("predict", *words, "overwrite=true"))

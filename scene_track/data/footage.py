@@ -339,7 +339,7 @@ class _Container:
                 image = np.asarray(shown.to_ndarray(), dtype=np.uint8)
                 yield FootageFrame(_upright(frame, image), number, seconds)
             if self._camera is None:
-                self._compare_with_header(container, stream, number, last + period)
+                self._compare_with_header(container, stream, number, start + last + period)
         finally:
             container.close()
 
