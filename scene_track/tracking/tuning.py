@@ -44,7 +44,8 @@ GRIDS: Mapping[str, Mapping[str, tuple[float, ...]]] = {
         "exist_conf": (0.1, 0.2, 0.3, 0.4, 0.5),
         "accept": (0.05, 0.1, 0.2, 0.3),
         "birth": (0.5, 0.6, 0.7, 0.8, 0.85, 0.9),
-        "max_misses": (10, 20, 40),
+        "max_gap": (0.35, 0.7, 1.4),
+        "low_conf": (0.1, 1.0),
     },
     "sort": {
         "keep": _SCORES["keep"],
