@@ -26,7 +26,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import DirectoryPath, Field, FilePath
 
 from scene_track.config.cli import run_main
-from scene_track.config.shipped import build_option
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -179,10 +178,12 @@ class _Job:
         """All trackers over the detections of a run; thresholds are chosen first."""
         from scene_track.tracking import comparison as names
         from scene_track.tracking.comparison import Compared, Row
+        from scene_track.tracking.oracle import oracle_behind
         from scene_track.tracking.tuning import Tunable
 
         rows = {name: Row(tracker, "the model's") for name, tracker in _own(run.tracker).items()}
-        oracle, duplicate_iou = _same_gates(run.tracker)
+        oracle = oracle_behind(run.tracker)
+        duplicate_iou = oracle.duplicate_iou
         options = list(self.cfg.baselines)
         baselines = {o: Tunable.baseline(o, duplicate_iou=duplicate_iou) for o in options}
         own = _own_tunable(run)
@@ -376,21 +377,6 @@ def _own_tunable(run: TrainedRun) -> Tunable | None:
 
     stock = {name: values[name] for name in GRIDS["identity"]}
     return Tunable("identity", build, stock, run.model.identity)
-
-
-def _same_gates(tracker: Tracker) -> tuple[Tracker, float]:
-    """The oracle and the duplicate threshold that let the same detections in as ``tracker``."""
-    from scene_track.tracking.streaming import IdentityTracker
-
-    if isinstance(tracker, IdentityTracker):
-        gates = {
-            "exist_conf": tracker.low_conf,
-            "birth": tracker.birth,
-            "duplicate_iou": tracker.duplicate_iou,
-        }
-        return build_option("tracker", "oracle", **gates), tracker.duplicate_iou
-    oracle = build_option("tracker", "oracle")
-    return oracle, oracle.duplicate_iou
 
 
 def _first_videos(

@@ -39,10 +39,13 @@ class Truth:
         table = _every_row(video) if benchmark in ("mot17", "mot20") else video.table
         return cls(table, video.info.length, benchmark)
 
+    def beside(self, found: BoxTable) -> TrackingSequence:
+        """Tracks, boxes in pixels of the footage, and ground truth as they are counted."""
+        return preprocess(TrackingSequence(self.table, found, self.length), self.benchmark)
+
     def count(self, found: BoxTable) -> TrackingCounts:
         """Raw counts of tracks, boxes in pixels of the footage."""
-        sequence = TrackingSequence(self.table, found, self.length)
-        return count_tracking(preprocess(sequence, self.benchmark))
+        return count_tracking(self.beside(found))
 
 
 def choose_benchmark(videos: Sequence[Video], name: str) -> Benchmark:
