@@ -100,6 +100,10 @@ submit: .checkpoint $(STAMP)  ## Pack a checkpoint's tracks of the test split fo
 tensorboard: $(STAMP)  ## Show the curves and images of all runs in the browser
 	$(BIN)/tensorboard --logdir outputs
 
+.PHONY: bench
+bench: $(STAMP)  ## Run the benchmarks and write their ratios to outputs/bench.md: make bench ARGS="matcher step"
+	$(BIN)/python -m benchmarks.all $(ARGS)
+
 .PHONY: lint
 lint: $(STAMP)  ## Check the format, the style and the types
 	$(BIN)/ruff format --check .
@@ -133,7 +137,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 		echo "$(PYTHON) is not a Python of 3.11 or newer; name one: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2; exit 2; }
 	test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,pretrained]'
 # opencv-python (which trackers asks for) loads libGL; on a machine without it, the build that has no
 # windows takes its place: the same module, and pip still counts both as installed.
 	@$(BIN)/python -c 'import cv2' 2>/dev/null || \

@@ -30,10 +30,10 @@ from scene_track.config.cli import run_main
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from scene_track.data.noise import Noise
     from scene_track.data.video import Video
     from scene_track.tracking.comparison import Compared, Row
     from scene_track.tracking.inference import SequenceTracks
-    from scene_track.tracking.noisy_truth import Noise
     from scene_track.tracking.tracker import Detections, Tracker, VideoInfo
     from scene_track.tracking.tuning import Tunable, Tuned
     from scene_track.training.trained_run import TrainedRun
@@ -80,9 +80,9 @@ def options(
 
 def compare(cfg: DictConfig) -> float:
     """One comparison, from a checked configuration to the HOTA of the models' own tracker."""
+    from scene_track.data.noise import Noise
     from scene_track.io.atomic import write_atomic
     from scene_track.tracking.comparison import CAUSAL, report, summarise
-    from scene_track.tracking.noisy_truth import Noise
     from scene_track.tracking.truth import choose_benchmark
     from scene_track.training.checkpointing import load_checkpoint, resolve_checkpoint
     from scene_track.training.trained_run import run_folder
@@ -125,14 +125,14 @@ def compare(cfg: DictConfig) -> float:
 
 def _load(cfg: DictConfig, paths: Sequence[Path]) -> list[TrainedRun]:
     """The runs, all of people and with the same videos, as ``ValueError`` where they are not."""
-    from scene_track.training.trained_run import load_run, refuse_a_ball
+    from scene_track.training.trained_run import load_run, need_boxes
 
     runs: list[TrainedRun] = []
     for path in paths:
         one = copy.deepcopy(cfg)
         one.checkpoint = str(path)
         run = load_run(one)
-        refuse_a_ball(run, "compare")
+        need_boxes(run, "compare")
         run.data.prepare_data()
         if runs and _frames_of(run, cfg.split) != _frames_of(runs[0], cfg.split):
             raise ValueError(
@@ -214,8 +214,9 @@ class _Job:
         duplicate_iou: float,
     ) -> dict[str, Tuned]:
         """What was chosen on training sequences, by the name of the row."""
+        from scene_track.data.noise import EXACT
         from scene_track.tracking import comparison as names
-        from scene_track.tracking.noisy_truth import EXACT, truth_as_detections
+        from scene_track.tracking.noisy_truth import truth_as_detections
         from scene_track.tracking.tuning import light, tune
 
         def tuned(name: str, tunable: Tunable, frames: Any) -> Tuned:
@@ -248,9 +249,10 @@ class _Job:
 
     def _on_truth(self, tuning: Mapping[str, Tuned], bytetrack: Tunable) -> dict[str, Row]:
         """ByteTrack on boxes that owe nothing to the model."""
+        from scene_track.data.noise import EXACT
         from scene_track.tracking import comparison as names
         from scene_track.tracking.comparison import Row
-        from scene_track.tracking.noisy_truth import EXACT, truth_as_detections
+        from scene_track.tracking.noisy_truth import truth_as_detections
 
         rows = {}
         for name, errors in ((names.ON_EXACT, EXACT), (names.ON_NOISY, self.noise)):

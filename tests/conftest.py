@@ -199,7 +199,11 @@ def tiny_backbone(hf_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[
     def choose(name: str) -> list[str]:
         text = (Path(config_dir()) / "model" / "backbone" / f"{name}.yaml").read_text()
         weights = ["model.backbone.weights=null"] if "weights:" in text else []
-        named = {"hf_auto": str(hf_folder), "timm": "convnext_atto"}.get(name)
+        named = {
+            "hf_auto": str(hf_folder),
+            "timm": "convnext_atto",
+            "efficientnet_lite2": "mobilenetv2_035",  # timm's EfficientNet too, but small
+        }.get(name)
         return [
             f"model/backbone={name}",
             *weights,

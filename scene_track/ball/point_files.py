@@ -152,10 +152,9 @@ def read_points(
 
 
 def write_points(path: Path | str, table: PointTable) -> None:
-    """Write a result file: ``frame,visibility,x,y,confidence``, one row per frame.
+    """Write a result file: the header, and ``format_points``.
 
-    Coordinates are blank where visibility is 0. Numbers have as many digits as are needed to read
-    back the very same float64. The file appears complete or not at all.
+    The file appears complete or not at all.
 
     Args:
         path: CSV file to write; its folder must exist. An existing file is replaced.
@@ -163,6 +162,22 @@ def write_points(path: Path | str, table: PointTable) -> None:
 
     Raises:
         FileNotFoundError: if the folder does not exist.
+        ValueError: if frames do not ascend, or a row holds what :func:`read_points` would refuse.
+    """
+    write_atomic(path, f"{','.join(RESULT_HEADER)}\n{format_points(table, path)}")
+
+
+def format_points(table: PointTable, path: Path | str) -> str:
+    """Rows of a result file: ``frame,visibility,x,y,confidence``, one row per frame.
+
+    Coordinates are blank where visibility is 0. Numbers have as many digits as are needed to read
+    back the very same float64.
+
+    Args:
+        table: one row per frame of the video.
+        path: where they will be written, for the message.
+
+    Raises:
         ValueError: if frames do not ascend, or a row holds what :func:`read_points` would refuse.
     """
     seen = table.visibility > 0
@@ -185,11 +200,10 @@ def write_points(path: Path | str, table: PointTable) -> None:
         table.confidence.tolist(),
         strict=True,
     )
-    text = "".join(
+    return "".join(
         f"{frame},{visibility},{f'{x!r},{y!r}' if visibility else ','},{confidence!r}\n"
         for frame, visibility, (x, y), confidence in columns
     )
-    write_atomic(path, f"{','.join(RESULT_HEADER)}\n{text}")
 
 
 def _columns(file: Path, header: list[str]) -> dict[str, int]:

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 from pydantic import DirectoryPath, Field
 
 from scene_track.ball.point_files import PointRules, read_points
+from scene_track.data.images import image_size
 from scene_track.data.mot_files import BoxTable
 from scene_track.data.seqinfo import SequenceInfo
 from scene_track.data.video import IMAGES, SPEC, OnError, Video, list_images
@@ -75,6 +75,7 @@ class TrackNetFolder:
         *,
         on_error: OnError = "raise",
         cache_dir: Path | None = None,
+        images: bool = True,
     ) -> list[Video]:
         """Reads a split.
 
@@ -84,11 +85,14 @@ class TrackNetFolder:
                 stands for all clips in it.
             on_error: ``raise``, or ``skip`` what is wrong, counted and logged.
             cache_dir: not used: a clip's label file is read in about a millisecond.
+            images: must be True: their number is the length of a clip.
 
         Raises:
             FileNotFoundError: if root, folder or clip is missing or holds no clip.
             ValueError: for wrong content, and for a list that names frames twice.
         """
+        if not images:
+            raise ValueError("a ball is found in images: type dataset.detections=null")
         root = self.prepare()
         entries = [split] if isinstance(split, str) else list(split)
         if not entries:
@@ -152,7 +156,7 @@ class TrackNetFolder:
         if not images:
             raise FileNotFoundError(f"{folder}: no image in it, expected 0000.jpg and so on")
         frames = sorted(images)
-        height, width = _size_of(folder / images[frames[0]])
+        height, width = image_size(folder / images[frames[0]])
         problems = [
             f"frame {n}: no image file" for n in range(frames[0], frames[-1] + 1) if n not in images
         ]
@@ -243,13 +247,3 @@ def _natural(name: str) -> list[tuple[int, str]]:
     return [
         (int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)
     ]
-
-
-def _size_of(file: Path) -> tuple[int, int]:
-    try:
-        with Image.open(file) as image:
-            return image.height, image.width
-    except (UnidentifiedImageError, OSError) as error:
-        raise ValueError(
-            f"{file}: the size of the images cannot be read from it: {error}"
-        ) from None

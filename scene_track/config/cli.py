@@ -74,7 +74,7 @@ def run_main(
         print(help_text(config_dir(), config_name, *_called(job)))
         return
     if trials:
-        sys.argv[1:] = with_words_of_run(sys.argv[1:])
+        sys.argv[1:] = with_brought(with_words_of_run(sys.argv[1:]))
     wanted_full = os.environ.get(_FULL) == "1"
     program = None
     if trials:
@@ -106,6 +106,15 @@ def run_main(
                 raise
             _say(message, error, wanted_full)
             sys.exit(code)
+
+
+def with_brought(words: list[str]) -> list[str]:
+    """The words of a command line with those that a typed one brings.
+
+    Hydra's way is a defaults list, but there a dataset has the last word about a model's parts.
+    """
+    brought = {"model=association": "input=boxes"}
+    return [word for typed in words for word in (typed, brought.get(typed, "")) if word]
 
 
 def _called(job: Callable[[DictConfig], Any]) -> tuple[str, str]:

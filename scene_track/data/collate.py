@@ -59,6 +59,7 @@ def collate(samples: Sequence[Sample], length: int) -> SceneBatch:
             if xyz is not None and sample.xyz is not None:
                 xyz[b, t, :n] = sample.xyz[t]
     stored, features = _collate_features(samples, length) if looked else (None, None)
+    detections = _collate_detections(samples, length)
     return SceneBatch(
         frames=frames,
         boxes=boxes,
@@ -79,7 +80,22 @@ def collate(samples: Sequence[Sample], length: int) -> SceneBatch:
         xyz=xyz,
         stored=stored,
         features=features,
+        detections=detections,
     )
+
+
+def _collate_detections(samples: Sequence[Sample], length: int) -> Tensor | None:
+    """``SceneBatch.detections``."""
+    if any(sample.detections is None for sample in samples):
+        return None
+    found = [sample.detections or [] for sample in samples]
+    most = max([len(d) for frames in found for d in frames], default=0)
+    padded = torch.zeros(len(samples), length, max(most, 1), 5)
+    padded[..., 4] = -1
+    for b, frames in enumerate(found):
+        for t, rows in enumerate(frames):
+            padded[b, t, : len(rows)] = rows
+    return padded
 
 
 def _place_images(frames: Tensor, sample: Sample) -> None:

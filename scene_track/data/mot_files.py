@@ -25,7 +25,7 @@ __all__ = [
     "write_results",
 ]
 
-Kind = Literal["ground_truth", "result"]
+Kind = Literal["ground_truth", "result", "detections"]
 OnError = Literal["raise", "skip"]
 
 # frame, id, left, top, width, height, confidence, class, visibility. The first six must be there.
@@ -33,7 +33,7 @@ _COLUMNS = ("frame", "id", "left", "top", "width", "height", "confidence", "clas
 _REQUIRED_COLUMNS = 6
 _DEFAULTS = np.ones(len(_COLUMNS))
 # Result files carry 3-D coordinates (-1, -1, -1) after the confidence: not class and visibility.
-_COLUMNS_READ = {"ground_truth": 9, "result": 7}
+_COLUMNS_READ = {"ground_truth": 9, "result": 7, "detections": 7}
 _MAX_INTEGER = 2.0**53  # above this a float64 no longer holds every integer
 
 
@@ -156,7 +156,8 @@ def read_boxes(
 
     Args:
         path: text file.
-        kind: ``ground_truth`` or ``result``; see above.
+        kind: ``ground_truth``, ``result``, or ``detections``: a result without identities, whose
+            column is not looked at.
         length: number of frames of the sequence; None leaves the frames open upwards.
         on_error: ``raise`` refuses a file with wrong rows, ``skip`` leaves those rows out.
 
@@ -186,7 +187,7 @@ def parse_boxes(
 
     Args:
         raw: the bytes of the file.
-        kind: ``ground_truth`` or ``result``.
+        kind: see :func:`read_boxes`.
         length: number of frames of the sequence; None leaves the frames open upwards.
 
     Returns:
@@ -196,7 +197,7 @@ def parse_boxes(
         ValueError: ``kind`` is something else.
     """
     if kind not in _COLUMNS_READ:
-        raise ValueError(f"kind must be 'ground_truth' or 'result', got {kind!r}")
+        raise ValueError(f"kind must be one of {', '.join(_COLUMNS_READ)}, got {kind!r}")
     columns = _COLUMNS_READ[kind]
     lines = read_lines(raw)
     values = read_matrix(lines)
@@ -257,10 +258,9 @@ def find_results(
 
 
 def write_results(path: Path | str, table: BoxTable) -> None:
-    """Write a MOTChallenge result file: ``frame,id,left,top,width,height,confidence,-1,-1,-1``.
+    """Write a MOTChallenge result file, see ``format_results``.
 
-    Rows are sorted by frame, then id. Numbers have as many digits as are needed to read back the
-    very same float64. The file appears complete or not at all.
+    The file appears complete or not at all.
 
     Args:
         path: text file to write; its folder must exist. An existing file is replaced.
@@ -268,6 +268,22 @@ def write_results(path: Path | str, table: BoxTable) -> None:
 
     Raises:
         FileNotFoundError: if the folder does not exist.
+        ValueError: if the table holds a row that :func:`read_boxes` would refuse.
+    """
+    write_atomic(path, format_results(table, path))
+
+
+def format_results(table: BoxTable, path: Path | str) -> str:
+    """Rows of a MOTChallenge result file: ``frame,id,left,top,width,height,confidence,-1,-1,-1``.
+
+    Rows are sorted by frame, then id. Numbers have as many digits as are needed to read back the
+    very same float64.
+
+    Args:
+        table: boxes; class and visibility are not part of the format.
+        path: where they will be written, for the message.
+
+    Raises:
         ValueError: if the table holds a row that :func:`read_boxes` would refuse.
     """
     values = np.column_stack((table.frames, table.ids, table.boxes, table.confidence))
@@ -286,11 +302,10 @@ def write_results(path: Path | str, table: BoxTable) -> None:
         table.confidence[order].tolist(),
         strict=True,
     )
-    text = "".join(
+    return "".join(
         f"{frame},{track},{left!r},{top!r},{width!r},{height!r},{confidence!r},-1,-1,-1\n"
         for frame, track, (left, top, width, height), confidence in rows
     )
-    write_atomic(path, text)
 
 
 def _fill(values: NDArray[np.float64], columns: int) -> NDArray[np.float64]:
@@ -343,7 +358,8 @@ def _wrong_rows(values: NDArray[np.float64], length: int | None, kind: Kind) -> 
     if not finite.all():
         for column in range(values.shape[1]):
             note(~finite[:, column], column, "expected a finite number")
-    for column in (0, 1, 7)[: 3 if values.shape[1] > 7 else 2]:
+    whole_columns = {"ground_truth": (0, 1, 7), "result": (0, 1), "detections": (0,)}[kind]
+    for column in whole_columns:
         cells = values[:, column]
         whole = (np.rint(cells) == cells) & (np.abs(cells) < _MAX_INTEGER)
         note(~whole, column, "expected a whole number")
@@ -356,6 +372,8 @@ def _wrong_rows(values: NDArray[np.float64], length: int | None, kind: Kind) -> 
     outside = (values[:, 0] < 1) | (values[:, 0] > last)
     note(outside, 0, "expected >= 1" if length is None else f"expected 1 to {length} (seqLength)")
 
+    if kind == "detections":
+        return reasons
     # Of rows with the same frame and id the first sound one stands: wrong rows are left out here.
     sound = np.delete(np.arange(len(values)), list(reasons))
     order = sound[np.lexsort((values[sound, 1], values[sound, 0]))]

@@ -6,6 +6,9 @@ import configparser
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 
 @dataclass(frozen=True)
 class SequenceInfo:
@@ -35,6 +38,11 @@ class SequenceInfo:
     def last_frame(self) -> int:
         """Number of the last frame."""
         return self.first_frame + self.length - 1
+
+    def relative(self, boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Left, top, width, height in pixels ``[n, 4]`` as cxcywh, 0-1 of the image."""
+        corner = boxes / np.array((self.width, self.height) * 2, dtype=np.float64)
+        return np.concatenate((corner[:, :2] + corner[:, 2:] / 2, corner[:, 2:]), axis=1)
 
 
 def read_seqinfo(path: Path | str) -> SequenceInfo:

@@ -117,9 +117,14 @@ class Source(Protocol):
         ...
 
     def sequences(
-        self, split: str | Sequence[str], *, on_error: OnError, cache_dir: Path | None
+        self,
+        split: str | Sequence[str],
+        *,
+        on_error: OnError,
+        cache_dir: Path | None,
+        images: bool = True,
     ) -> list[Video]:
-        """The sequences of a split."""
+        """The sequences of a split; with ``images=False`` their images may be missing."""
         ...
 
 
@@ -173,6 +178,7 @@ class MotFolder:
         *,
         on_error: OnError = "raise",
         cache_dir: Path | None = None,
+        images: bool = True,
     ) -> list[Video]:
         """Reads a split.
 
@@ -181,6 +187,8 @@ class MotFolder:
                 sequence folders with optional frame ranges (``ADL-Rundle-6:1-400``).
             on_error: ``raise``, or ``skip`` what is wrong, counted and logged.
             cache_dir: where parsed sequences are kept as JSON; None = not kept.
+            images: False does not look for image files: size and length are those of
+                ``seqinfo.ini``.
 
         Raises:
             FileNotFoundError: if root, split or a sequence is missing or holds no sequence.
@@ -224,7 +232,11 @@ class MotFolder:
                     "Type dataset.root=FOLDER, or name other sequences"
                 )
             sequence = read_sequence(
-                folder, classes=self.classes, on_error=on_error, cache_dir=cache_dir
+                folder,
+                classes=self.classes,
+                on_error=on_error,
+                cache_dir=cache_dir,
+                images=images,
             )
             if match["first"] is not None:
                 sequence = sequence.between(int(match["first"]), int(match["last"]))
@@ -245,6 +257,7 @@ def read_sequence(
     classes: dict[int, str],
     on_error: OnError = "raise",
     cache_dir: Path | None = None,
+    images: bool = True,
 ) -> Video:
     """Reads one sequence folder.
 
@@ -253,6 +266,7 @@ def read_sequence(
         classes: class number to name; see :class:`MotFolder`.
         on_error: ``raise``, or ``skip`` what is wrong, counted and logged.
         cache_dir: where the parsed content is kept as JSON; None = not kept.
+        images: see ``MotFolder.sequences``.
 
     Raises:
         FileNotFoundError: for a missing file, image folder or frame.
@@ -262,13 +276,14 @@ def read_sequence(
     fingerprint = _fingerprint(folder)
     cache = None
     if cache_dir is not None:
-        key = hashlib.sha256(f"{folder}|{sorted(classes)}".encode()).hexdigest()[:10]
+        bare = "" if images else "|no images"
+        key = hashlib.sha256(f"{folder}|{sorted(classes)}{bare}".encode()).hexdigest()[:10]
         cache = cache_dir / f"{folder.name}-{key}.json"
         content = _load(cache, fingerprint)
         if content is not None:
             return _from_json(folder, content, list(classes))
 
-    content, problems = _parse(folder, classes, on_error)
+    content, problems = _parse(folder, classes, on_error, images)
     if problems:
         shown = "; ".join(problems[:_SHOWN])
         log.warning("%s: skipped %d faults: %s", folder, len(problems), shown)
@@ -306,12 +321,16 @@ def _load(cache: Path, fingerprint: str) -> dict[str, Any] | None:
 
 
 def _parse(
-    folder: Path, classes: dict[int, str], on_error: OnError
+    folder: Path, classes: dict[int, str], on_error: OnError, images: bool
 ) -> tuple[dict[str, Any], list[str]]:
     """The JSON content of a sequence, and the faults that were skipped."""
     info = read_seqinfo(folder)
     problems: list[str] = []
-    files = list_images(folder / info.image_dir)
+    there = images or (folder / info.image_dir).is_dir()
+    files = list_images(folder / info.image_dir) if there else {}
+    if not images:
+        named = {n: f"{n:06d}{info.extension}" for n in range(1, info.length + 1)}
+        files = named | files
     missing = [n for n in range(1, info.length + 1) if n not in files]
     if missing:
         what = (

