@@ -1,4 +1,4 @@
-"""Builds the model, data and tracker of a checkpoint, for ``evaluate``, ``compare`` and ``submit``.
+"""Builds the model, data and tracker of a checkpoint for the commands that take one.
 
 The model is rebuilt from the configuration in the checkpoint, and every tensor must fit.
 """
@@ -134,15 +134,12 @@ def load_run(cfg: DictConfig) -> TrainedRun:
         merged = with_typed(trained, cfg, typed, group)
         return checked_group(merged, group, source=str(path), trusted=cfg.trusted_targets)
 
-    evaluator = OmegaConf.create({"evaluator": OmegaConf.select(trained, "head.evaluator")})
-    node = checked_group(evaluator, "evaluator", source=str(path), trusted=cfg.trusted_targets)
     data, tracker = chosen("dataset"), chosen("tracker")
-    if (fault := tracker_fault(tracker.get("_target_"), node.get("_target_"))) is not None:
-        raise ValueError(f"{path}: {fault}")
+    node = evaluator_node(trained, path, cfg.trusted_targets)
+    refuse_other_tracker(tracker, node, path)
     if (fault := input_fault(model, data.get("detections"))) is not None:
         raise ValueError(f"{path}: {fault}")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    precision = OmegaConf.select(trained, "trainer.precision", default="auto")
     return TrainedRun(
         checkpoint=path,
         model=model,
@@ -150,8 +147,31 @@ def load_run(cfg: DictConfig) -> TrainedRun:
         tracker=instantiate(tracker),
         evaluator=instantiate(node),
         device=device,
-        precision=scoring_precision(str(precision), device),
+        precision=precision_of(trained, device),
     )
+
+
+def evaluator_node(trained: DictConfig, checkpoint: Path, trusted: Sequence[str]) -> DictConfig:
+    """The node of the evaluator of a checkpoint's run, checked.
+
+    Raises:
+        ValueError: there is none, or it does not fit the code.
+    """
+    evaluator = OmegaConf.create({"evaluator": OmegaConf.select(trained, "head.evaluator")})
+    return checked_group(evaluator, "evaluator", source=str(checkpoint), trusted=trusted)
+
+
+def refuse_other_tracker(tracker: DictConfig, evaluator: DictConfig, checkpoint: Path) -> None:
+    """Refuse a tracker that reads something else than the run's head gives, as ``ValueError``."""
+    fault = tracker_fault(tracker.get("_target_"), evaluator.get("_target_"))
+    if fault is not None:
+        raise ValueError(f"{checkpoint}: {fault}")
+
+
+def precision_of(trained: DictConfig, device: torch.device) -> str:
+    """Precision of the validations of a checkpoint's run on a device."""
+    precision = OmegaConf.select(trained, "trainer.precision", default="auto")
+    return scoring_precision(str(precision), device)
 
 
 def need_boxes(run: TrainedRun, command: str) -> None:
