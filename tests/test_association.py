@@ -140,8 +140,10 @@ def test_the_head_goes_into_a_scene_model_and_back(tmp_path: Path, to: str) -> N
     torch.save({"state_dict": source.state_dict()}, tmp_path / "head.ckpt")
     report = init_from(target, tmp_path / "head.ckpt", parts=["model.identity"])
     assert report.keys.matched and not report.keys.missing and not report.keys.reshaped
-    for name, value in target.model.identity.state_dict().items():
-        assert torch.equal(value, source.model.identity.state_dict()[name])
+    head, theirs = target.model.identity, source.model.identity
+    assert head is not None and theirs is not None
+    for name, value in head.state_dict().items():
+        assert torch.equal(value, theirs.state_dict()[name])
 
 
 def test_a_camera_that_moves_changes_nothing_where_it_is_taken_off() -> None:
@@ -164,6 +166,7 @@ def test_a_camera_that_moves_changes_nothing_where_it_is_taken_off() -> None:
 
 def test_what_a_checkpoint_holds_builds_the_model_again() -> None:
     module = module_of()
-    cfg = OmegaConf.create(OmegaConf.to_container(compose_run(BOXES), resolve=True))
+    cfg = compose_run(BOXES)
+    OmegaConf.resolve(cfg)
     again = build_module(cfg)
     again.load_state_dict(module.state_dict())
