@@ -48,6 +48,7 @@ class Clock:
     of_the_wall = False
 
     def __call__(self) -> float:
+        """Read it."""
         return time.perf_counter() if self.of_the_wall else time.process_time()
 
 
