@@ -23,10 +23,22 @@ from scene_track.config.paths import config_dir
 from tests.compose import MINIMAL, make_batch, videos_of
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "README.ja.md", "CONTRIBUTING.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 # Pages about the past name options and files that are gone.
 LIVING = [page for page in PAGES if page.name != "results.md"]
-ROOTS = {"train": "config", "evaluate": "evaluate", "compare": "compare", "submit": "submit"}
+ROOTS = {
+    "train": "config",
+    "evaluate": "evaluate",
+    "predict": "predict",
+    "compare": "compare",
+    "submit": "submit",
+    "export": "export",
+}
+# Names of files that look like option keys.
+FILES = (".onnx", ".safetensors")
 # Option keys are looked up in these compositions.
 CONTEXTS = [
     ("config",),
@@ -38,8 +50,10 @@ CONTEXTS = [
     ("config", "hydra/launcher=parallel"),
     ("config", "tracker=bytetrack"),
     ("evaluate",),
+    ("predict",),
     ("compare",),
     ("submit",),
+    ("export",),
 ]
 
 
@@ -108,7 +122,7 @@ def test_options_in_the_text_exist(page: Path) -> None:
     unknown = []
     for word in re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", page.read_text(), flags=re.S)):
         key, equals, value = word.split(" ")[0].partition("=")
-        if not re.fullmatch(r"[a-z_0-9]+([./][a-z_0-9]+)*", key):
+        if not re.fullmatch(r"[a-z_0-9]+([./][a-z_0-9]+)*", key) or key.endswith(FILES):
             continue
         if equals and (conf / key).is_dir():
             options = [value] if re.fullmatch(r"[a-z_0-9]+", value) else []
@@ -160,6 +174,20 @@ def test_relative_links_lead_somewhere(page: Path) -> None:
             titles = re.findall(r"^#+ (.+)$", file.read_text(), re.MULTILINE)
             anchors = {re.sub(r"[^\w -]", "", t.lower()).replace(" ", "-") for t in titles}
             assert anchor[1:] in anchors, anchor
+
+
+def test_the_first_page_is_short_and_the_index_whole(repo_root: Path) -> None:
+    assert len((repo_root / "README.md").read_text().split()) <= 700
+    index = (repo_root / "docs" / "index.md").read_text()
+    pages = {page.name for page in (repo_root / "docs").glob("*.md")} - {"index.md"}
+    assert pages == set(re.findall(r"\]\(([a-z_]+\.md)\)", index))
+    first = (repo_root / "README.md").read_text()
+    translated = (repo_root / "README.ja.md").read_text()
+    # What is typed, drawn and measured is the same in both.
+    for pattern in (r"python -m [^`#\n]*", r"\((docs/figures/[^)]*)\)", r"\d+\.\d+"):
+        assert set(map(str.strip, re.findall(pattern, first))) == set(
+            map(str.strip, re.findall(pattern, translated))
+        )
 
 
 def test_verbs_of_the_readme(repo_root: Path) -> None:

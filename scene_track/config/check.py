@@ -109,6 +109,7 @@ def check(cfg: DictConfig, root: str | None = None) -> None:
             checks.add(path, f" is required: type {path}={placeholder(path)}")
     if root is None:
         checks.size()
+        checks.input()
         checks.monitor()
         checks.head()
         checks.tracker()
@@ -151,6 +152,22 @@ def tracker_fault(tracker: Any, evaluator: Any) -> str | None:
     }
     fitting = [f"tracker={name}" for name, c in shipped.items() if c.READS == giver.GIVES]
     return f"{mismatch}; type {' or '.join(fitting) or 'a tracker= that reads them'}"
+
+
+def input_fault(model: Any, detections: Any) -> str | None:
+    """What is wrong with a model for what the data gives; None if nothing is.
+
+    Args:
+        model: the model, or its class.
+        detections: ``dataset.detections``.
+    """
+    reads = getattr(model, "READS", None)
+    if reads is None or (reads == "detections") == (detections is not None):
+        return None
+    name = (model if isinstance(model, type) else type(model)).__name__
+    if reads == "detections":
+        return f"{name} reads detections; type dataset.detections=FOLDER, or =noise"
+    return f"{name} reads images; type dataset.detections=null, or train with model=association"
 
 
 def _mismatch(reader: Any, giver: Any) -> str | None:
@@ -281,6 +298,14 @@ class _Checks:
                 f"={shown(size)}: height and width must be multiples of {multiple} for"
                 f" model.backbone; the nearest are {nearest}{pads}",
             )
+
+    def input(self) -> None:
+        """The data must give what the model reads, images or detections."""
+        model, detections = self._class("model"), self._at("dataset.detections")
+        if model is None or isinstance(detections, Marker):
+            return
+        if (text := input_fault(model, detections)) is not None:
+            self.add("dataset.detections", f"={shown(detections)}: {text}")
 
     def monitor(self) -> None:
         """``monitor.metric`` must be one that the head's evaluator logs."""

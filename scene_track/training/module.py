@@ -138,7 +138,7 @@ class TrackingModule(pl.LightningModule):
                 self.model.num_queries,
             )
         features = None if self.feature_cache is None else self.feature_cache.of(batch)
-        return self.model(batch.frames, batch.seconds, batch.padding_mask, queries, state, features)
+        return self.model(batch.seen, batch.seconds, batch.padding_mask, queries, state, features)
 
     def training_step(self, batch: SceneBatch, batch_idx: int) -> Tensor:
         """One (micro-)batch."""
