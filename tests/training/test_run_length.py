@@ -91,7 +91,7 @@ def test_a_resumed_run_keeps_the_plan_and_the_time_that_was_spent(
     tiny: Any, tmp_path: Path
 ) -> None:
     whole, rates = budgeted(tiny, tmp_path / "whole", Clock(1.0), "00:00:01:00")
-    stop = tiny.Stop("on_before_backward", 5, 3, ValueError("stop"))
+    stop = tiny.Stop("on_train_batch_start", 5, 3, ValueError("stop"))
     with pytest.raises(ValueError, match="stop"):
         budgeted(tiny, tmp_path / "cut", Clock(1.0), "00:00:01:00", extra=[stop])
     saved = load_checkpoint(tmp_path / "cut" / FOLDER / LAST)
