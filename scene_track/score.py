@@ -78,12 +78,13 @@ def score_folders(ground_truth: Path, predictions: Path, benchmark: str = "auto"
         ValueError: if a file holds rows that cannot be meant.
     """
     from scene_track.ball.score import labelled_clips, score_clips
+    from scene_track.data.seqinfo import sequence_folders
 
     if not ground_truth.is_dir():
         raise FileNotFoundError(
             f"ground_truth={ground_truth}: no such folder, type ground_truth=DIR"
         )
-    of_boxes = (ground_truth / "gt").is_dir() or any(_box_sequences(ground_truth))
+    of_boxes = (ground_truth / "gt").is_dir() or bool(sequence_folders(ground_truth))
     if of_boxes or not (clips := labelled_clips(ground_truth)):
         return _score_boxes(ground_truth, predictions, benchmark)
     if benchmark != "auto":
@@ -195,14 +196,8 @@ def _output_file(options: dict[str, str]) -> Path | None:
     return output
 
 
-def _box_sequences(ground_truth: Path) -> list[Path]:
-    """Folders that look like a sequence of boxes, complete or not; others may lie beside them."""
-    marks = ("gt", "img1", "seqinfo.ini")
-    folders = (folder for folder in sorted(ground_truth.iterdir()) if folder.is_dir())
-    return [f for f in folders if any((f / mark).exists() for mark in marks)]
-
-
 def _sequence_names(ground_truth: Path) -> list[str]:
+    from scene_track.data.seqinfo import sequence_folders
     from scene_track.io.tables import first_few
 
     if (ground_truth / "gt" / "gt.txt").is_file():
@@ -210,7 +205,7 @@ def _sequence_names(ground_truth: Path) -> list[str]:
             f"ground_truth={ground_truth} is one sequence, expected the folder above it: "
             f"type ground_truth={ground_truth.resolve().parent}"
         )
-    sequences = _box_sequences(ground_truth)
+    sequences = sequence_folders(ground_truth)
     if not sequences:
         raise FileNotFoundError(
             f"ground_truth={ground_truth}: holds no sequence, expected <seq>/gt/gt.txt and "

@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from scene_track.config.help import chosen_options
 from scene_track.config.paths import config_dir
+from scene_track.config.shell import what_to_type
 from scene_track.config.tree import near, walk
 
 
@@ -24,9 +25,13 @@ def in_one_line(error: BaseException, config_name: str) -> str:
         error: of Hydra or OmegaConf.
         config_name: of the primary configuration.
     """
+    if isinstance(error, OSError) and not isinstance(error, HydraException):
+        return of_the_disk(error)
     text = str(error).strip()
     if isinstance(error, OverrideParseException):
-        return f"{error.override}: cannot be read as key=value: {text.splitlines()[0]}"
+        lines = text.splitlines()
+        general = lines[0].startswith("Error parsing override") and len(lines) > 1
+        return what_to_type(error.override, lines[1] if general else lines[0])
     if match := re.match(r"Could not override '([^']+)'", text):
         return _unknown(match[1], config_name, group="No match in the defaults list" in text)
     if match := re.search(r"Could not find '([^']+)'", text):
@@ -40,6 +45,14 @@ def in_one_line(error: BaseException, config_name: str) -> str:
     kept = [line.strip() for line in text.partition("Config search path")[0].splitlines()]
     noise = ("full_key", "object_type", "See ")
     return "; ".join(line for line in kept if line and not line.startswith(noise))
+
+
+def of_the_disk(error: OSError) -> str:
+    """The message of an error of the operating system: the file first."""
+    if error.filename is None or error.strerror is None:
+        return str(error)
+    target = f" -> {error.filename2}" if error.filename2 is not None else ""
+    return f"{error.filename}{target}: {error.strerror}"
 
 
 def _unknown(key: str, config_name: str, group: bool) -> str:

@@ -238,6 +238,10 @@ class SceneBatch:
         }
         return replace(self, **moved)
 
+    def share_memory(self) -> SceneBatch:
+        """The batch in memory that another process can read."""
+        return self._map(lambda x: x.share_memory_())
+
     def to(self, device: torch.device | str, non_blocking: bool = False) -> SceneBatch:
         """The batch with every tensor on ``device``."""
         return self._map(lambda x: x.to(device, non_blocking=non_blocking))

@@ -10,8 +10,14 @@ from torch import Tensor
 
 from scene_track.data.batch import SceneBatch
 from scene_track.data.feature_store import FrameKey
+from scene_track.data.resumable_loader import shared
 from scene_track.data.samples import Sample
 from scene_track.data.visibility import Visibility
+
+
+def collate_shared(samples: Sequence[Sample], length: int) -> SceneBatch:
+    """As :func:`collate`, in shared memory where a loading process collates."""
+    return shared(collate(samples, length))
 
 
 def collate(samples: Sequence[Sample], length: int) -> SceneBatch:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, DirectoryPath, Field
 
+from scene_track.data.seqinfo import sequence_folders
 from scene_track.data.video import MotFolder, OnError, Video
 
 
@@ -45,7 +46,7 @@ class Further(BaseModel):
         """
         where = self.train
         if where is None:
-            where = sorted(file.parent.name for file in self.root.glob("*/seqinfo.ini"))
+            where = [folder.name for folder in sequence_folders(self.root)]
         if not where:
             raise FileNotFoundError(
                 f"dataset.further: no sequence in {self.root}; looked for */seqinfo.ini"

@@ -22,11 +22,11 @@ from torch.utils.data import DataLoader
 from scene_track.data.batch import SceneBatch
 from scene_track.data.box_clips import BoxClips, BoxStream, MixedClips
 from scene_track.data.clips import ClipDataset, StreamDataset
-from scene_track.data.collate import collate
+from scene_track.data.collate import collate_shared
 from scene_track.data.detections import NOISE, TRUTH, BoxVideo, noise_of, read_box_videos
 from scene_track.data.feature_store import FeatureSource
 from scene_track.data.further import Further
-from scene_track.data.resumable_loader import ResumableLoader
+from scene_track.data.resumable_loader import ResumableLoader, WatchedLoader
 from scene_track.data.transforms import ClipAugment
 from scene_track.data.video import Source, Video
 from scene_track.data.visibility import balanced_weights, count_visibility
@@ -126,6 +126,7 @@ class TrackingDataModule(LightningDataModule):
         seed: Annotated[int, Field(ge=0)],
         detections: Annotated[str, Field(min_length=1)] | None,
         further: list[Further],
+        camera: Annotated[int, Field(ge=0)],
     ) -> None:
         """Describes the data; nothing is read before :meth:`setup`.
 
@@ -153,6 +154,7 @@ class TrackingDataModule(LightningDataModule):
                 in place of images; ``noise`` = ground truth with errors, those of the detector
                 whose files other folders have, ``truth`` = without. None = images.
             further: further folders of training videos.
+            camera: pairs of boxes that tell a movement of the camera, taken off clips; 0 = never.
         """
         super().__init__()
         self.root = Path(root)
@@ -173,7 +175,7 @@ class TrackingDataModule(LightningDataModule):
         self.cache_dir = None if cache_dir is None else Path(cache_dir)
         self.on_error: Literal["raise", "skip"] = on_error
         self.seed = seed
-        self.detections = detections
+        self.detections, self.camera = detections, camera
         self.further = [f if isinstance(f, Further) else Further(**f) for f in further]
         self._box_videos: dict[str, list[BoxVideo]] = {}
         self.features = FeatureSource()
@@ -279,7 +281,7 @@ class TrackingDataModule(LightningDataModule):
                 seed=self.seed,
                 drop_last=self.loader.drop_last,
                 num_workers=self.loader.num_workers,
-                collate_fn=partial(collate, length=self.window.length),
+                collate_fn=partial(collate_shared, length=self.window.length),
                 pin_memory=self.loader.pin_memory,
                 persistent_workers=self.loader.persistent_workers,
                 prefetch_factor=self.loader.prefetch_factor,
@@ -322,7 +324,7 @@ class TrackingDataModule(LightningDataModule):
             "same_every_epoch": overfit,
         }
         if boxes is not None:
-            return BoxClips(boxes, **windows)
+            return BoxClips(boxes, camera=self.camera, **windows)
         return ClipDataset(
             videos,
             size=self.size,
@@ -382,12 +384,12 @@ class TrackingDataModule(LightningDataModule):
                 on_error=self.on_error,
                 features=self.features,
             )
-        return DataLoader(
+        return WatchedLoader(
             dataset,  # pyright: ignore[reportArgumentType]
             batch_size=1,
             shuffle=False,
             num_workers=self.loader.num_workers,
-            collate_fn=partial(collate, length=self.eval_window.length),
+            collate_fn=partial(collate_shared, length=self.eval_window.length),
             pin_memory=self.loader.pin_memory,
         )
 
@@ -399,12 +401,14 @@ class TrackingDataModule(LightningDataModule):
         """
         if self.cache_dir is not None:
             return self.cache_dir / kind
-        if os.access(self.root, os.W_OK):
-            return self.root / ".cache" / kind
+        folder = self.root / ".cache" / kind
+        there = next(place for place in (folder, *folder.parents) if place.exists())
+        if os.access(there, os.W_OK):
+            return folder
         if kind != _METADATA:
             option = "dataset.cache" if kind == _FRAMES else "model.backbone.cache"
             raise ValueError(
-                f"{option}=true, but {self.root} cannot be written to: "
+                f"{option}=true, but {there} cannot be written to: "
                 f"type dataset.cache_dir=FOLDER or {option}=false"
             )
         return None
