@@ -49,9 +49,10 @@ def configuration(name: str, words: list[str]) -> DictConfig:
     return cfg
 
 
-def score(name: str, run: TrainedRun, split: str, folder: Path) -> Outcome:
+def score(name: str, run: TrainedRun, cfg: DictConfig, folder: Path) -> Outcome:
     """Track a split and score it."""
-    report = run.evaluator.report()
+    split = cfg.split
+    report = run.evaluator.report(run.data.sequences(split), cfg.benchmark)
     frames, seconds = 0, 0.0
     for video, tracks in track_split(run, split, folder / "tracks"):
         frames, seconds = frames + tracks.num_frames, seconds + tracks.compute_s
@@ -69,9 +70,9 @@ def main() -> None:
     run.data.prepare_data()
     with tempfile.TemporaryDirectory() as name:
         scratch = Path(name)
-        rows = [score("PyTorch, fp32", replace(run, precision="32-true"), cfg.split, scratch)]
+        rows = [score("PyTorch, fp32", replace(run, precision="32-true"), cfg, scratch)]
         if run.precision != "32-true":
-            rows.append(score(f"PyTorch, {run.precision}", run, cfg.split, scratch))
+            rows.append(score(f"PyTorch, {run.precision}", run, cfg, scratch))
         path = export(
             configuration("export", [f"checkpoint={cfg.checkpoint}", f"output={scratch / 'fp32'}"])
         )
@@ -83,7 +84,7 @@ def main() -> None:
         for weights in ("fp32", "fp16"):
             model, _ = load_model(scratch / weights / path.name)
             exported = replace(run, model=model, precision="32-true")
-            rows.append(score(f"onnxruntime, weights {weights}", exported, cfg.split, scratch))
+            rows.append(score(f"onnxruntime, weights {weights}", exported, cfg, scratch))
     print(f"\n{'':32} {'HOTA':>7} {'IDF1':>7} {'frames/s':>9} {'HOTA - fp32':>12} {'ratio':>6}")
     for row in rows:
         print(
