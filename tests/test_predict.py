@@ -24,6 +24,7 @@ from omegaconf import OmegaConf
 import scene_track
 from scene_track import api
 from scene_track.ball.point_files import PointRules, read_points
+from scene_track.config.cli import with_brought
 from scene_track.data.footage import FootageFrame, open_footage
 from scene_track.data.mot_files import read_boxes
 from scene_track.evaluate import evaluate
@@ -246,8 +247,10 @@ def test_a_ball_becomes_a_row_per_frame(tmp_path: Path, composed: Callable) -> N
 
 def test_detections_of_a_file_are_told_apart(tmp_path: Path, composed: Callable) -> None:
     """The association model as it starts is a Kalman tracker."""
-    words = ("model=association", f"dataset.root={tmp_path}", "dataset.detections=noise")
-    checkpoint = checkpoint_of(tmp_path / "boxes.ckpt", "dataset=mot", *words)
+    words = ["model=association", "dataset=mot", f"dataset.root={tmp_path}"]
+    checkpoint = checkpoint_of(
+        tmp_path / "boxes.ckpt", *with_brought(words), "dataset.detections=noise"
+    )
     source = write_video(tmp_path / "a.mp4", squares(10))
     rows = [
         row
