@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-import scene_track.tracking.scene_report
+import scene_track.tracking.truth
 from scene_track.evaluate import evaluate
 from scene_track.training.trained_run import load_model
 from tests.compose import command
@@ -97,7 +97,7 @@ def test_a_stopped_evaluation_is_not_taken_for_a_complete_one(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(scene_track.tracking.scene_report, "count_tracking", stop)
+        patch.setattr(scene_track.tracking.truth, "count_tracking", stop)
         evaluate(composed(*typed, "overwrite=true"))
     # The first of two sequences was done.
     assert [path.name for path in folder.rglob("*.*")] == ["dance0001.txt"]
