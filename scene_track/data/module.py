@@ -126,6 +126,7 @@ class TrackingDataModule(LightningDataModule):
         seed: Annotated[int, Field(ge=0)],
         detections: Annotated[str, Field(min_length=1)] | None,
         further: list[Further],
+        camera: Annotated[int, Field(ge=0)],
     ) -> None:
         """Describes the data; nothing is read before :meth:`setup`.
 
@@ -153,6 +154,7 @@ class TrackingDataModule(LightningDataModule):
                 in place of images; ``noise`` = ground truth with errors, those of the detector
                 whose files other folders have, ``truth`` = without. None = images.
             further: further folders of training videos.
+            camera: pairs of boxes that tell a movement of the camera, taken off clips; 0 = never.
         """
         super().__init__()
         self.root = Path(root)
@@ -173,7 +175,7 @@ class TrackingDataModule(LightningDataModule):
         self.cache_dir = None if cache_dir is None else Path(cache_dir)
         self.on_error: Literal["raise", "skip"] = on_error
         self.seed = seed
-        self.detections = detections
+        self.detections, self.camera = detections, camera
         self.further = [f if isinstance(f, Further) else Further(**f) for f in further]
         self._box_videos: dict[str, list[BoxVideo]] = {}
         self.features = FeatureSource()
@@ -322,7 +324,7 @@ class TrackingDataModule(LightningDataModule):
             "same_every_epoch": overfit,
         }
         if boxes is not None:
-            return BoxClips(boxes, **windows)
+            return BoxClips(boxes, camera=self.camera, **windows)
         return ClipDataset(
             videos,
             size=self.size,
