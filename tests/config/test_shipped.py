@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -18,8 +17,6 @@ from omegaconf import DictConfig, OmegaConf
 from scene_track.config.check import ConfigError, check
 from scene_track.config.help import _comment
 from scene_track.config.paths import config_dir
-from scene_track.config.signature import read_signature
-from scene_track.config.tree import walk
 from tests.compose import OF_A_BALL, OF_BOXES
 
 _FILES = sorted(Path(config_dir()).rglob("[!_]*.yaml"))
@@ -81,22 +78,6 @@ def test_the_bare_command_is_fine() -> None:
 def test_every_option_passes_but_for_what_a_person_brings(overrides: list[str]) -> None:
     lines = [line for line in _faults(*overrides) if not line.startswith(_BRING)]
     assert lines == []
-
-
-@pytest.mark.parametrize("overrides", COMPOSITIONS, ids=lambda words: words[-1])
-def test_a_value_of_the_yaml_has_no_default_in_the_class(overrides: list[str]) -> None:
-    """One home for a default."""
-    doubled: set[str] = set()
-    for _, node in walk(OmegaConf.to_container(_composed(*overrides), resolve=False)):
-        if not isinstance(node, dict) or not str(node.get("_target_")).startswith("scene_track."):
-            continue
-        parameters = read_signature(node["_target_"]).parameters
-        doubled |= {
-            f"{node['_target_']}: {name}"
-            for name in node.keys() & parameters.keys()
-            if parameters[name].default is not inspect.Parameter.empty
-        }
-    assert sorted(doubled) == []
 
 
 @pytest.mark.parametrize("option", [option for group, option in _OPTIONS if group == "debug"])
