@@ -23,7 +23,8 @@ from scene_track.data.batch import SceneBatch
 from scene_track.data.clips import ClipDataset, StreamDataset
 from scene_track.data.collate import collate
 from scene_track.data.feature_store import FeatureSource
-from scene_track.data.resumable_loader import ResumableLoader
+from scene_track.data.resumable_loader import ResumableLoader, SizedDataset
+from scene_track.data.stills import CameraPath
 from scene_track.data.transforms import ClipAugment
 from scene_track.data.video import Source, Video
 from scene_track.data.visibility import balanced_weights, count_visibility
@@ -121,6 +122,7 @@ class TrackingDataModule(LightningDataModule):
         cache_dir: str | None,
         on_error: Literal["raise", "skip"],
         seed: Annotated[int, Field(ge=0)],
+        camera: CameraPath | None,
     ) -> None:
         """Describes the data; nothing is read before :meth:`setup`.
 
@@ -144,6 +146,7 @@ class TrackingDataModule(LightningDataModule):
             cache_dir: folder of the caches; None = ``<root>/.cache``.
             on_error: ``raise``, or ``skip`` faulty rows and frames, counted and logged.
             seed: of the order and of every random draw.
+            camera: makes training clips of still images; None = there are none.
         """
         super().__init__()
         self.root = Path(root)
@@ -164,6 +167,7 @@ class TrackingDataModule(LightningDataModule):
         self.cache_dir = None if cache_dir is None else Path(cache_dir)
         self.on_error: Literal["raise", "skip"] = on_error
         self.seed = seed
+        self.camera = camera
         self.features = FeatureSource()
         self._sequences: dict[str, list[Video]] = {}
         self._train_loader: ResumableLoader | None = None
@@ -256,20 +260,7 @@ class TrackingDataModule(LightningDataModule):
         if self._train_loader is None:
             # Learning a few batches by heart needs the same batches again and again.
             overfit = bool(getattr(self.trainer, "overfit_batches", 0))
-            dataset = ClipDataset(
-                self.sequences("train"),
-                size=self.size,
-                length=self.window.length,
-                stride=self.window.stride,
-                max_interval=self.window.max_interval,
-                augment=self.augment,
-                seed=self.seed,
-                base_scale=self.base_scale,
-                same_every_epoch=overfit,
-                cache_dir=self._cache_folder(_FRAMES) if self.cache else None,
-                on_error=self.on_error,
-                features=self.features,
-            )
+            dataset = self.training_clips(self.sequences("train"), same_every_epoch=overfit)
             self._train_loader = ResumableLoader(
                 dataset,
                 batch_size=self.batch_size,
@@ -283,6 +274,29 @@ class TrackingDataModule(LightningDataModule):
                 prefetch_factor=self.loader.prefetch_factor,
             )
         return self._train_loader
+
+    def training_clips(self, sequences: list[Video], *, same_every_epoch: bool) -> SizedDataset:
+        """The clips of an epoch, by (epoch, index).
+
+        Args:
+            sequences: the training videos.
+            same_every_epoch: draw for every epoch what epoch 0 draws.
+        """
+        return ClipDataset(
+            sequences,
+            size=self.size,
+            length=self.window.length,
+            stride=self.window.stride,
+            max_interval=self.window.max_interval,
+            augment=self.augment,
+            seed=self.seed,
+            base_scale=self.base_scale,
+            same_every_epoch=same_every_epoch,
+            cache_dir=self._cache_folder(_FRAMES) if self.cache else None,
+            on_error=self.on_error,
+            features=self.features,
+            camera=self.camera,
+        )
 
     def val_dataloader(self) -> DataLoader[SceneBatch]:
         """Whole validation sequences of this process, in order, one chunk per batch."""
@@ -359,10 +373,12 @@ class TrackingDataModule(LightningDataModule):
         changing = {f"augment.{k}": v for k, v in self.augment.unrepeatable().items()}
         if self.base_scale != 1:
             changing["base_scale"] = self.base_scale
+        if self.camera is not None:
+            changing["camera"] = "a path of its own for every clip"
         if not changing:
             return
         shown = ", ".join(f"dataset.{name}={value}" for name, value in changing.items())
-        off = {"base_scale": "1", "augment.crop": "null"}
+        off = {"base_scale": "1", "augment.crop": "null", "camera": "null"}
         typed = " ".join(f"dataset.{name}={off.get(name, '0')}" for name in changing)
         raise ValueError(
             "model.backbone.cache=true keeps one set of features per frame and one per mirrored"

@@ -59,8 +59,8 @@ def epoch_order(length: int, *, seed: int, epoch: int, shuffle: bool) -> Tensor:
     return torch.randperm(length, generator=generator)
 
 
-class _SizedDataset(Protocol):
-    """What the loader needs of a dataset."""
+class SizedDataset(Protocol):
+    """What the loader needs of a dataset: samples by (epoch, index)."""
 
     def __len__(self) -> int: ...
 
@@ -153,7 +153,7 @@ class ResumableLoader:
 
     def __init__(
         self,
-        dataset: _SizedDataset,
+        dataset: SizedDataset,
         *,
         batch_size: int,
         shuffle: bool = True,
@@ -298,7 +298,7 @@ class ResumableLoader:
 class _AsTorchDataset(Dataset[Any]):
     """Gives the dataset the base class that torch's loader is typed for."""
 
-    def __init__(self, dataset: _SizedDataset) -> None:
+    def __init__(self, dataset: SizedDataset) -> None:
         self.dataset = dataset
 
     def __len__(self) -> int:

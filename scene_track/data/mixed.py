@@ -1,0 +1,219 @@
+"""Several sources in one run: MOT folders, still images and drawn videos, by weight.
+
+Which source a clip of an epoch is from follows from its index alone, so an epoch holds exactly the
+shares that the weights state, and a resumed run sees the same clips. Each source is gone through
+without repetition before it starts again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import Field
+
+from scene_track.data.module import TrackingDataModule
+from scene_track.data.resumable_loader import SizedDataset, epoch_order
+from scene_track.data.samples import Sample
+from scene_track.data.video import OnError, Source, Video
+
+log = logging.getLogger(__name__)
+
+Split = str | list[str]
+
+
+class Part:
+    """One source of a mixed dataset, with its own root, classes and splits."""
+
+    def __init__(
+        self,
+        *,
+        source: Any,
+        weight: Annotated[float, Field(gt=0)],
+        train: Split,
+        val: Split | None,
+        test: Split | None,
+    ) -> None:
+        """Describes the part.
+
+        Args:
+            source: the reader; see :class:`scene_track.data.video.Source`.
+            weight: share of the clips, relative to the other parts.
+            train: training split, as of the part's own dataset.
+            val: validation split; None = there is none.
+            test: test split; None = there is none.
+        """
+        self.source: Source = source
+        self.weight = weight
+        self.splits = {"train": train, "val": val, "test": test}
+
+
+class MixedSource:
+    """Reads the parts; their class names are joined, equal names are one class."""
+
+    def __init__(self, *, parts: dict[str, Part | None], validate: str) -> None:
+        """Describes the parts; nothing is read yet.
+
+        Args:
+            parts: by a name for tables and logs; None leaves a part out.
+            validate: name of the part whose validation and test splits count.
+
+        Raises:
+            ValueError: there is no part, or none of the name ``validate``.
+        """
+        self.parts = {name: part for name, part in parts.items() if part is not None}
+        if validate not in self.parts:
+            known = ", ".join(self.parts) or "none"
+            raise ValueError(
+                f"dataset.source.validate={validate}: the parts of the dataset are {known}"
+            )
+        self.validate = validate
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Class names by label index, in the order of the parts."""
+        names = [name for part in self.parts.values() for name in part.source.class_names]
+        return tuple(dict.fromkeys(names))
+
+    def prepare(self) -> Path:
+        """Makes the files of all parts exist; the root of the part that validates."""
+        roots = {name: part.source.prepare() for name, part in self.parts.items()}
+        return roots[self.validate]
+
+    def sequences(
+        self,
+        split: str | Sequence[str],
+        *,
+        on_error: OnError = "raise",
+        cache_dir: Path | None = None,
+    ) -> list[Video]:
+        """Videos of all parts (``train``), or of the one that validates (``val``, ``test``).
+
+        Args:
+            split: ``train``, ``val`` or ``test``: the options of the parts.
+            on_error: ``raise``, or ``skip`` what is wrong, counted and logged.
+            cache_dir: where parsed sequences are kept; None = not kept.
+
+        Raises:
+            FileNotFoundError, ValueError: as the parts do.
+            ValueError: for another split, or one that the part does not have.
+        """
+        if not isinstance(split, str) or split not in ("train", "val", "test"):
+            raise ValueError(
+                f"dataset.train, val and test of a mixed dataset are train, val and test, found"
+                f" {split}: type dataset.source.parts.NAME.train=SPLIT"
+            )
+        names = list(self.parts) if split == "train" else [self.validate]
+        index = {name: label for label, name in enumerate(self.class_names)}
+        videos: list[Video] = []
+        for name in names:
+            part = self.parts[name]
+            where = part.splits[split]
+            if where is None:
+                raise ValueError(
+                    f"dataset.source.parts.{name} has no {split} split: type"
+                    f" dataset.source.parts.{name}.{split}=SPLIT"
+                )
+            labels = np.array([index[own] for own in part.source.class_names])
+            where = where if isinstance(where, str) else list(where)
+            for video in part.source.sequences(where, on_error=on_error, cache_dir=cache_dir):
+                videos.append(replace(video, labels=labels[video.labels], origin=name))
+        return videos
+
+
+class MixedDataModule(TrackingDataModule):
+    """As any dataset; training clips come from the parts by weight."""
+
+    def __init__(self, *, clips_per_epoch: Annotated[int, Field(ge=1)], **rest: Any) -> None:
+        """Describes the data.
+
+        Args:
+            clips_per_epoch: clips of all parts together.
+            **rest: as of the base class.
+        """
+        super().__init__(**rest)
+        self.clips_per_epoch = clips_per_epoch
+
+    def training_clips(self, sequences: list[Video], *, same_every_epoch: bool) -> SizedDataset:
+        """The clips of an epoch, by (epoch, index); logs how many are from which part."""
+        assert isinstance(self.source, MixedSource)
+        parts = self.source.parts
+        clips = MixedClips(
+            {
+                name: super(MixedDataModule, self).training_clips(
+                    [v for v in sequences if v.origin == name], same_every_epoch=same_every_epoch
+                )
+                for name in parts
+            },
+            weights={name: part.weight for name, part in parts.items()},
+            length=self.clips_per_epoch,
+            seed=self.seed,
+        )
+        for name, count in clips.counts.items():
+            videos = sum(v.origin == name for v in sequences)
+            log.info(
+                "mixed: %d of %d clips of an epoch are from %s (%d windows of %d videos or images)",
+                *(count, len(clips), name, len(clips.datasets[name]), videos),
+            )
+        return clips
+
+
+class MixedClips:
+    """Clips of several datasets in fixed shares."""
+
+    def __init__(
+        self,
+        datasets: dict[str, SizedDataset],
+        *,
+        weights: dict[str, float],
+        length: int,
+        seed: int,
+    ) -> None:
+        """Assigns the slots of an epoch.
+
+        Args:
+            datasets: clips of each part, by (epoch, index).
+            weights: share of each part, > 0.
+            length: clips per epoch.
+            seed: of the order in which each part is gone through.
+
+        Raises:
+            ValueError: a part has no clip, or its share of an epoch is less than one clip.
+        """
+        self.datasets, self.seed = datasets, seed
+        names = list(datasets)
+        shares = np.array([weights[name] for name in names])
+        shares = shares / shares.sum()
+        owed = np.zeros(len(names))
+        # The part that is furthest behind its share is next: of n slots each gets its share of n.
+        self.slots: list[tuple[str, int]] = []
+        self.counts = dict.fromkeys(names, 0)
+        for _ in range(length):
+            owed += shares
+            chosen = int(owed.argmax())
+            owed[chosen] -= 1
+            self.slots.append((names[chosen], self.counts[names[chosen]]))
+            self.counts[names[chosen]] += 1
+        for name, dataset in datasets.items():
+            if not len(dataset) or not self.counts[name]:
+                raise ValueError(
+                    f"dataset.source.parts.{name}: no clip of it would be trained on"
+                    f" ({len(dataset)} windows, weight {weights[name]:g}, {length} clips an epoch);"
+                    " type another weight or dataset.clips_per_epoch"
+                )
+
+    def __len__(self) -> int:
+        return len(self.slots)
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
+        """The sample of an (epoch, index) pair."""
+        epoch, index = key
+        name, rank = self.slots[index]
+        dataset = self.datasets[name]
+        time, place = divmod(epoch * self.counts[name] + rank, len(dataset))
+        order = epoch_order(len(dataset), seed=self.seed, epoch=time, shuffle=True)
+        return dataset[(time, int(order[place]))]
