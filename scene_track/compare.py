@@ -218,7 +218,7 @@ def _same_gates(tracker: Tracker) -> tuple[Tracker, float]:
 
     if isinstance(tracker, IdentityTracker):
         gates = {
-            "exist_conf": tracker.exist_conf,
+            "exist_conf": tracker.low_conf,
             "birth": tracker.birth,
             "duplicate_iou": tracker.duplicate_iou,
         }

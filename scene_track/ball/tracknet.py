@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 from pydantic import DirectoryPath, Field
 
 from scene_track.ball.point_files import PointRules, read_points
+from scene_track.data.images import image_size
 from scene_track.data.mot_files import BoxTable
 from scene_track.data.seqinfo import SequenceInfo
 from scene_track.data.video import IMAGES, SPEC, OnError, Video, list_images
@@ -152,7 +152,7 @@ class TrackNetFolder:
         if not images:
             raise FileNotFoundError(f"{folder}: no image in it, expected 0000.jpg and so on")
         frames = sorted(images)
-        height, width = _size_of(folder / images[frames[0]])
+        height, width = image_size(folder / images[frames[0]])
         problems = [
             f"frame {n}: no image file" for n in range(frames[0], frames[-1] + 1) if n not in images
         ]
@@ -243,13 +243,3 @@ def _natural(name: str) -> list[tuple[int, str]]:
     return [
         (int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)
     ]
-
-
-def _size_of(file: Path) -> tuple[int, int]:
-    try:
-        with Image.open(file) as image:
-            return image.height, image.width
-    except (UnidentifiedImageError, OSError) as error:
-        raise ValueError(
-            f"{file}: the size of the images cannot be read from it: {error}"
-        ) from None

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from scene_track.data.feature_store import FeatureSource, FrameKey
-from scene_track.data.frame_store import FrameError, FrameStore, read_frame
+from scene_track.data.frame_store import FrameStore, read_frame
+from scene_track.data.images import FrameError
 from scene_track.data.resumable_loader import derive_seed
 from scene_track.data.samples import Sample, mix
 from scene_track.data.stills import CameraPath, as_clip, moved_boxes, render, resolution

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, UnidentifiedImageError
 from pydantic import DirectoryPath
 
 from scene_track.data.coco import Faults, StillBoxes, box_fault
+from scene_track.data.images import FrameError, image_size
 from scene_track.data.video import OnError, Video
 
 PERSON = "person"
@@ -115,13 +115,10 @@ class CrowdHumanFolder:
 def _image_size(path: Path, faults: Faults) -> tuple[int, int] | None:
     """(height, width): the annotations do not state them, and only the file's head is read."""
     try:
-        with Image.open(path) as image:
-            return image.height, image.width
-    except FileNotFoundError:
-        faults.add(f"{path}: the image file is missing", FileNotFoundError)
-    except (UnidentifiedImageError, OSError) as error:
-        faults.add(f"{path}: the image cannot be read: {str(error).splitlines()[0]}")
-    return None
+        return image_size(path)
+    except FrameError as error:
+        faults.add(str(error))
+        return None
 
 
 def _boxes(

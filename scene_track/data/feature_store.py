@@ -11,7 +11,6 @@ needed next. A full store keeps what it has and logs a warning once.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import logging
@@ -27,7 +26,7 @@ import torch
 from torch import Tensor
 
 from scene_track.data.video import Video
-from scene_track.io.atomic import write_atomic
+from scene_track.io.atomic import is_full, write_atomic
 from scene_track.io.slots import SlotFile
 
 log = logging.getLogger(__name__)
@@ -35,7 +34,7 @@ log = logging.getLogger(__name__)
 SUFFIX = ".features"
 ABOUT = "about.json"
 _VALUE = 2  # bytes of a half-precision number
-_MOST_OPEN = 64  # files; each takes two descriptors, of which a process often has 1024
+_MOST_OPEN = 64  # files; a process often has 1024 descriptors
 _MOST_UNMEASURED = 64 * 1024**2  # bytes that a process writes before it measures the folder again
 
 
@@ -159,7 +158,7 @@ class FeatureStore:
             data = record.contiguous().view(torch.uint8).numpy()
             file.write(key.slot, data, salt=key.image)
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if not is_full(error):
                 raise
             self._say_full(f"the disk of {self.root} is full")
             return False

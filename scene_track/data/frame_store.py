@@ -14,20 +14,17 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchvision.io import ImageReadMode, read_image
 from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
+from scene_track.data.images import read_image
 from scene_track.data.video import Video
+from scene_track.io.atomic import is_full
 from scene_track.io.slots import SlotFile
 
 log = logging.getLogger(__name__)
 
-_FORMAT = 2
-
-
-class FrameError(ValueError):
-    """A frame that cannot be used: missing, corrupt, or not of the stated size."""
+_FORMAT = 3
 
 
 def read_frame(sequence: Video, position: int, size: tuple[int, int]) -> Tensor:
@@ -44,20 +41,8 @@ def read_frame(sequence: Video, position: int, size: tuple[int, int]) -> Tensor:
     Raises:
         FrameError: naming the file.
     """
-    file = sequence.files[position]
-    if not file.is_file():
-        raise FrameError(f"{file}: the image file is missing")
-    try:
-        image = read_image(str(file), mode=ImageReadMode.RGB)
-    except RuntimeError as error:
-        reason = str(error).splitlines()[0] if str(error) else "unknown reason"
-        raise FrameError(f"{file}: the frame cannot be decoded: {reason}") from None
-    expected = (sequence.info.height, sequence.info.width)
-    if tuple(image.shape[-2:]) != expected:
-        raise FrameError(
-            f"{file}: the frame is {image.shape[-1]}x{image.shape[-2]} pixels, "
-            f"the sequence's are {expected[1]}x{expected[0]}"
-        )
+    stated = (sequence.info.height, sequence.info.width)
+    image = read_image(sequence.files[position], stated, "the sequence's are")
     return F.resize(image, list(size), InterpolationMode.BILINEAR, antialias=True)
 
 
@@ -76,6 +61,7 @@ class FrameStore:
         self.size = size
         self.cache_dir = cache_dir
         self._file: SlotFile | None = None
+        self._full = False  # nothing more can be kept
 
     def __getstate__(self) -> dict[str, Any]:
         # Another process opens the file again.
@@ -110,18 +96,26 @@ class FrameStore:
 
         Raises:
             FrameError: naming the file.
-            OSError: if the cache file cannot be written (no space left, for example).
+            OSError: if the cache file cannot be written, for another reason than a full disk.
         """
         if self.cache_dir is None:
             return read_frame(self.sequence, position, self.size)
-        if self._file is None:
-            self._file = self._open()
-        data = self._file.read(position)
-        if data is not None:
-            return torch.from_numpy(data).view(3, *self.size)
-        frame = read_frame(self.sequence, position, self.size)
-        self._file.write(position, frame.contiguous().view(-1).numpy())
-        return frame
+        try:
+            if self._file is None and not self._full:
+                self._file = self._open()
+            data = None if self._file is None else self._file.read(position)
+            if data is not None:
+                return torch.from_numpy(data).view(3, *self.size)
+            frame = read_frame(self.sequence, position, self.size)
+            if self._file is not None and not self._full:
+                self._file.write(position, frame.contiguous().view(-1).numpy())
+            return frame
+        except OSError as error:
+            if self._full or not is_full(error):
+                raise
+            log.warning("%s: no more frames are kept, the others are decoded each time", error)
+            self._full = True
+            return self.read(position)
 
     def _open(self) -> SlotFile:
         path = self.path

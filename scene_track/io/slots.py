@@ -9,7 +9,7 @@ The files are sparse: an empty slot takes no space.
 
 from __future__ import annotations
 
-import mmap
+import errno
 import os
 import zlib
 from pathlib import Path
@@ -17,7 +17,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from scene_track.io.atomic import naming
+
 _ENTRY = 4  # bytes of a checksum in the table
+_PAGE = 4096  # bytes to which the table is padded
+# What link() answers where there are no hard links: FAT, some network and FUSE mounts.
+_NO_LINKS = (errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 
 
 class SlotFile:
@@ -36,17 +41,17 @@ class SlotFile:
             FileNotFoundError: there is no such file.
             ValueError: the file has another size.
         """
+        self.path = path
         self.record_bytes = record_bytes
         self._records = _table_bytes(slots)
         self._file = os.open(path, os.O_RDWR if writable else os.O_RDONLY)
         found, expected = os.fstat(self._file).st_size, self._records + slots * record_bytes
         if found != expected:
-            os.close(self._file)
+            self.close()
             raise ValueError(
                 f"{path} has {found:,} bytes, expected {expected:,}: it was cut or replaced; "
                 "remove it"
             )
-        self._view = mmap.mmap(self._file, expected, access=mmap.ACCESS_READ)
 
     @staticmethod
     def create(path: Path, *, slots: int, record_bytes: int) -> bool:
@@ -57,14 +62,11 @@ class SlotFile:
         """
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
-            with temporary.open("wb") as new:
+            with naming(path), temporary.open("wb") as new:
                 new.truncate(_table_bytes(slots) + slots * record_bytes)
-            os.link(temporary, path)
-        except FileExistsError:  # another process was first
-            return False
+            return _rename_new(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
-        return True
 
     def read(self, slot: int, *, salt: int = 0) -> NDArray[np.uint8] | None:
         """A copy of a record, or None if the slot is empty.
@@ -73,14 +75,13 @@ class SlotFile:
             slot: from 0.
             salt: as given to :meth:`write`; a record that was written with another is not read.
         """
-        entry = self._view[slot * _ENTRY : (slot + 1) * _ENTRY]
-        stored = int.from_bytes(entry, "little")
-        if not stored:
-            return None
-        start = self._records + slot * self.record_bytes
-        # Copied before the check: another process may write at the same time.
-        data = np.array(np.frombuffer(self._view, np.uint8, self.record_bytes, start))
-        return data if _checksum(data, salt) == stored else None
+        data = np.empty(self.record_bytes, np.uint8)
+        with naming(self.path):
+            stored = int.from_bytes(os.pread(self._file, _ENTRY, slot * _ENTRY), "little")
+            if not stored:
+                return None
+            found = os.preadv(self._file, [data.data], self._records + slot * self.record_bytes)
+        return data if found == data.size and _checksum(data, salt) == stored else None
 
     def write(self, slot: int, data: NDArray[np.uint8], *, salt: int = 0) -> None:
         """Fills a slot.
@@ -93,23 +94,43 @@ class SlotFile:
         Raises:
             OSError: the file cannot be written, for example on a full disk.
         """
-        _write_at(self._file, data, self._records + slot * self.record_bytes)
         checksum = _checksum(data, salt).to_bytes(_ENTRY, "little")
-        _write_at(self._file, np.frombuffer(checksum, np.uint8), slot * _ENTRY)
+        with naming(self.path):
+            _write_at(self._file, data, self._records + slot * self.record_bytes)
+            _write_at(self._file, np.frombuffer(checksum, np.uint8), slot * _ENTRY)
 
     def close(self) -> None:
         """Closes the file; a second call does nothing."""
-        if not self._view.closed:
-            self._view.close()
+        if self._file >= 0:
             os.close(self._file)
+            self._file = -1
 
     def __del__(self) -> None:
-        if hasattr(self, "_view"):
+        if hasattr(self, "_file"):
             self.close()
 
 
+def _rename_new(temporary: Path, path: Path) -> bool:
+    """Gives a file its name unless another process was first; whether it did.
+
+    A link refuses to replace a file, a rename does not. Without links two processes may both
+    succeed: what the slower one's predecessor has filled by then is lost, and filled again.
+    """
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        if path.exists():
+            return False
+        os.replace(temporary, path)
+    return True
+
+
 def _table_bytes(slots: int) -> int:
-    return -(-slots * _ENTRY // mmap.PAGESIZE) * mmap.PAGESIZE
+    return -(-slots * _ENTRY // _PAGE) * _PAGE
 
 
 def _checksum(data: NDArray[np.uint8], salt: int) -> int:

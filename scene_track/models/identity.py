@@ -1,11 +1,13 @@
 """Identity by pointing: who of the tracks in memory is this detection, or is it new?
 
-Each track's past detections are encoded causally, with their relative geometry in the attention
-bias *and* in the values, so that the last state knows the motion. A small MLP then scores every
-detection against every track's last state: from both contents, from where the detection lies
-relative to the last box and to the box the track is expected to have by now, and from an appearance
-dot product. A softmax over the tracks and "new" gives the answer; cross-entropy trains it over all
-frames of a clip at once.
+The head starts as a classical tracker (``MotionPrior``) and learns what to add. The newest tokens
+of each track are encoded causally, with their relative geometry in the attention bias *and* in the
+values. The last state corrects the box that the track is expected to have by now. All tracks and
+detections of a frame look at each other; then a small MLP scores every pair: from both contents,
+from where the detection lies to the last and to the expected box, and from how its likelihood
+compares with that of its rivals. Its score and an appearance dot product are added to the
+log-likelihood of the prior, both from zero. A softmax over the tracks and "new" gives the answer;
+cross-entropy trains it over all frames of a clip at once.
 
 Pointing does not depend on how identities are named, so there is no vocabulary to learn.
 """
@@ -21,8 +23,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from scene_track.models.boxes import elementwise_iou
+from scene_track.models.motion_prior import MOTION, MotionPrior
 
 _GEOMETRY = 9
+_NEW = -3.0  # logit of "new" before anything is learned; a good match of the prior has about 9
+_NEVER = -1e4
 
 
 def relative_geometry(boxes: Tensor, reference: Tensor, seconds: Tensor) -> Tensor:
@@ -30,8 +35,8 @@ def relative_geometry(boxes: Tensor, reference: Tensor, seconds: Tensor) -> Tens
 
     Args:
         boxes: ``[..., 4]`` cxcywh.
-        reference: ``[..., 4]`` cxcywh.
-        seconds: ``[...]`` time between them.
+        reference: ``[..., 4]`` cxcywh, broadcastable to ``boxes`` or the other way.
+        seconds: ``[...]`` time between them, broadcastable too.
 
     Returns:
         Shift of the centre in reference sizes (compressed, and clipped raw), log ratios of the
@@ -40,46 +45,130 @@ def relative_geometry(boxes: Tensor, reference: Tensor, seconds: Tensor) -> Tens
     size = reference[..., 2:].clamp(min=1e-3)
     shift = (boxes[..., :2] - reference[..., :2]) / size
     ratio = (boxes[..., 2:].clamp(min=1e-3) / size).log().clamp(-3, 3)
+    clipped = shift.clamp(-3, 3)
+    wait = (1 + seconds.abs() * 20).expand(shift.shape[:-1])
+    numbers = torch.stack(
+        (elementwise_iou(boxes, reference), wait.log(), clipped.norm(dim=-1) / wait), dim=-1
+    )
     compressed = shift.sign() * shift.abs().log1p()
-    iou = elementwise_iou(boxes, reference)
-    time = (seconds.abs() * 20).log1p()
-    speed = (shift.clamp(-3, 3) / (1 + seconds.abs() * 20).unsqueeze(-1)).clamp(-3, 3)
-    return torch.cat(
-        (compressed, shift.clamp(-1, 1), ratio, iou.unsqueeze(-1), time.unsqueeze(-1),
-         speed.norm(dim=-1, keepdim=True)),
-        dim=-1,
-    )  # fmt: skip
+    return torch.cat((compressed, clipped.clamp(-1, 1), ratio, numbers), dim=-1)
+
+
+def newest(present: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The newest tokens at each moment.
+
+    Args:
+        present: ``[S, T]`` bool.
+        count: K, how many.
+
+    Returns:
+        ``[S, T, K]`` moments of the K newest present tokens up to each moment, itself included,
+        newest first, and bool whether there are that many.
+    """
+    s, t = present.shape
+    rank = present.long().cumsum(-1)
+    order = rank.new_zeros(s, t + 1)  # moment of the r-th present token; what is absent goes to 0
+    moments = torch.arange(t, device=present.device).expand(s, t)
+    order.scatter_(1, torch.where(present, rank, 0), moments)
+    wanted = rank.unsqueeze(-1) - torch.arange(count, device=present.device)
+    past = order.gather(1, wanted.clamp(min=0).flatten(1)).view(s, t, count)
+    return past, wanted >= 1
+
+
+def _take(values: Tensor, past: Tensor) -> Tensor:
+    """``values [S, T, ...]`` at the moments ``past [S, T, K]``: ``[S, T, K, ...]``."""
+    s, t = values.shape[:2]
+    rows = past + t * torch.arange(s, device=past.device).view(s, 1, 1)
+    # The backward pass of an embedding adds whole rows; that of fancy indexing takes ten times it.
+    flat = F.embedding(rows, values.reshape(s * t, -1))
+    return flat.view(*past.shape, *values.shape[2:])
+
+
+def _feed(dim: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.LayerNorm(dim), nn.Linear(dim, 2 * dim), nn.GELU(), nn.Linear(2 * dim, dim)
+    )
 
 
 class TrackEncoderLayer(nn.Module):
-    """Causal self-attention of one track over its own past."""
+    """Attention of a track's token to the newest tokens of its past."""
+
+    def __init__(self, dim: int, heads: int, relation: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = nn.LayerNorm(dim)
+        self.query = nn.Linear(dim, dim)
+        self.key_value = nn.Linear(dim, 2 * dim)
+        self.bias = nn.Linear(relation, heads)
+        self.project = nn.Linear(dim, dim)
+        self.relation_value = nn.Linear(heads * relation, dim)
+        self.feed = _feed(dim)
+
+    def remembered(self, x: Tensor) -> Tensor:
+        """What later tokens look at: ``[..., 2 D]`` of ``x [..., D]``."""
+        return self.key_value(self.norm(x))
+
+    def forward(self, x: Tensor, past: Tensor, relation: Tensor, seen: Tensor) -> Tensor:
+        """Look back.
+
+        Args:
+            x: ``[..., D]`` the tokens.
+            past: ``[..., K, 2 D]`` what they look at.
+            relation: ``[..., K, R]`` how they lie to it.
+            seen: ``[..., K]`` bool.
+        """
+        *shape, dim = x.shape
+        k, h = past.shape[-2], self.heads
+        query = self.query(self.norm(x)).view(*shape, h, 1, dim // h)
+        key, value = past.view(*shape, k, 2, h, dim // h).transpose(-4, -2).unbind(-3)
+        logits = (query @ key.transpose(-1, -2)).squeeze(-2).float() * (dim // h) ** -0.5
+        logits = logits + self.bias(relation).transpose(-1, -2)
+        weights = logits.masked_fill(~seen.unsqueeze(-2), _NEVER).softmax(-1).to(value.dtype)
+        content = (weights.unsqueeze(-2) @ value).flatten(-3)
+        x = x + self.project(content) + self.relation_value((weights @ relation).flatten(-2))
+        return x + self.feed(x)
+
+
+class Interaction(nn.Module):
+    """Attention of all tracks and detections of one frame to each other, the nearer the more."""
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
+        self.place = nn.Linear(7, dim)
         self.norm = nn.LayerNorm(dim)
         self.qkv = nn.Linear(dim, 3 * dim)
-        self.geometry = nn.Sequential(nn.Linear(_GEOMETRY, dim), nn.GELU())
-        self.bias = nn.Linear(dim, heads)
-        self.geometry_value = nn.Linear(dim, dim)
+        # Logits lost per mean object size of distance, one figure per head: some look far.
+        self.log_distance = nn.Parameter(torch.linspace(-3.0, 0.0, heads))
         self.project = nn.Linear(dim, dim)
-        self.feed = nn.Sequential(
-            nn.LayerNorm(dim), nn.Linear(dim, 2 * dim), nn.GELU(), nn.Linear(2 * dim, dim)
-        )
+        self.feed = _feed(dim)
 
-    def forward(self, x: Tensor, geometry: Tensor, allowed: Tensor) -> Tensor:
-        """``x [S, T, D]``, ``geometry [S, T, T, 9]``, ``allowed [S, T, T]`` (True = may see)."""
-        s, t, dim = x.shape
-        part = dim // self.heads  # written out: without a track there is no -1 to infer
-        q, k, v = self.qkv(self.norm(x)).view(s, t, 3, self.heads, part).permute(2, 0, 3, 1, 4)
-        relation = self.geometry(geometry)
-        logits = (q @ k.transpose(-1, -2)).float() * part**-0.5
-        logits = logits + self.bias(relation).permute(0, 3, 1, 2)
-        logits = logits.masked_fill(~allowed.unsqueeze(1), -1e4)
-        weights = logits.softmax(-1).to(v.dtype)
-        value = self.geometry_value(relation).view(s, t, t, self.heads, part).permute(0, 3, 1, 2, 4)
-        attended = weights @ v + (weights.unsqueeze(-2) @ value.to(v.dtype)).squeeze(-2)
-        x = x + self.project(attended.transpose(1, 2).reshape(s, t, dim))
+    def forward(self, x: Tensor, boxes: Tensor, gap: Tensor, there: Tensor) -> Tensor:
+        """Let everybody look at everybody.
+
+        Args:
+            x: ``[..., E, D]`` tracks and detections.
+            boxes: ``[..., E, 4]`` expected or seen boxes, cxcywh.
+            gap: ``[..., E]`` s since a track was seen; -1 = a detection.
+            there: ``[..., E]`` bool, False = padding.
+        """
+        *shape, e, dim = x.shape
+        count = there.sum(-1, keepdim=True).clamp(min=1).unsqueeze(-1)
+        mean = torch.where(there.unsqueeze(-1), boxes, 0.0).sum(-2, keepdim=True) / count
+        size = mean[..., 2:].clamp(min=1e-3)
+        center = ((boxes[..., :2] - mean[..., :2]) / size).clamp(-20, 20)
+        extent = (boxes[..., 2:].clamp(min=1e-3) / size).log().clamp(-3, 3)
+        time = torch.stack((gap.clamp(min=0), (gap < 0).float()), dim=-1)
+        height = boxes[..., 3:].clamp(min=1e-3).log() / 4
+        x = x + self.place(torch.cat((center / 4, extent, time, height), dim=-1))
+        qkv = self.qkv(self.norm(x)).view(*shape, e, 3, self.heads, dim // self.heads)
+        q, k, v = qkv.movedim(-3, 0).transpose(-3, -2)
+        # Two differences, not cdist: its gradient is not defined where two boxes are the same.
+        apart = (center.unsqueeze(-2) - center.unsqueeze(-3)).abs().sum(-1).unsqueeze(-3)
+        bias = -self.log_distance.exp().view(-1, 1, 1) * apart
+        bias = bias.masked_fill(~there.unsqueeze(-2).unsqueeze(-3), _NEVER)
+        looked = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype))
+        x = x + self.project(looked.transpose(-3, -2).reshape(*shape, e, dim))
         return x + self.feed(x)
 
 
@@ -89,15 +178,53 @@ class TrackMemory:
 
     Attributes:
         state: ``[..., J, D]`` encoded last token.
+        motion: ``[..., J, 11]`` what the prior knows of its motion.
         box: ``[..., J, 4]`` last box, cxcywh.
         seconds: ``[..., J]`` when that was.
         exists: ``[..., J]`` bool, False = no such track yet.
     """
 
     state: Tensor
+    motion: Tensor
     box: Tensor
     seconds: Tensor
     exists: Tensor
+
+
+class TrackRings:
+    """The newest K tokens of tracks and their last state, one row a track, for streaming.
+
+    The rings hold what the layers of the encoder remember, so that a new token costs the same
+    however long the past is, and the answer is that of training.
+    """
+
+    def __init__(self, head: PointerIdentity, like: Tensor) -> None:
+        """Room for a few tracks, which grows; on the device of ``like``."""
+        k, width, layers = head.history, head.norm.normalized_shape[0], len(head.layers)
+        self.past = like.new_zeros(16, k, layers, 2 * width)
+        self.boxes = like.new_zeros(16, k, 4)
+        self.seconds = like.new_zeros(16, k)
+        self.count = torch.zeros(16, dtype=torch.long, device=like.device)  # tokens so far
+        self.state = like.new_zeros(16, width)
+        self.motion = like.new_zeros(16, MOTION)
+        self.box = like.new_zeros(16, 4)
+        self.last = like.new_zeros(16)
+
+    def reserve(self, rows: int) -> None:
+        """Make room for this many tracks."""
+        while len(self.count) < rows:
+            for name, store in vars(self).items():
+                setattr(self, name, torch.cat((store, torch.zeros_like(store))))
+
+    def memory(self, rows: Tensor) -> TrackMemory:
+        """The tracks in ``rows [J]``."""
+        return TrackMemory(
+            state=self.state[rows],
+            motion=self.motion[rows],
+            box=self.box[rows],
+            seconds=self.last[rows],
+            exists=torch.ones_like(rows, dtype=torch.bool),
+        )
 
 
 class PointerIdentity(nn.Module):
@@ -110,9 +237,11 @@ class PointerIdentity(nn.Module):
         width: Annotated[int, Field(ge=16)],
         heads: Annotated[int, Field(ge=1)],
         depth: Annotated[int, Field(ge=1)],
+        interaction: Annotated[int, Field(ge=0)],
         appearance: Annotated[int, Field(ge=0)],
         content: bool,
         history: Annotated[int, Field(ge=1)],
+        prior_lr_scale: Annotated[float, Field(ge=0)],
         detach: bool,
     ) -> None:
         """Build the head.
@@ -122,10 +251,13 @@ class PointerIdentity(nn.Module):
             width: width of the identity tokens.
             heads: attention heads of the track encoder.
             depth: layers of the track encoder.
+            interaction: layers in which all tracks and detections of a frame look at each other.
             appearance: channels of the appearance dot product; 0 leaves it out.
-            content: tokens say what the decoder saw; False leaves only boxes and times: tracking
-                by learned motion alone.
-            history: tokens of a track that are encoded when streaming, the newest ones.
+            content: tokens say what the decoder saw; False leaves only boxes, times and scores:
+                tracking by learned motion alone.
+            history: newest tokens of a track that a token of it looks at, in training as in
+                streaming.
+            prior_lr_scale: factor on the learning rate of the prior's logarithms.
             detach: keep the identity loss out of the detector.
 
         Raises:
@@ -135,36 +267,44 @@ class PointerIdentity(nn.Module):
         if width % heads:
             raise ValueError(f"model.identity.width={width} must be a multiple of heads={heads}")
         self.history, self.detach, self.appearance = history, detach, appearance
+        self.prior = MotionPrior(lr_scale=prior_lr_scale)
         # Stands for "a box was here, its looks are unknown".
         self.blank = nn.Parameter(torch.zeros(width))
         self.token = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, width)) if content else None
-        self.layers = nn.ModuleList(TrackEncoderLayer(width, heads) for _ in range(depth))
+        self.sure = nn.Linear(1, width)
+        relation = width // 2
+        self.geometry = nn.Sequential(nn.Linear(_GEOMETRY, relation), nn.GELU())
+        self.layers = nn.ModuleList(TrackEncoderLayer(width, heads, relation) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
-        # Expected motion in box sizes per second, read off the encoded track.
-        self.velocity = nn.Linear(width, 4)
-        nn.init.zeros_(self.velocity.weight)
-        nn.init.zeros_(self.velocity.bias)
+        # What the prior errs by, in box sizes per second, read off the encoded track.
+        self.velocity = _zero(nn.Linear(width, 4))
         self.track_side = nn.Linear(width, width)
         self.detection_side = nn.Linear(width, width)
+        self.interaction = nn.ModuleList(Interaction(width, heads) for _ in range(interaction))
         self.relation = nn.Sequential(
-            nn.Linear(2 * _GEOMETRY, width), nn.GELU(), nn.Linear(width, width)
+            nn.Linear(2 * _GEOMETRY + 3, width), nn.GELU(), nn.Linear(width, width)
         )
         self.score = nn.Sequential(
-            nn.GELU(), nn.Linear(width, width // 2), nn.GELU(), nn.Linear(width // 2, 1)
+            nn.GELU(), nn.Linear(width, width // 2), nn.GELU(), _zero(nn.Linear(width // 2, 1))
         )
-        self.new = nn.Sequential(nn.Linear(width, width // 2), nn.GELU(), nn.Linear(width // 2, 1))
+        self.new = nn.Sequential(
+            nn.Linear(width, width // 2), nn.GELU(), _zero(nn.Linear(width // 2, 1), _NEW)
+        )
         if appearance:
             self.track_look = nn.Linear(width, appearance)
             self.detection_look = nn.Linear(width, appearance)
-            self.look_scale = nn.Parameter(torch.tensor(1.0))
+            self.look_scale = nn.Parameter(torch.tensor(0.0))
 
-    def tokens(self, states: Tensor) -> Tensor:
-        """Decoder states ``[..., D]`` to identity tokens ``[..., width]``."""
+    def tokens(self, states: Tensor, scores: Tensor) -> Tensor:
+        """Identity tokens ``[..., width]`` of decoder states ``[..., D]`` and scores ``[...]``."""
+        sure = self.sure(torch.logit(scores.detach().float(), 1e-3).unsqueeze(-1) / 4)
         if self.token is None:
-            return self.blank.expand(*states.shape[:-1], -1)
-        return self.token(states.detach() if self.detach else states)
+            return self.blank + sure
+        return self.token(states.detach() if self.detach else states) + sure + self.blank
 
-    def encode(self, tokens: Tensor, boxes: Tensor, seconds: Tensor, present: Tensor) -> Tensor:
+    def encode(
+        self, tokens: Tensor, boxes: Tensor, seconds: Tensor, present: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Encode tracks causally.
 
         Args:
@@ -174,32 +314,62 @@ class PointerIdentity(nn.Module):
             present: ``[S, T]`` bool, False = the track has no token then.
 
         Returns:
-            ``[S, T, width]``; meaningful where ``present``.
+            States ``[S, T, width]`` and motions ``[S, T, 11]``; meaningful where ``present``.
         """
-        t = tokens.shape[1]
-        geometry = relative_geometry(
-            boxes.unsqueeze(2).expand(-1, -1, t, -1),
-            boxes.unsqueeze(1).expand(-1, t, -1, -1),
-            seconds.unsqueeze(2) - seconds.unsqueeze(1),
-        )
-        causal = torch.ones(t, t, dtype=torch.bool, device=tokens.device).tril()
-        itself = torch.eye(t, dtype=torch.bool, device=tokens.device)
-        allowed = (causal & present.unsqueeze(1)) | itself
+        past, seen = newest(present, min(self.history, tokens.shape[1]))
+        old = _take(boxes, past)
+        age = (seconds.unsqueeze(-1) - _take(seconds, past)).abs()
+        relation = self.geometry(relative_geometry(boxes.unsqueeze(-2), old, age))
         x = tokens
         for layer in self.layers:
-            x = layer(x, geometry, allowed)
-        return self.norm(x)
+            assert isinstance(layer, TrackEncoderLayer)
+            x = layer(x, _take(layer.remembered(x), past), relation, seen)
+        return self.norm(x), self.prior.fit(old, age, seen)
+
+    def extend(
+        self, rings: TrackRings, rows: Tensor, tokens: Tensor, boxes: Tensor, seconds: float
+    ) -> None:
+        """Append one token to each of the tracks ``rows [N]``: ``encode``, one moment at a time.
+
+        Args:
+            rings: the tracks.
+            rows: ``[N]`` int64, different ones; a new track has ``rings.count`` 0.
+            tokens: ``[N, width]``.
+            boxes: ``[N, 4]``.
+            seconds: the moment.
+        """
+        at = rings.count[rows] % self.history
+        rings.count[rows] += 1
+        rings.boxes[rows, at] = boxes
+        rings.seconds[rows, at] = seconds
+        seen = torch.arange(self.history, device=rows.device) < rings.count[rows].unsqueeze(-1)
+        old, age = rings.boxes[rows], (seconds - rings.seconds[rows]).abs()
+        relation = self.geometry(relative_geometry(boxes.unsqueeze(-2), old, age))
+        x = tokens
+        for index, layer in enumerate(self.layers):
+            assert isinstance(layer, TrackEncoderLayer)
+            rings.past[rows, at, index] = layer.remembered(x)
+            x = layer(x, rings.past[rows, :, index], relation, seen)
+        rings.state[rows] = self.norm(x)
+        rings.motion[rows] = self.prior.fit(old, age, seen)
+        rings.box[rows] = boxes
+        rings.last[rows] = seconds
 
     def expected(self, memory: TrackMemory, seconds: Tensor) -> Tensor:
         """The boxes ``[..., J, 4]`` that the tracks should have at ``seconds [..., 1 or J]``."""
-        gap = (seconds - memory.seconds).unsqueeze(-1).clamp(-2, 2)
-        motion = self.velocity(memory.state).float() * gap
-        size = memory.box[..., 2:].clamp(min=1e-3)
-        center = memory.box[..., :2] + motion[..., :2] * size
-        return torch.cat((center, size * motion[..., 2:].clamp(-1, 1).exp()), dim=-1)
+        gap = (seconds - memory.seconds).abs()
+        box = self.prior.expected(memory.motion, gap)
+        motion = self.velocity(memory.state).float() * gap.clamp(max=2).unsqueeze(-1)
+        center = box[..., :2] + motion[..., :2] * box[..., 2:]
+        return torch.cat((center, box[..., 2:] * motion[..., 2:].clamp(-1, 1).exp()), dim=-1)
 
     def forward(
-        self, tokens: Tensor, boxes: Tensor, seconds: Tensor, memory: TrackMemory
+        self,
+        tokens: Tensor,
+        boxes: Tensor,
+        seconds: Tensor,
+        memory: TrackMemory,
+        present: Tensor | None = None,
     ) -> Tensor:
         """Point from detections to tracks.
 
@@ -208,30 +378,55 @@ class PointerIdentity(nn.Module):
             boxes: ``[..., N, 4]``.
             seconds: ``[..., 1]`` that moment.
             memory: J tracks per moment.
+            present: ``[..., N]`` bool, False = padding; None = all are there.
 
         Returns:
             ``[..., N, J + 1]`` logits; the last column is "new", absent tracks are very unlikely.
         """
         expected = self.expected(memory, seconds)
-        gap = (seconds - memory.seconds).unsqueeze(-2).expand(*boxes.shape[:-1], -1)
-        shape = (*boxes.shape[:-1], memory.box.shape[-2], 4)
-        each = boxes.unsqueeze(-2).expand(shape)
+        gap = (seconds - memory.seconds).abs()
+        absent = ~memory.exists.unsqueeze(-2)
+        prior = self.prior(memory.motion, expected, boxes, gap).masked_fill(absent, _NEVER)
+        track, detection = self.track_side(memory.state), self.detection_side(tokens)
+        if self.interaction:
+            if present is None:
+                present = torch.ones_like(boxes[..., 0], dtype=torch.bool)
+            x = torch.cat((track, detection), dim=-2)
+            places = torch.cat((expected, boxes), dim=-2)
+            gaps = torch.cat((gap, -torch.ones_like(boxes[..., 0])), dim=-1)
+            there = torch.cat((memory.exists, present), dim=-1)
+            for layer in self.interaction:
+                x = layer(x, places, gaps, there)
+            track, detection = x.split((track.shape[-2], detection.shape[-2]), dim=-2)
+        each, since = boxes.unsqueeze(-2), gap.unsqueeze(-2)
         relation = torch.cat(
             (
-                relative_geometry(each, memory.box.unsqueeze(-3).expand(shape), gap),
-                relative_geometry(each, expected.unsqueeze(-3).expand(shape), gap),
+                relative_geometry(each, memory.box.unsqueeze(-3), since),
+                relative_geometry(each, expected.unsqueeze(-3), since),
+                _rivalry(prior.detach(), present),
             ),
             dim=-1,
         )
-        joint = (
-            self.relation(relation)
-            + self.track_side(memory.state).unsqueeze(-3)
-            + self.detection_side(tokens).unsqueeze(-2)
-        )
-        logits = self.score(joint).squeeze(-1).float()
+        joint = self.relation(relation) + track.unsqueeze(-3) + detection.unsqueeze(-2)
+        logits = prior + self.score(joint).squeeze(-1).float()
         if self.appearance:
             look = F.normalize(self.detection_look(tokens).float(), dim=-1)
             known = F.normalize(self.track_look(memory.state).float(), dim=-1)
             logits = logits + 5 * self.look_scale * (look @ known.transpose(-1, -2))
-        logits = logits.masked_fill(~memory.exists.unsqueeze(-2), -1e4)
-        return torch.cat((logits, self.new(tokens).float()), dim=-1)
+        logits = logits.masked_fill(absent, _NEVER)
+        return torch.cat((logits, self.new(detection).float()), dim=-1)
+
+
+def _zero(layer: nn.Linear, bias: float = 0.0) -> nn.Linear:
+    """The layer, giving ``bias`` whatever comes in until it has learned something."""
+    nn.init.zeros_(layer.weight)
+    nn.init.constant_(layer.bias, bias)
+    return layer
+
+
+def _rivalry(prior: Tensor, present: Tensor | None) -> Tensor:
+    """``[..., N, J, 3]``: each likelihood, and its share among the tracks and the detections."""
+    rows = prior if present is None else prior.masked_fill(~present.unsqueeze(-1), _NEVER)
+    own = F.pad(prior, (0, 1), value=_NEW).softmax(-1)[..., :-1]
+    other = F.pad(rows, (0, 0, 0, 1), value=_NEW).softmax(-2)[..., :-1, :]
+    return torch.stack((prior.clamp(min=-20) / 10, own, other), dim=-1)

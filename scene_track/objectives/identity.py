@@ -21,7 +21,11 @@ from torch.nn import functional as F
 from scene_track.data.batch import SceneBatch
 from scene_track.models.identity import PointerIdentity, TrackMemory
 from scene_track.models.predictions import ScenePredictions
-from scene_track.objectives.losses import pick
+from scene_track.objectives.losses import mostly_inside, pick
+
+# Frames for which a false detection stays in memory: the cost of a clip grows with its length, not
+# with the square of it.
+_FALSE_FRAMES = 4
 
 
 def identity_slots(track_ids: Tensor) -> Tensor:
@@ -115,11 +119,11 @@ class IdentityLoss(nn.Module):
             Sums ``identity`` (cross-entropy) and ``motion`` (smooth L1 of the expected boxes, in
             object sizes), and the share of the clip's detections that point to the right track.
         """
-        tokens = head.tokens(predictions.tokens).float()
+        tokens = head.tokens(predictions.tokens, predictions.exist_conf.squeeze(-1)).float()
         boxes = predictions.boxes.detach().float()
         seconds = batch.seconds
         tracks = self._tracks(tokens, boxes, matches, batch)
-        extra = self._unmatched(predictions, tokens, boxes, matches)
+        extra = self._unmatched(predictions, tokens, boxes, matches, batch)
         seen = self._augment(tracks) if head.training else tracks
         memory, state = _memory(head, seen, extra, seconds)
         count = tracks.present.shape[2]
@@ -128,7 +132,7 @@ class IdentityLoss(nn.Module):
         asking = torch.cat((tracks.tokens, extra.tokens), dim=2)
         asking_boxes = torch.cat((tracks.boxes, extra.boxes), dim=2)
         asking_present = torch.cat((tracks.present, extra.present), dim=2)
-        logits = head(asking, asking_boxes, seconds.unsqueeze(-1), memory)
+        logits = head(asking, asking_boxes, seconds.unsqueeze(-1), memory, asking_present)
         new = logits.shape[-1] - 1
         own = torch.arange(count, device=logits.device).expand_as(known)
         target = torch.where(known, own, new)
@@ -173,13 +177,19 @@ class IdentityLoss(nn.Module):
         )
 
     def _unmatched(
-        self, predictions: ScenePredictions, tokens: Tensor, boxes: Tensor, matches: Tensor
+        self,
+        predictions: ScenePredictions,
+        tokens: Tensor,
+        boxes: Tensor,
+        matches: Tensor,
+        batch: SceneBatch,
     ) -> TrackGrid:
-        """The most confident unmatched detections of each frame."""
+        """The most confident unmatched detections of each frame, outside ignored regions."""
         b, t, queries = tokens.shape[:3]
         wanted = min(self.false_positives, queries)
         taken = torch.zeros(b, t, queries + 1, dtype=torch.bool, device=tokens.device)
         taken = taken.scatter(2, torch.where(matches >= 0, matches, queries), True)[..., :queries]
+        taken = taken | mostly_inside(boxes, batch.boxes, batch.ignored)
         score = predictions.exist_conf.squeeze(-1).detach().masked_fill(taken, -1.0)
         best, index = score.topk(wanted, dim=2)
         return TrackGrid(
@@ -234,43 +244,45 @@ def _memory(
     """What each frame remembers of the frames before it.
 
     Returns:
-        ``[B, T, J, ...]`` memory of J = S identities and T * F one-frame tracks, and the encoded
-        states of all frames ``[B, S, T, width]``.
+        ``[B, T, J, ...]`` memory of J = S identities and the one-frame tracks of the last few
+        frames, and the encoded states of all frames ``[B, S, T, width]``.
     """
     b, t, s, width = tracks.tokens.shape
     f = extra.present.shape[2]
-    device = seconds.device
     clock = seconds.unsqueeze(1).expand(b, s, t)
     boxes, present = tracks.boxes.transpose(1, 2), tracks.present.transpose(1, 2)
-    state = head.encode(
+    state, motion = head.encode(
         tracks.tokens.transpose(1, 2).flatten(0, 1),
         boxes.flatten(0, 1),
         clock.flatten(0, 1),
         present.flatten(0, 1),
-    ).view(b, s, t, width)
+    )
+    state, motion = state.view(b, s, t, width), motion.view(b, s, t, -1)
     last = last_before(present)  # [B, S, T]
     index = last.clamp(min=0)
 
     # One-frame tracks, F per frame: each has a past of one, whenever it is asked.
-    extra_seconds = seconds.repeat_interleave(f, dim=1)
-    once = head.encode(
+    once, rest = head.encode(
         extra.tokens.reshape(b * t * f, 1, width),
         extra.boxes.reshape(b * t * f, 1, 4),
-        extra_seconds.reshape(b * t * f, 1),
+        seconds.repeat_interleave(f, dim=1).reshape(b * t * f, 1),
         extra.present.reshape(b * t * f, 1),
-    ).view(b, 1, t * f, width)
-    born = torch.arange(t, device=device).repeat_interleave(f)
-    earlier = born < torch.arange(t, device=device).unsqueeze(1)  # [T, T * F]
+    )
 
     def beside(of_tracks: Tensor, of_extra: Tensor) -> Tensor:
-        """``[B, S, T, ...]`` of the identities beside ``[B, 1 or T, T * F, ...]`` of the others."""
-        others = of_extra.expand(-1, t, *of_extra.shape[2:])
-        return torch.cat((of_tracks.transpose(1, 2), others), dim=2)
+        """``[B, S, T, ...]`` of the identities beside ``[B, T, F, ...]`` of the frames before."""
+        earlier = [of_extra.roll(step, 1) for step in range(1, _FALSE_FRAMES + 1)]
+        return torch.cat((of_tracks.transpose(1, 2), *earlier), dim=2)
 
+    ages = torch.arange(t, device=seconds.device).view(1, t, 1)
+    exists = [last.transpose(1, 2) >= 0] + [
+        extra.present.roll(step, 1) & (ages >= step) for step in range(1, _FALSE_FRAMES + 1)
+    ]
     memory = TrackMemory(
-        state=beside(pick(state, index), once),
-        box=beside(pick(boxes, index), extra.boxes.reshape(b, 1, t * f, 4)),
-        seconds=beside(clock.gather(2, index), extra_seconds.unsqueeze(1)),
-        exists=beside(last >= 0, earlier & extra.present.reshape(b, 1, t * f)),
+        state=beside(pick(state, index), once.view(b, t, f, width)),
+        motion=beside(pick(motion, index), rest.view(b, t, f, -1)),
+        box=beside(pick(boxes, index), extra.boxes),
+        seconds=beside(clock.gather(2, index), seconds.unsqueeze(2).expand(b, t, f)),
+        exists=torch.cat(exists, dim=2),
     )
     return memory, state

@@ -59,8 +59,8 @@ def window_detections(
         Position of the frame in the window, and what was seen in it.
     """
     head = model.identity
-    tokens = None if head is None else head.tokens(predictions.tokens[0]).float()
     boxes, scores = predictions.boxes[0].float(), predictions.exist_conf[0, :, :, 0].float()
+    tokens = None if head is None else head.tokens(predictions.tokens[0], scores).float()
     labels = predictions.cls_logits[0].argmax(-1)
     clock = batch.seconds[0].tolist()
     numbers = batch.frame_indices[0].tolist()

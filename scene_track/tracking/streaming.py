@@ -1,9 +1,10 @@
 """The streaming tracker: detections of one frame after another to tracks, in constant memory.
 
-Each live track keeps its last few identity tokens, boxes and times. A frame's detections point at
-the tracks (``PointerIdentity``), one Hungarian assignment makes the answers consistent, and what
-points nowhere is born if it is sure enough. Identities count up and are never used twice within a
-sequence.
+Each live track has a row in the rings of its newest identity tokens (``TrackRings``). A frame's
+detections point at the tracks (``PointerIdentity``), one Hungarian assignment makes the answers
+consistent, and what points nowhere is born if it is sure enough. Detections that are less sure may
+continue the tracks that are left over (ByteTrack's second stage; Zhang et al., ECCV 2022), but are
+never born. Identities count up and are never used twice within a sequence.
 
 A detection that is not sure enough for a birth may be remembered as a *candidate*: it takes part in
 the assignment like a track, gets its identity with the first detection that is sure enough, and is
@@ -22,7 +23,7 @@ from pydantic import Field
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from scene_track.models.identity import PointerIdentity, TrackMemory
+from scene_track.models.identity import PointerIdentity, TrackRings
 from scene_track.tracking.lookahead import HeldFrames
 from scene_track.tracking.tracker import Detections, TrackedFrame, Tracker, VideoInfo
 
@@ -36,10 +37,11 @@ class IdentityTracker(Tracker):
         self,
         *,
         exist_conf: Annotated[float, Field(ge=0, le=1)],
+        low_conf: Annotated[float, Field(ge=0, le=1)],
         accept: Annotated[float, Field(ge=0, le=1)],
         birth: Annotated[float, Field(ge=0, le=1)],
         candidate: Annotated[float, Field(ge=0, le=1)],
-        max_misses: Annotated[int, Field(ge=0)],
+        max_gap: Annotated[float, Field(ge=0)],
         duplicate_iou: Annotated[float, Field(gt=0, le=1)],
         lookahead: Annotated[int, Field(ge=0)],
         fill: Annotated[int, Field(ge=0)],
@@ -47,12 +49,14 @@ class IdentityTracker(Tracker):
         """Store the thresholds.
 
         Args:
-            exist_conf: detections below this existence are not looked at.
+            exist_conf: existence from which a detection takes part in the first assignment.
+            low_conf: existence from which one takes part in the second, with the tracks that the
+                first has left over; from ``exist_conf`` on there is no second.
             accept: smallest probability with which a detection continues a track.
             birth: existence from which a detection that continues nothing starts a track.
             candidate: existence from which such a detection is at least remembered; 1 remembers
                 none.
-            max_misses: frames that a track is remembered without a detection.
+            max_gap: seconds after its last detection for which a track can be continued.
             duplicate_iou: of two detections that overlap by more, the less sure one is dropped.
             lookahead: frames by which the answer lags, so that gaps are filled and a track that
                 began in doubt is shown from its beginning; 0 = causal.
@@ -67,9 +71,10 @@ class IdentityTracker(Tracker):
                 f"tracker.fill={fill} is more than tracker.lookahead={lookahead}: a gap can only be"
                 f" filled in frames that are held back; type tracker.lookahead={fill}"
             )
-        self.exist_conf, self.accept, self.birth = exist_conf, accept, birth
+        self.exist_conf, self.low_conf = exist_conf, min(low_conf, exist_conf)
+        self.accept, self.birth = accept, birth
         self.candidate, self.fill = candidate, fill
-        self.max_misses, self.duplicate_iou = max_misses, duplicate_iou
+        self.max_gap, self.duplicate_iou = max_gap, duplicate_iou
         self.lookahead = lookahead
         self._head: PointerIdentity | None = None
         self._clear()
@@ -80,11 +85,9 @@ class IdentityTracker(Tracker):
         self._held = HeldFrames(self.lookahead, self.fill)
         # Identities, > 0; candidates have a name < 0 instead.
         self._ids = np.zeros(0, dtype=np.int64)
-        self._misses = np.zeros(0, dtype=np.int64)
-        self._tokens: Tensor | None = None  # [J, K, width], newest last
-        self._boxes = torch.zeros(0, 0, 4)
-        self._seconds = torch.zeros(0, 0)
-        self._present = torch.zeros(0, 0, dtype=torch.bool)
+        self._rows = np.zeros(0, dtype=np.int64)  # of the rings
+        self._last = np.zeros(0)  # s, when they were seen
+        self._rings: TrackRings | None = None
 
     @property
     def num_tracks(self) -> int:
@@ -101,36 +104,31 @@ class IdentityTracker(Tracker):
         self._head = head
         self._clear()
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def update(self, detections: Detections) -> list[TrackedFrame]:
         """See ``Tracker.update``."""
-        seen = detections.distinct(self.exist_conf, self.duplicate_iou)
-        head, tokens = self._head, seen.tokens
-        assert head is not None and tokens is not None, "start() comes first"
-        boxes, scores, labels = seen.boxes, seen.scores, seen.labels
-        assigned = self._assign(head, boxes, tokens, detections.seconds)
-        sure = scores.double().cpu().numpy()  # the assignment below is host work by nature
+        now = detections.seconds
+        # A little more: seconds of frames are rounded.
+        self._keep(np.abs(now - self._last) <= self.max_gap + 1e-4)
+        seen = detections.distinct(self.low_conf, self.duplicate_iou)
+        tokens = seen.tokens
+        assert self._head is not None and tokens is not None, "start() comes first"
+        # The assignment is host work by nature.
+        sure = seen.scores.double().cpu().numpy()
+        assigned = self._assign(self._head, seen.boxes, tokens, sure, now)
         self._promote(assigned[(assigned >= 0) & (sure >= self.birth)])
-        keys = np.zeros(len(sure), dtype=np.int64)
-        keys[assigned >= 0] = self._ids[assigned[assigned >= 0]]
-        born = (assigned < 0) & (sure >= self.birth)
-        keys[born] = np.arange(self._next, self._next + born.sum())
-        self._next += int(born.sum())
-        doubtful = (assigned < 0) & ~born & (sure >= self.candidate)
-        keys[doubtful] = np.arange(self._next_candidate, self._next_candidate - doubtful.sum(), -1)
-        self._next_candidate -= int(doubtful.sum())
-        self._remember(head.history, assigned, keys, boxes, tokens, detections.seconds)
+        keys = self._name(assigned, sure)
+        self._remember(self._head, assigned, keys, seen.boxes, tokens, now)
         known = keys != 0
-        keep = torch.as_tensor(known, device=boxes.device)
         self._held.push(
             detections.frame,
             keys[known],
-            boxes[keep].double().cpu().numpy(),
+            seen.boxes.double().cpu().numpy()[known],
             sure[known],
-            labels[keep].cpu().numpy(),
+            seen.labels.cpu().numpy()[known],
             hidden=keys[known] < 0,
         )
-        self._forget()
+        self._keep((self._ids > 0) | (self._last == now))
         return self._held.release()
 
     def finish(self) -> list[TrackedFrame]:
@@ -138,27 +136,54 @@ class IdentityTracker(Tracker):
         return self._held.release(everything=True)
 
     def _assign(
-        self, head: PointerIdentity, boxes: Tensor, tokens: Tensor, seconds: float
+        self,
+        head: PointerIdentity,
+        boxes: Tensor,
+        tokens: Tensor,
+        sure: NDArray[np.float64],
+        now: float,
     ) -> NDArray[np.int64]:
         """Index of the track that each detection continues, or -1."""
-        count = len(boxes)
-        assigned = np.full(count, -1, dtype=np.int64)
-        if not count or not len(self._ids):
+        assigned = np.full(len(sure), -1, dtype=np.int64)
+        if not len(sure) or not len(self._ids):
             return assigned
-        assert self._tokens is not None
-        encoded = head.encode(self._tokens, self._boxes, self._seconds, self._present)
-        memory = TrackMemory(
-            state=encoded[:, -1],
-            box=self._boxes[:, -1],
-            seconds=self._seconds[:, -1],
-            exists=torch.ones(len(self._ids), dtype=torch.bool, device=boxes.device),
-        )
-        now = torch.tensor([seconds], device=boxes.device)
-        probability = head(tokens, boxes, now, memory).softmax(-1)[:, :-1].cpu().numpy()
-        rows, columns = linear_sum_assignment(-probability)
-        good = probability[rows, columns] > self.accept
-        assigned[rows[good]] = columns[good]
+        assert self._rings is not None
+        memory = self._rings.memory(torch.as_tensor(self._rows, device=boxes.device))
+        logits = head(tokens, boxes, torch.tensor([now], device=boxes.device), memory)
+        probability = logits.softmax(-1)[:, :-1].cpu().numpy()
+        first = np.flatnonzero(sure > self.exist_conf)
+        self._match(probability, first, np.arange(len(self._ids)), assigned)
+        second = np.flatnonzero(sure <= self.exist_conf)
+        if len(second):
+            left = np.setdiff1d(np.arange(len(self._ids)), assigned)
+            self._match(probability, second, left, assigned)
         return assigned
+
+    def _match(
+        self,
+        probability: NDArray[np.float32],
+        detections: NDArray[np.int64],
+        tracks: NDArray[np.int64],
+        assigned: NDArray[np.int64],
+    ) -> None:
+        """Assign some of the detections to some of the tracks, in ``assigned``."""
+        some = probability[np.ix_(detections, tracks)]
+        rows, columns = linear_sum_assignment(some, maximize=True)
+        good = some[rows, columns] > self.accept
+        assigned[detections[rows[good]]] = tracks[columns[good]]
+
+    def _name(self, assigned: NDArray[np.int64], sure: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Who each detection is: an identity, a candidate's name, or 0 for nobody."""
+        keys = np.zeros(len(sure), dtype=np.int64)
+        keys[assigned >= 0] = self._ids[assigned[assigned >= 0]]
+        free = (assigned < 0) & (sure > self.exist_conf)
+        born = free & (sure >= self.birth)
+        keys[born] = np.arange(self._next, self._next + born.sum())
+        self._next += int(born.sum())
+        doubtful = free & ~born & (sure >= self.candidate)
+        keys[doubtful] = np.arange(self._next_candidate, self._next_candidate - doubtful.sum(), -1)
+        self._next_candidate -= int(doubtful.sum())
+        return keys
 
     def _promote(self, tracks: NDArray[np.int64]) -> None:
         """Give the candidates among these tracks an identity."""
@@ -169,60 +194,42 @@ class IdentityTracker(Tracker):
 
     def _remember(
         self,
-        history: int,
+        head: PointerIdentity,
         assigned: NDArray[np.int64],
         keys: NDArray[np.int64],
         boxes: Tensor,
         tokens: Tensor,
-        seconds: float,
+        now: float,
     ) -> None:
         """Append the frame to the memory: tokens of known tracks, and new tracks."""
-        device = boxes.device
-        if self._tokens is None:
-            self._tokens = tokens.new_zeros(0, history, tokens.shape[-1])
-            self._boxes = boxes.new_zeros(0, history, 4)
-            self._seconds = boxes.new_zeros(0, history)
-            self._present = torch.zeros(0, history, dtype=torch.bool, device=device)
-        self._misses += 1
-        continued = np.flatnonzero(assigned >= 0)
-        if len(continued):
-            self._misses[assigned[continued]] = 0
-            # Shift only the tracks that got a token: the newest one is always the last column.
-            track = torch.as_tensor(assigned[continued], device=device)
-            which = torch.as_tensor(continued, device=device)
-            for store, value in (
-                (self._tokens, tokens[which]),
-                (self._boxes, boxes[which]),
-                (self._seconds, torch.full((len(continued),), seconds, device=device)),
-                (self._present, torch.ones(len(continued), dtype=torch.bool, device=device)),
-            ):
-                store[track] = torch.cat((store[track][:, 1:], value.unsqueeze(1)), dim=1)
+        known = np.flatnonzero(keys != 0)
+        if not len(known):
+            return
+        if self._rings is None:
+            self._rings = TrackRings(head, tokens)
         started = np.flatnonzero((assigned < 0) & (keys != 0))
+        rows = np.zeros(len(keys), dtype=np.int64)
+        rows[assigned >= 0] = self._rows[assigned[assigned >= 0]]
+        self._last[assigned[assigned >= 0]] = now
         if len(started):
-            which = torch.as_tensor(started, device=device)
-            n = len(which)
-
-            def fresh(store: Tensor, value: Tensor) -> Tensor:
-                row = store.new_zeros(n, *store.shape[1:])
-                row[:, -1] = value
-                return torch.cat((store, row))
-
-            self._tokens = fresh(self._tokens, tokens[which])
-            self._boxes = fresh(self._boxes, boxes[which])
-            self._seconds = fresh(self._seconds, torch.full((n,), seconds, device=device))
-            self._present = fresh(self._present, torch.ones(n, dtype=torch.bool, device=device))
+            most = len(self._rows) + len(started)
+            rows[started] = np.setdiff1d(np.arange(most), self._rows)[: len(started)]
+            self._rings.reserve(int(rows.max()) + 1)
+            self._rings.count[torch.as_tensor(rows[started], device=boxes.device)] = 0
             self._ids = np.concatenate((self._ids, keys[started]))
-            self._misses = np.concatenate((self._misses, np.zeros(n, dtype=np.int64)))
+            self._rows = np.concatenate((self._rows, rows[started]))
+            self._last = np.concatenate((self._last, np.full(len(started), now)))
+        which = torch.as_tensor(known, device=boxes.device)
+        where = torch.as_tensor(rows[known], device=boxes.device)
+        head.extend(self._rings, where, tokens[which], boxes[which], now)
 
-    def _forget(self) -> None:
-        """Drop tracks that were missed for too long, and candidates that were missed at all."""
-        alive = (self._misses <= self.max_misses) & ((self._ids > 0) | (self._misses == 0))
+    def _keep(self, alive: NDArray[np.bool_]) -> None:
+        """Forget the other tracks; their rows of the rings are free."""
         if alive.all():
             return
-        assert self._tokens is not None
         self._held.forget(self._ids[~alive])
-        keep = torch.as_tensor(alive, device=self._tokens.device)
-        self._tokens = self._tokens[keep]
-        self._boxes, self._seconds = self._boxes[keep], self._seconds[keep]
-        self._present = self._present[keep]
-        self._ids, self._misses = self._ids[alive], self._misses[alive]
+        self._ids, self._rows, self._last = (
+            self._ids[alive],
+            self._rows[alive],
+            self._last[alive],
+        )

@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import nn
 
+from scene_track.models.motion_prior import MotionPrior
 from scene_track.training.freezing import backbone_of
 
 log = logging.getLogger(__name__)
@@ -51,7 +52,8 @@ def build_parameter_groups(
         weight_decay: decay of the parameters that ``decays`` names; 0 for all others.
         backbone_lr_scale: factor on the rate of ``model.backbone``.
         lr_scales: factor per dotted prefix, such as ``{"model.decoder": 0.5}``; the longest
-            matching prefix wins, also inside the backbone, and replaces a shorter one's factor.
+            matching prefix wins, also inside the backbone, and replaces a shorter one's factor. A
+            motion prior brings a factor of its own.
         layer_decay: the last stage of the backbone has its rate as above, and every stage before
             it this times the rate of the next (layer-wise decay; Clark et al., ELECTRA, ICLR 2020;
             BEiT, ICLR 2022); 1 = all alike.
@@ -65,9 +67,10 @@ def build_parameter_groups(
         ValueError: a prefix matches no parameter, or the module has none; or layer-wise decay
             without a backbone.
     """
-    scales = {BACKBONE: backbone_lr_scale, **lr_scales}
-    depth = _depths(module, layer_decay)
     owners = dict(module.named_modules())
+    own = {name: part.lr_scale for name, part in owners.items() if isinstance(part, MotionPrior)}
+    scales = {BACKBONE: backbone_lr_scale, **own, **lr_scales}
+    depth = _depths(module, layer_decay)
     groups: dict[str, dict[str, Any]] = {}
     used: set[str] = set()
     for name, parameter in module.named_parameters():

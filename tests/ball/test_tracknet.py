@@ -120,7 +120,7 @@ def test_faults_stop_or_are_counted(make_clip, flight, caplog) -> None:
 def test_images_that_are_none(make_clip, flight) -> None:
     folder = make_clip(balls=flight)
     (folder / "0000.png").write_text("no picture")
-    with pytest.raises(ValueError, match="0000.png: the size of the images cannot be read"):
+    with pytest.raises(ValueError, match="0000.png: the size cannot be read"):
         reader(folder).sequences("game1")
     with pytest.raises(FileNotFoundError, match="Type dataset.root=FOLDER"):
         TrackNetFolder(root=Path("nowhere"), **SHIPPED).sequences("game1")

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from scene_track.data.clips import ClipDataset, StreamDataset, window_starts
 from scene_track.data.collate import collate
-from scene_track.data.frame_store import FrameError
+from scene_track.data.images import FrameError
 from scene_track.data.resumable_loader import ResumableLoader
 from scene_track.data.video import read_sequence
 from tests.data.augment import STRONG, augment

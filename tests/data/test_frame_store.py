@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import logging
 import multiprocessing
 import os
 from pathlib import Path
@@ -12,8 +14,10 @@ import torch
 from PIL import Image
 
 from scene_track.data import frame_store
-from scene_track.data.frame_store import FrameError, FrameStore, read_frame
+from scene_track.data.frame_store import FrameStore, read_frame
+from scene_track.data.images import FrameError
 from scene_track.data.video import Video, read_sequence
+from scene_track.io.slots import SlotFile
 
 SIZE = (24, 40)
 
@@ -108,3 +112,36 @@ def test_frames_that_cannot_be_used(noisy: Video, tmp_path: Path) -> None:
                     store.read(position)
                 assert str(noisy.files[position]) in str(caught.value)
         assert torch.equal(store.read(4), read_frame(noisy, 4, SIZE))
+
+
+def test_a_full_disk_ends_the_caching_not_the_run(
+    noisy: Video, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = FrameStore(noisy, SIZE, tmp_path)
+    kept = store.read(0)
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(store.path))
+
+    monkeypatch.setattr(SlotFile, "write", full)
+    with caplog.at_level(logging.WARNING):
+        for position in (1, 2, 0):
+            assert torch.equal(store.read(position), read_frame(noisy, position, SIZE))
+    assert torch.equal(store.read(0), kept)
+    assert caplog.text.count(str(store.path)) == 1, "said once, and of which file"
+    monkeypatch.setattr(SlotFile, "create", full)
+    other = FrameStore(noisy, (8, 8), tmp_path)
+    assert torch.equal(other.read(3), read_frame(noisy, 3, (8, 8)))
+
+
+def test_other_errors_of_the_disk_are_raised_with_the_file(
+    noisy: Video, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> int:
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "pwrite", broken)
+    store = FrameStore(noisy, SIZE, tmp_path)
+    with pytest.raises(OSError) as caught:
+        store.read(0)
+    assert caught.value.filename == str(store.path)

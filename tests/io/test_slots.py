@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import signal
@@ -114,3 +115,17 @@ def test_a_cut_file_is_named(tmp_path: Path) -> None:
     os.truncate(path, 100)
     with pytest.raises(ValueError, match=rf"{path} has 100 bytes, expected .* remove it"):
         opened(path)
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.ENOTSUP, errno.ENOSYS])
+def test_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "link", refuse)
+    assert SlotFile.create(tmp_path / "a", slots=2, record_bytes=4)
+    file = SlotFile(tmp_path / "a", slots=2, record_bytes=4)
+    file.write(1, np.arange(4, dtype=np.uint8))
+    assert not SlotFile.create(tmp_path / "a", slots=2, record_bytes=4), "a file that is there"
+    assert file.read(1) is not None
+    assert os.listdir(tmp_path) == ["a"]

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from scene_track.models.identity import PointerIdentity, TrackMemory
+from scene_track.models.identity import PointerIdentity, TrackMemory, TrackRings, newest
 from scene_track.objectives.identity import TrackGrid, identity_slots, last_before
 from tests.compose import shipped
 
@@ -30,9 +30,17 @@ def test_last_before_equals_a_loop(present: list[bool]) -> None:
     assert last_before(torch.tensor(present)).tolist() == wanted
 
 
-def head() -> PointerIdentity:
+def head(**options) -> PointerIdentity:
     torch.manual_seed(0)
-    return shipped("model.identity", dim=16, width=16, heads=2, appearance=4)
+    return shipped("model.identity", **{"dim": 16, "width": 16, "heads": 2, **options})
+
+
+def learned(pointer: PointerIdentity) -> PointerIdentity:
+    """The head with a say in every part that starts from zero."""
+    for parameter in pointer.parameters():
+        if not parameter.detach().any():
+            torch.nn.init.normal_(parameter, std=0.3)
+    return pointer.eval()
 
 
 def test_the_naming_of_tracks_does_not_matter() -> None:
@@ -43,10 +51,9 @@ def test_the_naming_of_tracks_does_not_matter() -> None:
     order = torch.tensor([2, 0, 3, 1])
 
     def point(pick: torch.Tensor) -> torch.Tensor:
-        state = pointer.encode(tokens[pick], boxes[pick], seconds, present)
-        memory = TrackMemory(
-            state[:, -1], boxes[pick, -1], seconds[:, -1], torch.ones(4, dtype=torch.bool)
-        )
+        state, motion = pointer.encode(tokens[pick], boxes[pick], seconds, present)
+        exists = torch.ones(4, dtype=torch.bool)
+        memory = TrackMemory(state[:, -1], motion[:, -1], boxes[pick, -1], seconds[:, -1], exists)
         return pointer(tokens[:, 0], boxes[:, 0], torch.tensor([0.3]), memory)
 
     plain, permuted = point(torch.arange(4)), point(order)
@@ -59,25 +66,71 @@ def test_a_tracks_state_knows_its_past_and_not_its_future_or_its_gaps() -> None:
     tokens, boxes = torch.randn(1, 5, 16), torch.rand(1, 5, 4) * 0.4 + 0.2
     seconds = torch.arange(5).float().view(1, 5) / 20
     present = torch.tensor([[True, True, False, True, True]])
-    before = pointer.encode(tokens, boxes, seconds, present)
-    changed = tokens.clone()
-    changed[:, 4] = changed[:, 4].flip(-1)
-    after = pointer.encode(changed, boxes, seconds, present)
-    torch.testing.assert_close(before[:, :4], after[:, :4])
-    changed = tokens.clone()
-    changed[:, 2] = changed[:, 2].flip(-1)  # a gap: nobody may see it
-    after = pointer.encode(changed, boxes, seconds, present)
+
+    def encoded(changed_at: int | None) -> torch.Tensor:
+        changed, moved = tokens.clone(), boxes.clone()
+        if changed_at is not None:
+            changed[:, changed_at] = changed[:, changed_at].flip(-1)
+            moved[:, changed_at] = moved[:, changed_at].flip(-1)
+        return torch.cat(pointer.encode(changed, moved, seconds, present), dim=-1)
+
+    before = encoded(None)
+    torch.testing.assert_close(before[:, :4], encoded(4)[:, :4])
     keep = [0, 1, 3, 4]
-    torch.testing.assert_close(before[:, keep], after[:, keep])
-    changed = tokens.clone()
-    changed[:, 0] = changed[:, 0].flip(-1)
-    assert not torch.allclose(before[:, 4], pointer.encode(changed, boxes, seconds, present)[:, 4])
+    torch.testing.assert_close(before[:, keep], encoded(2)[:, keep])  # a gap: nobody may see it
+    assert not torch.allclose(before[:, 4], encoded(0)[:, 4])
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=9), st.integers(1, 5))
+def test_the_newest_tokens_equal_a_loop(present: list[bool], count: int) -> None:
+    past, seen = newest(torch.tensor([present]), count)
+    for t in range(len(present)):
+        wanted = [i for i in range(t, -1, -1) if present[i]][:count]
+        assert past[0, t][seen[0, t]].tolist() == wanted
+
+
+def test_streaming_gives_the_numbers_of_training() -> None:
+    """Token by token over rings, with gaps and a window that is shorter than the clip."""
+    pointer = learned(head(history=3))
+    tokens, boxes = torch.randn(2, 7, 16), torch.rand(2, 7, 4) * 0.4 + 0.2
+    seconds = torch.arange(7).float().expand(2, 7) / 20
+    present = torch.rand(2, 7) > 0.3
+    with torch.no_grad():
+        state, motion = pointer.encode(tokens, boxes, seconds, present)
+        rings = TrackRings(pointer, tokens)
+        for t in range(7):
+            rows = torch.nonzero(present[:, t]).flatten()
+            pointer.extend(rings, rows, tokens[rows, t], boxes[rows, t], seconds[0, t].item())
+            memory = rings.memory(rows)
+            torch.testing.assert_close(memory.state, state[rows, t])
+            torch.testing.assert_close(memory.motion, motion[rows, t], rtol=1e-4, atol=1e-5)
+
+
+def test_padding_and_absent_tracks_change_nothing() -> None:
+    pointer = learned(head())
+    memory = TrackMemory(
+        torch.randn(3, 16),
+        pointer.prior.fit(
+            torch.rand(3, 2, 4) + 0.1, torch.rand(3, 2), torch.ones(3, 2, dtype=torch.bool)
+        ),
+        torch.rand(3, 4) + 0.1,
+        torch.zeros(3),
+        torch.tensor([True, True, False]),
+    )
+    tokens, boxes = torch.randn(4, 16), torch.rand(4, 4) + 0.1
+    there, now = torch.tensor([True, True, True, False]), torch.tensor([0.1])
+    with torch.no_grad():
+        padded = pointer(tokens, boxes, now, memory, there)
+        exact = TrackMemory(*(value[:2] for value in vars(memory).values()))
+        alone = pointer(tokens[:3], boxes[:3], now, exact)
+    torch.testing.assert_close(padded[:3, [0, 1, 3]], alone)
 
 
 def test_absent_tracks_are_never_pointed_at() -> None:
     pointer = head().eval()
     memory = TrackMemory(
         torch.randn(3, 16),
+        torch.rand(3, 11),
         torch.rand(3, 4),
         torch.zeros(3),
         torch.tensor([True, False, True]),

@@ -45,7 +45,7 @@ def test_one_part_of_a_clip_is_predicted_with_gradient_and_the_rest_without() ->
     assert seen.count(True) == 1 and len(seen) >= 2
     head = module.model.identity
     assert head is not None and any(
-        p.grad is not None and p.grad.abs().sum() > 0 for p in head.layers.parameters()
+        p.grad is not None and p.grad.abs().sum() > 0 for p in head.parameters()
     )
 
 

@@ -1,0 +1,173 @@
+"""The one reader of image files: what a decoder returns is checked, and every error names the file.
+
+A JPEG is decoded by torchvision (libjpeg, which reports damage and stops), a PNG by Pillow after
+the checksums of all its chunks have been compared: torchvision's PNG decoder ends the process on
+some damaged files. JPEG data have no checksum: a flipped bit can change blocks unseen.
+
+Orientation of EXIF is applied, as viewers do; 16 bits per channel become their upper 8. No torch
+before an image is decoded: scoring reads sizes alone.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+EXTENSIONS = (".jpg", ".jpeg", ".png")
+"""Of the files that are read, lower case."""
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_FORMATS = ("JPEG", "PNG")
+_MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "I", "I;16", "I;16B")
+_SIXTEEN_BITS = ("I", "I;16", "I;16B")
+_ORIENTATION = 0x0112  # tag of EXIF
+# Orientation: whether rows and columns are exchanged first, then the axes of [3, H, W] to flip.
+_TURNS = {
+    1: (False, ()),
+    2: (False, (2,)),
+    3: (False, (1, 2)),
+    4: (False, (1,)),
+    5: (True, ()),
+    6: (True, (2,)),
+    7: (True, (1, 2)),
+    8: (True, (1,)),
+}
+
+
+class FrameError(ValueError):
+    """An image that cannot be used: missing, damaged, or not of the stated size."""
+
+
+def read_image(file: Path, size: tuple[int, int] | None = None, whose: str = "expected") -> Tensor:
+    """Decodes an image.
+
+    Args:
+        file: JPEG or PNG, grey, palette or colour, 8 or 16 bits per channel.
+        size: (height, width) in pixels that it must have, as a viewer shows it; None = any.
+        whose: where ``size`` comes from, for the error.
+
+    Returns:
+        ``[3, h, w]`` uint8 RGB. Transparency is dropped.
+
+    Raises:
+        FrameError: naming the file.
+    """
+    raw = _bytes_of(file)
+    try:
+        image = _open(raw)
+        turn = _turn_of(image)
+        found = _turned_size(image, turn)
+        if size is not None and found != tuple(size):
+            note = f", EXIF orientation {turn} applied" if turn != 1 else ""
+            raise FrameError(
+                f"{file}: the frame is {found[1]}x{found[0]} pixels{note}, {whose}"
+                f" {size[1]}x{size[0]}"
+            )
+        pixels = _decode(image, raw)
+        if tuple(pixels.shape) != (3, image.height, image.width):
+            raise ValueError(f"decoded to {list(pixels.shape)}, stated {image.size}")
+    except FrameError:
+        raise
+    except Exception as error:  # damaged data lead a decoder to almost any exception
+        raise FrameError(f"{file}: the frame cannot be decoded: {_reason(error)}") from None
+    exchange, axes = _TURNS[turn]
+    if exchange:
+        pixels = pixels.transpose(1, 2)
+    return pixels.flip(axes) if axes else pixels
+
+
+def image_size(file: Path) -> tuple[int, int]:
+    """(height, width) in pixels of an image as a viewer shows it, read from its header.
+
+    Raises:
+        FrameError: naming the file.
+    """
+    raw = _bytes_of(file)
+    try:
+        image = _open(raw)
+        return _turned_size(image, _turn_of(image))
+    except Exception as error:  # as above
+        raise FrameError(f"{file}: the size cannot be read: {_reason(error)}") from None
+
+
+def _bytes_of(file: Path) -> bytes:
+    try:
+        raw = file.read_bytes()
+    except FileNotFoundError:
+        raise FrameError(f"{file}: the image file is missing") from None
+    except OSError as error:
+        raise FrameError(f"{file}: the image cannot be read: {error.strerror}") from None
+    if not raw:
+        raise FrameError(f"{file}: the frame cannot be decoded: the file is empty")
+    return raw
+
+
+def _open(raw: bytes) -> Image.Image:
+    if raw.startswith(_PNG):
+        _check_png(raw)
+    image = Image.open(io.BytesIO(raw), formats=_FORMATS)
+    if image.mode not in _MODES:
+        raise ValueError(f"its pixels are {image.mode}, expected grey, palette, RGB or CMYK")
+    return image
+
+
+def _check_png(raw: bytes) -> None:
+    """Compares the checksum of every chunk.
+
+    Raises:
+        ValueError: one is wrong, or the last chunk is missing.
+    """
+    view, start, kind = memoryview(raw), len(_PNG), b""
+    while kind != b"IEND":
+        if start + 12 > len(raw):
+            raise ValueError(f"the file ends after {len(raw)} bytes, within its data")
+        length, kind = struct.unpack_from(">I4s", raw, start)
+        end = start + 8 + length
+        if end + 4 > len(raw):
+            raise ValueError(f"the file ends after {len(raw)} bytes, within its data")
+        if zlib.crc32(view[start + 4 : end]) != int.from_bytes(view[end : end + 4], "big"):
+            raise ValueError(f"the checksum of the data from byte {start} on is wrong")
+        start = end + 4
+
+
+def _decode(image: Image.Image, raw: bytes) -> Tensor:
+    """``[3, H, W]`` uint8 RGB, not turned yet."""
+    import torch
+    from torchvision.io import ImageReadMode, decode_jpeg
+
+    if image.format != "PNG" and image.mode in ("L", "RGB"):
+        data = torch.frombuffer(bytearray(raw), dtype=torch.uint8)
+        pixels = decode_jpeg(data, mode=ImageReadMode.RGB)
+        assert isinstance(pixels, torch.Tensor)  # a list only for a list of files
+        return pixels
+    if image.mode in _SIXTEEN_BITS:  # Pillow takes the upper half of colours by itself
+        grey = (np.array(image).astype(np.int64) >> 8).astype(np.uint8)
+        return torch.from_numpy(grey).expand(3, *grey.shape)
+    return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+
+
+def _turn_of(image: Image.Image) -> int:
+    """EXIF orientation, 1 to 8; 1 where it is missing or none of these."""
+    turn = image.getexif().get(_ORIENTATION, 1)
+    return turn if turn in _TURNS else 1
+
+
+def _turned_size(image: Image.Image, turn: int) -> tuple[int, int]:
+    exchange, _ = _TURNS[turn]
+    return (image.width, image.height) if exchange else (image.height, image.width)
+
+
+def _reason(error: Exception) -> str:
+    text = str(error).splitlines()[0] if str(error) else type(error).__name__
+    if "cannot identify image file" in text:
+        return "it is neither a JPEG nor a PNG file"
+    return text
