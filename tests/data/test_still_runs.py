@@ -3,42 +3,47 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from scene_track.evaluate import evaluate
 from tests.compose import MINIMAL, command
 from tests.data.still_folders import write_coco
 
 pytestmark = pytest.mark.slow
 
 
-def test_train_resume_and_evaluate_on_stills(tmp_path: Path) -> None:
+def test_train_resume_and_evaluate_on_stills(tmp_path: Path, composed: Callable) -> None:
     root = write_coco(tmp_path / "coco")
-    data = [
+    words = [
         "dataset=coco",
         f"dataset.root={root}",
         "dataset.train=train",
         "dataset.val=train",
         "dataset.size=[64,96]",
-        "dataset.cache_dir=cache",
-    ]
-    learn = [
-        *(word for word in MINIMAL if word != "debug=minimal"),
-        "trainer.overfit_batches=2",
+        f"dataset.cache_dir={tmp_path / 'cache'}",
         "dataset.augment.flip=0",
         "dataset.window.length=2",
+        *(word for word in MINIMAL if word != "debug=minimal"),
         "scheduler.warmup_steps=10",
         "viz.max_frames=0",
+        "trainer.overfit_batches=2",
+        "trainer.max_epochs=60",
+        "trainer.check_val_every_n_epoch=20",
     ]
-    run = tmp_path / "run"
-    words = [*data, *learn, "trainer.max_epochs=30", f"hydra.run.dir={run}"]
-    words += ["trainer.check_val_every_n_epoch=10", "trainer.max_steps=20"]
-    first = command("train", words, tmp_path)
+    run, resumed = tmp_path / "run", tmp_path / "resumed"
+    first = command("train", [*words, "trainer.max_steps=30", f"hydra.run.dir={run}"], tmp_path)
     assert first.returncode == 0, first.stderr[-3000:]
-    again = command("train", [f"resume_from={run}", "trainer.max_steps=null"], tmp_path)
-    assert again.returncode == 0, again.stderr[-3000:]
-    summary = json.loads((run / "summary.json").read_text())
-    print(summary)
-    done = command("evaluate", [f"checkpoint={run}", "split=val"], tmp_path)
-    assert done.returncode == 0, done.stderr[-3000:]
+    more = [f"resume_from={run}", "trainer.max_steps=null", f"hydra.run.dir={resumed}"]
+    second = command("train", more, tmp_path)
+    assert second.returncode == 0, second.stderr[-3000:]
+    before, after = (json.loads((r / "summary.json").read_text()) for r in (run, resumed))
+    assert (before["step"], after["step"]) == (30, 120)
+    losses = [summary["metrics"]["train/loss"]["last"] for summary in (before, after)]
+    assert losses[1] < 0.8 * losses[0]
+    evaluate(composed("evaluate", f"checkpoint={resumed}", f"output={tmp_path / 'out'}"))
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert len(metrics["sequences"]) == 4
+    assert metrics["combined"]["DetA"] > 30, "the white blocks are found"
