@@ -100,6 +100,10 @@ submit: .checkpoint $(STAMP)  ## Pack a checkpoint's tracks of the test split fo
 tensorboard: $(STAMP)  ## Show the curves and images of all runs in the browser
 	$(BIN)/tensorboard --logdir outputs
 
+.PHONY: bench
+bench: $(STAMP)  ## Run the benchmarks and write their ratios to outputs/bench.md: make bench ARGS="matcher step"
+	$(BIN)/python -m benchmarks.all $(ARGS)
+
 .PHONY: lint
 lint: $(STAMP)  ## Check the format, the style and the types
 	$(BIN)/ruff format --check .

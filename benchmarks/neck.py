@@ -78,6 +78,9 @@ def main() -> None:
         count = sum(parameter.numel() for parameter in model.neck.parameters())
         median = statistics.median(times[name])
         print(f"{name:<28}{count:>12,}{median:>9.2f}{median / reference:>8.2f}")
+    for name in list(NECKS)[1:]:
+        median = statistics.median(times[name])
+        print(f"ratio: a step, {name} to a ViT alone: {median / reference:.2f}")
 
 
 if __name__ == "__main__":

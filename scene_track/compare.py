@@ -29,9 +29,9 @@ from scene_track.config.shipped import build_option
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from scene_track.data.noise import Noise
     from scene_track.data.video import Video
     from scene_track.tracking.comparison import Row
-    from scene_track.tracking.noisy_truth import Noise
     from scene_track.tracking.tracker import Detections, Tracker, VideoInfo
     from scene_track.tracking.tuning import Tuned
     from scene_track.training.trained_run import TrainedRun
@@ -66,18 +66,18 @@ def options(
 
 def compare(cfg: DictConfig) -> float:
     """One comparison, from a checked configuration to the HOTA of the model's own tracker."""
+    from scene_track.data.noise import Noise
     from scene_track.io.atomic import write_atomic
     from scene_track.tracking.comparison import CAUSAL, report, summarise
-    from scene_track.tracking.noisy_truth import Noise
     from scene_track.training.checkpointing import load_checkpoint, resolve_checkpoint
-    from scene_track.training.trained_run import load_run, refuse_a_ball, run_folder
+    from scene_track.training.trained_run import load_run, need_boxes, run_folder
 
     # All that can be wrong with the command is said before the minutes of tracking.
     path = resolve_checkpoint(cfg.checkpoint, prefer="best")
     folder = Path(cfg.output or run_folder(path) / f"comparison_{cfg.split}")
     _check_output(folder, cfg.overwrite)
     run = load_run(cfg)
-    refuse_a_ball(run, "compare")
+    need_boxes(run, "compare")
     run.data.prepare_data()
     scored = run.data.sequences(cfg.split)
     training = run.data.sequences("train")
@@ -106,10 +106,11 @@ def _track_all(
     cfg: DictConfig, run: TrainedRun, scored: list[Video], training: list[Video], noise: Noise
 ) -> tuple[dict[str, Row], dict[str, Tuned]]:
     """The rows of the table by name, and what ByteTrack's tuning found by the name of its row."""
+    from scene_track.data.noise import EXACT
     from scene_track.tracking import comparison as names
     from scene_track.tracking.comparison import Row
     from scene_track.tracking.inference import detect_videos
-    from scene_track.tracking.noisy_truth import EXACT, truth_as_detections
+    from scene_track.tracking.noisy_truth import truth_as_detections
     from scene_track.tracking.tuning import light, tune_bytetrack
 
     trackers = _own_trackers(run.tracker)

@@ -15,7 +15,6 @@ of a split without ground truth.
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import logging
 from pathlib import Path
@@ -71,10 +70,6 @@ def evaluate(cfg: DictConfig) -> float | None:
     path = resolve_checkpoint(cfg.checkpoint, prefer="best")
     folder = Path(cfg.output or run_folder(path) / f"evaluation_{cfg.split}")
     _check_output(folder, cfg.overwrite)
-    if cfg.clips and cfg.clip_format == "mp4" and importlib.util.find_spec("av") is None:
-        raise ValueError(
-            "clip_format=mp4 needs PyAV: type pip install 'scene_track[video]', or clip_format=gif"
-        )
     run = load_run(cfg)
     report = run.evaluator.report()
     run.data.prepare_data()

@@ -14,6 +14,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from scene_track.config.shell import settle
+
 _EXPECTED = "type python -m scene_track.report sweep=FOLDER"
 
 
@@ -44,12 +46,13 @@ def run(arguments: Sequence[str]) -> Path:
 
 def main() -> None:
     """Entry point: one line for an error, exit code 2."""
+    settle()
     if {"-h", "--help"} & set(sys.argv[1:]):
         print(__doc__)
         return
     try:
         run(sys.argv[1:])
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import difflib
 import json
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -78,14 +77,19 @@ def score_folders(ground_truth: Path, predictions: Path, benchmark: str = "auto"
         FileNotFoundError: if a folder or file is missing, on either side.
         ValueError: if a file holds rows that cannot be meant.
     """
-    clips = _clips_of_a_ball(ground_truth)
-    # A clip is called after the folder above it, which "." does not name.
-    clips = [Path(os.path.abspath(clip)) for clip in clips]
-    if not clips:
+    from scene_track.ball.score import labelled_clips, score_clips
+    from scene_track.data.seqinfo import sequence_folders
+
+    if not ground_truth.is_dir():
+        raise FileNotFoundError(
+            f"ground_truth={ground_truth}: no such folder, type ground_truth=DIR"
+        )
+    of_boxes = (ground_truth / "gt").is_dir() or bool(sequence_folders(ground_truth))
+    if of_boxes or not (clips := labelled_clips(ground_truth)):
         return _score_boxes(ground_truth, predictions, benchmark)
     if benchmark != "auto":
         raise ValueError(f"benchmark={benchmark} is of boxes, and this is a ball: leave it out")
-    return _score_balls(clips, predictions)
+    return score_clips(clips, predictions)
 
 
 def _score_boxes(ground_truth: Path, predictions: Path, benchmark: str) -> dict[str, Any]:
@@ -111,41 +115,6 @@ def _score_boxes(ground_truth: Path, predictions: Path, benchmark: str) -> dict[
         "combined": plain_metrics(sum(counts.values(), start=TrackingCounts.zero())),
         "sequences": {name: plain_metrics(count) for name, count in counts.items()},
         "benchmark": rules,
-    }
-
-
-def _score_balls(clips: list[Path], predictions: Path) -> dict[str, Any]:
-    from scene_track.ball.metrics import BallCounts, count_ball, plain_ball_metrics
-    from scene_track.ball.point_files import PointRules, read_points
-    from scene_track.ball.tracknet import TrackNetFolder, clip_name, find_labels
-    from scene_track.data.mot_files import find_results
-
-    folders = {clip_name(clip): clip for clip in clips}
-    if len(folders) < len(clips):
-        raise ValueError(
-            f"{len(clips)} clips have only {len(folders)} names, such as {next(iter(folders))}: "
-            "results are stored by <game>_<clip>, so score the folders above them one by one"
-        )
-    files = find_results(predictions, list(folders), missing_from="ground truth", suffix=".csv")
-    counts = {}
-    for name, folder in folders.items():
-        if not find_labels(folder).is_file():
-            raise FileNotFoundError(
-                f"{find_labels(folder)}: no such file; restore it, or score against a folder "
-                "without this clip"
-            )
-        clip = TrackNetFolder(root=folder.parent, class_name="ball", frame_rate=30.0).read_clip(
-            folder
-        )
-        rules = PointRules(frames=clip.frames.tolist(), every_frame=True)
-        found, _ = read_points(files[name], rules)
-        assert clip.points is not None
-        size = (clip.info.height, clip.info.width)
-        counts[name] = count_ball(clip.points, found.points, size)
-
-    return {
-        "combined": plain_ball_metrics(sum(counts.values(), start=BallCounts.zero())),
-        "sequences": {name: plain_ball_metrics(count) for name, count in counts.items()},
     }
 
 
@@ -227,32 +196,8 @@ def _output_file(options: dict[str, str]) -> Path | None:
     return output
 
 
-def _clips_of_a_ball(ground_truth: Path) -> list[Path]:
-    """Clip folders, if this is ground truth of a ball; none if it is of boxes, or of nothing.
-
-    Raises:
-        FileNotFoundError: there is no such folder.
-    """
-    from scene_track.ball.tracknet import find_clips, find_labels
-
-    if not ground_truth.is_dir():
-        raise FileNotFoundError(
-            f"ground_truth={ground_truth}: no such folder, type ground_truth=DIR"
-        )
-    if (ground_truth / "gt").is_dir() or any(_box_sequences(ground_truth)):
-        return []
-    clips = find_clips(ground_truth)
-    return clips if any(find_labels(clip).is_file() for clip in clips) else []
-
-
-def _box_sequences(ground_truth: Path) -> list[Path]:
-    """Folders that look like a sequence of boxes, complete or not; others may lie beside them."""
-    marks = ("gt", "img1", "seqinfo.ini")
-    folders = (folder for folder in sorted(ground_truth.iterdir()) if folder.is_dir())
-    return [f for f in folders if any((f / mark).exists() for mark in marks)]
-
-
 def _sequence_names(ground_truth: Path) -> list[str]:
+    from scene_track.data.seqinfo import sequence_folders
     from scene_track.io.tables import first_few
 
     if (ground_truth / "gt" / "gt.txt").is_file():
@@ -260,7 +205,7 @@ def _sequence_names(ground_truth: Path) -> list[str]:
             f"ground_truth={ground_truth} is one sequence, expected the folder above it: "
             f"type ground_truth={ground_truth.resolve().parent}"
         )
-    sequences = _box_sequences(ground_truth)
+    sequences = sequence_folders(ground_truth)
     if not sequences:
         raise FileNotFoundError(
             f"ground_truth={ground_truth}: holds no sequence, expected <seq>/gt/gt.txt and "

@@ -71,7 +71,7 @@ def submit(cfg: DictConfig) -> None:
 def _from_checkpoint(cfg: DictConfig) -> None:
     """Run the tracker, then pack its files."""
     from scene_track.training.checkpointing import resolve_checkpoint
-    from scene_track.training.trained_run import load_run, refuse_a_ball, run_folder, track_split
+    from scene_track.training.trained_run import load_run, need_boxes, run_folder, track_split
 
     checkpoint = resolve_checkpoint(cfg.checkpoint, prefer="best")
     output = Path(cfg.output or run_folder(checkpoint) / f"submission_{cfg.split}.zip")
@@ -86,7 +86,7 @@ def _from_checkpoint(cfg: DictConfig) -> None:
             " stopped): type overwrite=true to begin anew, or output=FILE.zip"
         )
     run = load_run(cfg)
-    refuse_a_ball(run, "submit")
+    need_boxes(run, "submit")
     run.data.prepare_data()
     run.data.sequences(cfg.split)
     # The old zip goes first: it must not stand beside files that it was not made from.

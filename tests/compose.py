@@ -176,6 +176,9 @@ OF_A_BALL = {
     "tracker": ("ball", "peak"),
 }
 
+# Options that only go with boxes from files.
+OF_BOXES = {"model": ("association",), "head": ("association",)}
+
 # What makes a ball's model tiny, as TINY does for people.
 TINY_BALL = (
     "dataset=tracknet",

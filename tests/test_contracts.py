@@ -14,7 +14,7 @@ from scene_track.config.check import check
 from scene_track.config.paths import config_dir
 from scene_track.tracking.tracker import Detections, TrackedFrame, VideoInfo
 from scene_track.train import build_module
-from tests.compose import OF_A_BALL, TINY, compose_run, make_batch, without_objects
+from tests.compose import OF_A_BALL, OF_BOXES, TINY, compose_run, make_batch, without_objects
 
 pytestmark = pytest.mark.slow
 
@@ -22,10 +22,11 @@ CONF = Path(config_dir())
 
 
 def options(group: str) -> list[str]:
-    """Names of a config group's entries; those of a ball are in ``test_contracts_ball``."""
+    """Names of a config group's entries; those of a ball and of boxes have tests of their own."""
     names = sorted(file.stem for file in (CONF / group).glob("[!_]*.yaml"))
     assert names, f"conf/{group} is empty"
-    return [name for name in names if name not in OF_A_BALL.get(group, ())]
+    others = (*OF_A_BALL.get(group, ()), *OF_BOXES.get(group, ()))
+    return [name for name in names if name not in others]
 
 
 def gradient_step(overrides: list[str], batch=None) -> None:

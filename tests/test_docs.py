@@ -26,7 +26,16 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 # Pages about the past name options and files that are gone.
 LIVING = [page for page in PAGES if page.name != "results.md"]
-ROOTS = {"train": "config", "evaluate": "evaluate", "compare": "compare", "submit": "submit"}
+ROOTS = {
+    "train": "config",
+    "evaluate": "evaluate",
+    "predict": "predict",
+    "compare": "compare",
+    "submit": "submit",
+    "export": "export",
+}
+# Names of files that look like option keys.
+FILES = (".onnx", ".safetensors")
 # Option keys are looked up in these compositions.
 CONTEXTS = [
     ("config",),
@@ -38,8 +47,10 @@ CONTEXTS = [
     ("config", "hydra/launcher=parallel"),
     ("config", "tracker=bytetrack"),
     ("evaluate",),
+    ("predict",),
     ("compare",),
     ("submit",),
+    ("export",),
 ]
 
 
@@ -108,7 +119,7 @@ def test_options_in_the_text_exist(page: Path) -> None:
     unknown = []
     for word in re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", page.read_text(), flags=re.S)):
         key, equals, value = word.split(" ")[0].partition("=")
-        if not re.fullmatch(r"[a-z_0-9]+([./][a-z_0-9]+)*", key):
+        if not re.fullmatch(r"[a-z_0-9]+([./][a-z_0-9]+)*", key) or key.endswith(FILES):
             continue
         if equals and (conf / key).is_dir():
             options = [value] if re.fullmatch(r"[a-z_0-9]+", value) else []

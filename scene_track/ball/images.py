@@ -184,6 +184,47 @@ def _draw_rings(
         draw.ellipse((x - r, y - r, x + r, y + r), outline=ring.colour, width=1)
 
 
+class FlightPainter:
+    """Draws a ball and its trail; takes every frame of one video, in order."""
+
+    def __init__(self, max_width: int) -> None:
+        """Starts without a trail.
+
+        Args:
+            max_width: pixels; wider frames are scaled down to it.
+        """
+        self.max_width = max_width
+        self._past: deque[NDArray[np.float64]] = deque(maxlen=_TRAIL_FRAMES)
+
+    def paint(
+        self, image: ArrayLike | None, ball: NDArray[np.float64], size: tuple[int, int]
+    ) -> Frame | None:
+        """Draws the next frame.
+
+        Args:
+            image: ``[H, W, 3]`` uint8 RGB (any H and W); None for a frame that is not shown.
+            ball: ``[3]`` x, y, visibility in pixels of the video.
+            size: (height, width) of the video in pixels.
+
+        Returns:
+            ``[H', W', 3]`` uint8 RGB; None without an image.
+        """
+        self._past.append(ball)
+        if image is None:
+            return None
+        array = check_frame(image)
+        array = resize_width(array, min(self.max_width, array.shape[1]))
+        scale, frame = _scale(array, size), Image.fromarray(array)
+        draw = ImageDraw.Draw(frame)
+        for before, after in itertools.pairwise(self._past):
+            if before[2] > 0 and after[2] > 0:
+                (x0, y0), (x1, y1) = ((place[:2] + 0.5) * scale for place in (before, after))
+                draw.line((x0, y0, x1, y1), fill=HEAT, width=1)
+        if ball[2] > 0:
+            _draw_rings(frame, [_Ring((ball[:2] + 0.5) * scale, FOUND)], radius=6)
+        return np.asarray(frame)
+
+
 def draw_flight(
     frames: Iterable[tuple[int, ArrayLike, NDArray[np.float64]]],
     size: tuple[int, int],
@@ -203,19 +244,10 @@ def draw_flight(
     Yields:
         ``[H', W, 3]`` uint8 RGB.
     """
-    past: deque[NDArray[np.float64]] = deque(maxlen=_TRAIL_FRAMES)
+    painter: FlightPainter | None = None
     for position, (number, image, ball) in enumerate(frames):
-        past.append(ball)
-        if position % every:
-            continue
-        array = check_frame(image)
-        scale, frame = _scale(array, size), Image.fromarray(array)
-        draw = ImageDraw.Draw(frame)
-        for before, after in itertools.pairwise(past):
-            if before[2] > 0 and after[2] > 0:
-                (x0, y0), (x1, y1) = ((place[:2] + 0.5) * scale for place in (before, after))
-                draw.line((x0, y0, x1, y1), fill=HEAT, width=1)
-        if ball[2] > 0:
-            _draw_rings(frame, [_Ring((ball[:2] + 0.5) * scale, FOUND)], radius=6)
-        absent = "" if ball[2] > 0 else ": no ball"
-        yield captioned(np.asarray(frame), f"{name}, frame {number}{absent}")
+        painter = painter or FlightPainter(check_frame(image).shape[1])
+        painted = painter.paint(None if position % every else image, ball, size)
+        if painted is not None:
+            absent = "" if ball[2] > 0 else ": no ball"
+            yield captioned(painted, f"{name}, frame {number}{absent}")

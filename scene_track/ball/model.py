@@ -55,6 +55,8 @@ class HeatmapModel(ClipModel):
 
     GIVES = "maps"  # compared with the head's READS before a run
 
+    backbone: Backbone  # never None here
+
     def __init__(
         self,
         *,
@@ -89,7 +91,7 @@ class HeatmapModel(ClipModel):
         """
         super().__init__()
         self.dim, self.fps = dim, fps
-        self.backbone = backbone
+        self.backbone = backbone  # pyright: ignore[reportIncompatibleVariableOverride]
         self.identity = None  # there is one ball
         self.fusion = fusion(dims=backbone.dims, strides=backbone.strides)
         if self.fusion.dim != dim:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import csv
 import math
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -18,6 +19,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from scene_track.data.images import EXTENSIONS
 from scene_track.io.atomic import write_atomic
 from scene_track.io.tables import (
     fault_message,
@@ -45,7 +47,6 @@ _NAMES = {
     "y": "y",
     "confidence": "confidence",
 }
-_IMAGES = (".jpg", ".jpeg", ".png")
 _REQUIRED = ("frame", "visibility", "x", "y")
 _HIGHEST_VISIBILITY = 3
 
@@ -102,8 +103,9 @@ def read_points(
     ``frame,visibility,x,y,confidence`` (ours). Other columns are not read. With visibility 0 the
     coordinates are not read either: they may be blank.
 
-    A row is wrong when a value does not parse, is not finite or out of range, when it has
-    visibility 1 to 3 without coordinates, when its frame does not exist, or repeats one.
+    A row is wrong when it has more cells than the header (a decimal comma), when a value does not
+    parse, is not finite or out of range, when it has visibility 1 to 3 without coordinates, when
+    its frame does not exist, or repeats one.
 
     Args:
         path: CSV file.
@@ -120,15 +122,20 @@ def read_points(
     """
     file = Path(path)
     lines = read_lines(file, "a CSV of one ball per frame")
-    columns = _columns(file, next(csv.reader(lines[:1]), []))
+    header = next(_cells(file, lines[:1]), [])
+    columns = _columns(file, header)
     rows: dict[int, tuple[float, float, int, float]] = {}
     order: list[int] = []
     problems: list[str] = []
     allowed = None if rules.frames is None else set(rules.frames)
-    for number, cells in enumerate(csv.reader(lines[1:]), start=2):
+    for number, cells in enumerate(_cells(file, lines[1:]), start=2):
         if not any(cell.strip() for cell in cells):
             continue
         try:
+            if any(cell.strip() for cell in cells[len(header) :]):
+                raise ValueError(
+                    f"has {len(cells)} cells, the header has {len(header)}; a decimal comma?"
+                )
             frame, row = _parse(cells, columns, rules.size)
             if allowed is not None and frame not in allowed:
                 raise ValueError(f"frame {frame} is not one of {_range(rules.frames)}")
@@ -152,10 +159,9 @@ def read_points(
 
 
 def write_points(path: Path | str, table: PointTable) -> None:
-    """Write a result file: ``frame,visibility,x,y,confidence``, one row per frame.
+    """Write a result file: the header, and ``format_points``.
 
-    Coordinates are blank where visibility is 0. Numbers have as many digits as are needed to read
-    back the very same float64. The file appears complete or not at all.
+    The file appears complete or not at all.
 
     Args:
         path: CSV file to write; its folder must exist. An existing file is replaced.
@@ -163,6 +169,22 @@ def write_points(path: Path | str, table: PointTable) -> None:
 
     Raises:
         FileNotFoundError: if the folder does not exist.
+        ValueError: if frames do not ascend, or a row holds what :func:`read_points` would refuse.
+    """
+    write_atomic(path, f"{','.join(RESULT_HEADER)}\n{format_points(table, path)}")
+
+
+def format_points(table: PointTable, path: Path | str) -> str:
+    """Rows of a result file: ``frame,visibility,x,y,confidence``, one row per frame.
+
+    Coordinates are blank where visibility is 0. Numbers have as many digits as are needed to read
+    back the very same float64.
+
+    Args:
+        table: one row per frame of the video.
+        path: where they will be written, for the message.
+
+    Raises:
         ValueError: if frames do not ascend, or a row holds what :func:`read_points` would refuse.
     """
     seen = table.visibility > 0
@@ -185,11 +207,17 @@ def write_points(path: Path | str, table: PointTable) -> None:
         table.confidence.tolist(),
         strict=True,
     )
-    text = "".join(
+    return "".join(
         f"{frame},{visibility},{f'{x!r},{y!r}' if visibility else ','},{confidence!r}\n"
         for frame, visibility, (x, y), confidence in columns
     )
-    write_atomic(path, f"{','.join(RESULT_HEADER)}\n{text}")
+
+
+def _cells(file: Path, lines: list[str]) -> Iterator[list[str]]:
+    try:
+        yield from csv.reader(lines)
+    except csv.Error as error:
+        raise ValueError(f"{file}: not a readable CSV file: {error}") from None
 
 
 def _columns(file: Path, header: list[str]) -> dict[str, int]:
@@ -222,7 +250,11 @@ def _parse(
         return cells[place].strip() if place < len(cells) else ""
 
     name, extension = os.path.splitext(cell("frame"))
-    frame = parse_whole("frame", name if extension.lower() in _IMAGES else cell("frame"))
+    if extension.lower() not in EXTENSIONS:
+        name = cell("frame")
+    elif digits := re.search(r"[0-9]+$", name):
+        name = digits[0]  # of 0001.jpg and of img0001.jpg
+    frame = parse_whole("frame", name)
     visibility = parse_whole("visibility", cell("visibility"))
     if visibility > _HIGHEST_VISIBILITY:
         raise ValueError(f"visibility is {visibility}, expected 0, 1, 2 or 3")

@@ -20,10 +20,10 @@ import numpy as np
 from pydantic import DirectoryPath, Field
 
 from scene_track.ball.point_files import PointRules, read_points
-from scene_track.data.images import image_size
+from scene_track.data.images import EXTENSIONS, image_size, list_images, what_is_there
 from scene_track.data.mot_files import BoxTable
 from scene_track.data.seqinfo import SequenceInfo
-from scene_track.data.video import IMAGES, SPEC, OnError, Video, list_images
+from scene_track.data.video import SPEC, OnError, Video, refuse_equal_names
 from scene_track.data.visibility import Visibility
 from scene_track.io.tables import first_few
 
@@ -75,6 +75,7 @@ class TrackNetFolder:
         *,
         on_error: OnError = "raise",
         cache_dir: Path | None = None,
+        images: bool = True,
     ) -> list[Video]:
         """Reads a split.
 
@@ -84,11 +85,14 @@ class TrackNetFolder:
                 stands for all clips in it.
             on_error: ``raise``, or ``skip`` what is wrong, counted and logged.
             cache_dir: not used: a clip's label file is read in about a millisecond.
+            images: must be True: their number is the length of a clip.
 
         Raises:
             FileNotFoundError: if root, folder or clip is missing or holds no clip.
             ValueError: for wrong content, and for a list that names frames twice.
         """
+        if not images:
+            raise ValueError("a ball is found in images: type dataset.detections=null")
         root = self.prepare()
         entries = [split] if isinstance(split, str) else list(split)
         if not entries:
@@ -106,13 +110,7 @@ class TrackNetFolder:
                     )
                 used[sequence.folder] |= numbers
                 sequences.append(sequence)
-        names = [sequence.name for sequence in sequences]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ValueError(
-                f"{root}: two clips of the split {entries} are called {twice[0]}: results are "
-                "stored by that name, so rename one of the folders"
-            )
+        refuse_equal_names(sequences, root)
         return sequences
 
     def _read_entry(self, root: Path, entry: str, on_error: OnError) -> list[Video]:
@@ -150,17 +148,19 @@ class TrackNetFolder:
         folder = folder.absolute()
         images = list_images(folder)
         if not images:
-            raise FileNotFoundError(f"{folder}: no image in it, expected 0000.jpg and so on")
-        frames = sorted(images)
+            raise FileNotFoundError(f"{folder}: {what_is_there(folder)}")
+        frames = list(images)
         height, width = image_size(folder / images[frames[0]])
-        problems = [
-            f"frame {n}: no image file" for n in range(frames[0], frames[-1] + 1) if n not in images
-        ]
-        if problems and on_error == "raise":
-            raise FileNotFoundError(
-                f"{folder}: {len(problems)} frames between {frames[0]} and {frames[-1]} have no "
-                f"image file, the first: {problems[0]}; restore them{hint}"
+        problems: list[str] = []
+        if missing := frames[-1] - frames[0] + 1 - len(frames):
+            first = next(n for n in range(frames[0], frames[-1]) if n not in images)
+            what = (
+                f"{missing} frames between {frames[0]} and {frames[-1]} have no image file, the"
+                f" first: frame {first}"
             )
+            if on_error == "raise":
+                raise FileNotFoundError(f"{folder}: {what}; restore them{hint}")
+            problems.append(what)
         points = np.full((len(frames), 3), np.nan)
         points[:, 2] = Visibility.UNKNOWN
         label_file = find_labels(folder)
@@ -233,7 +233,7 @@ def clip_name(clip: Path) -> str:
 def _has_images(folder: Path) -> bool:
     for entry in os.scandir(folder):
         stem, extension = os.path.splitext(entry.name)
-        if stem.isdecimal() and extension.lower() in IMAGES:
+        if stem.isdecimal() and extension.lower() in EXTENSIONS:
             return True
     return False
 

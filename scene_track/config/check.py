@@ -9,23 +9,25 @@ one line each, with the key as it is typed on the command line.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, Literal
 
 from omegaconf import DictConfig
 from pydantic import BaseModel, ConfigDict, DirectoryPath, Field, FilePath
 
+from scene_track.config.paths import config_dir
+from scene_track.config.shipped import option_values
 from scene_track.config.signature import (
     Parameter,
     Signature,
     TargetNotFoundError,
     find_target,
     is_model,
-    near,
     read_signature,
     signature_of,
 )
-from scene_track.config.tree import Marker, Tree, join, read_tree, shown, walk
+from scene_track.config.tree import Marker, Tree, join, near, read_tree, shown, walk
 from scene_track.config.values import described, fault, placeholder
 from scene_track.sweeps.trial import is_trial
 
@@ -107,6 +109,7 @@ def check(cfg: DictConfig, root: str | None = None) -> None:
             checks.add(path, f" is required: type {path}={placeholder(path)}")
     if root is None:
         checks.size()
+        checks.input()
         checks.monitor()
         checks.head()
         checks.tracker()
@@ -139,14 +142,32 @@ def tracker_fault(tracker: Any, evaluator: Any) -> str | None:
         tracker: dotted name of the tracker's class, which was checked.
         evaluator: dotted name of the evaluator's class, which was checked.
     """
-    mismatch = _mismatch(find_target(tracker), find_target(evaluator))
+    giver = find_target(evaluator)
+    mismatch = _mismatch(find_target(tracker), giver)
     if mismatch is None:
         return None
-    typed = {  # the trackers that we ship
-        "boxes": "tracker=identity, tracker=oracle or a baseline such as tracker=bytetrack",
-        "points": "tracker=peak or tracker=ball",
-    }.get(find_target(evaluator).GIVES, "a tracker= that reads them")
-    return f"{mismatch}; type {typed}"
+    shipped = {
+        file.stem: find_target(option_values("tracker", file.stem)["_target_"])
+        for file in sorted((Path(config_dir()) / "tracker").glob("[!_]*.yaml"))
+    }
+    fitting = [f"tracker={name}" for name, c in shipped.items() if c.READS == giver.GIVES]
+    return f"{mismatch}; type {' or '.join(fitting) or 'a tracker= that reads them'}"
+
+
+def input_fault(model: Any, detections: Any) -> str | None:
+    """What is wrong with a model for what the data gives; None if nothing is.
+
+    Args:
+        model: the model, or its class.
+        detections: ``dataset.detections``.
+    """
+    reads = getattr(model, "READS", None)
+    if reads is None or (reads == "detections") == (detections is not None):
+        return None
+    name = (model if isinstance(model, type) else type(model)).__name__
+    if reads == "detections":
+        return f"{name} reads detections; type dataset.detections=FOLDER, or =noise"
+    return f"{name} reads images; type dataset.detections=null, or train with model=association"
 
 
 def _mismatch(reader: Any, giver: Any) -> str | None:
@@ -278,6 +299,14 @@ class _Checks:
                 f" model.backbone; the nearest are {nearest}{pads}",
             )
 
+    def input(self) -> None:
+        """The data must give what the model reads, images or detections."""
+        model, detections = self._class("model"), self._at("dataset.detections")
+        if model is None or isinstance(detections, Marker):
+            return
+        if (text := input_fault(model, detections)) is not None:
+            self.add("dataset.detections", f"={shown(detections)}: {text}")
+
     def monitor(self) -> None:
         """``monitor.metric`` must be one that the head's evaluator logs."""
         metric, evaluator = self._at("monitor.metric"), self._class("head.evaluator")
@@ -301,7 +330,7 @@ class _Checks:
             self.add(
                 "head.module._target_",
                 f"={self._at('head.module._target_')}: {mismatch}; choose model= and head= that go"
-                " together, such as model=scene head=bbox or model=heatmap head=heatmap",
+                " together",
             )
 
     def tracker(self) -> None:

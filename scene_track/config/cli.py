@@ -2,7 +2,7 @@
 
 A user's mistake (a misspelt key, a wrong value, a missing folder) ends in one line on stderr per
 fault and exit code 2; a fault of the program ends in a traceback and exit code 1. The type of an
-error says which it is: ``ValueError`` and ``FileNotFoundError`` are for users, in the whole package
+error says which it is: ``ValueError`` and ``OSError`` are for users, in the whole package
 (see ``USER_ERRORS``). ``HYDRA_FULL_ERROR=1`` shows the traceback in both cases; the run's log file
 always has it. Neither torch nor pydantic is imported before a job runs, so ``--help`` and ``--cfg
 job`` are fast. With ``trials`` each job of a sweep is a process of its own that starts at the same
@@ -29,10 +29,11 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from scene_track.config.complaints import in_one_line
+from scene_track.config.complaints import in_one_line, of_the_disk
 from scene_track.config.help import help_text
 from scene_track.config.paths import config_dir
 from scene_track.config.resumed import with_words_of_run
+from scene_track.config.shell import readable, settle
 
 if TYPE_CHECKING:
     from scene_track.sweeps.trial import Program
@@ -41,8 +42,8 @@ _FULL = "HYDRA_FULL_ERROR"
 _USER_MISTAKE = 2
 _CTRL_C = 130
 
-USER_ERRORS = (ValueError, FileNotFoundError)
-"""What a job raises for its user, who sees the message alone."""
+USER_ERRORS = (ValueError, OSError)
+"""What a job raises for its user, who sees the message alone: mistakes, and faults of the disk."""
 
 
 class UserError(ValueError):
@@ -70,11 +71,17 @@ def run_main(
     Raises:
         SystemExit: with code 2 after a person's mistake.
     """
+    settle()
     if {"--help", "-h"} & set(sys.argv[1:]):
         print(help_text(config_dir(), config_name, *_called(job)))
         return
+    try:
+        sys.argv[1:] = readable(sys.argv[1:], sweep=bool({"--multirun", "-m"} & set(sys.argv)))
+    except ValueError as error:
+        print(error, file=sys.stderr, flush=True)
+        sys.exit(_USER_MISTAKE)
     if trials:
-        sys.argv[1:] = with_words_of_run(sys.argv[1:])
+        sys.argv[1:] = with_brought(with_words_of_run(sys.argv[1:]))
     wanted_full = os.environ.get(_FULL) == "1"
     program = None
     if trials:
@@ -106,6 +113,15 @@ def run_main(
                 raise
             _say(message, error, wanted_full)
             sys.exit(code)
+
+
+def with_brought(words: list[str]) -> list[str]:
+    """The words of a command line with those that a typed one brings.
+
+    Hydra's way is a defaults list, but there a dataset has the last word about a model's parts.
+    """
+    brought = {"model=association": "input=boxes"}
+    return [word for typed in words for word in (typed, brought.get(typed, "")) if word]
 
 
 def _called(job: Callable[[DictConfig], Any]) -> tuple[str, str]:
@@ -222,9 +238,9 @@ def _mistake_of(error: BaseException) -> str | None:
     lightning = any(cls.__name__ == "MisconfigurationException" for cls in type(error).__mro__)
     if not lightning and not isinstance(error, USER_ERRORS):
         return None
-    text = str(error)
+    text = of_the_disk(error) if isinstance(error, OSError) else str(error)
     if "Original Traceback" in text:  # of a loading process, which ends in the error itself
-        text = text.strip().splitlines()[-1]
+        text = re.sub(r"^[\w.]+: ", "", text.strip().splitlines()[-1])  # without the type
     return where + " ".join(text.split())
 
 

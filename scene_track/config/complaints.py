@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 import sys
-from collections.abc import Collection
 from pathlib import Path
 
 import hydra
@@ -16,7 +14,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from scene_track.config.help import chosen_options
 from scene_track.config.paths import config_dir
-from scene_track.config.tree import walk
+from scene_track.config.shell import what_to_type
+from scene_track.config.tree import near, walk
 
 
 def in_one_line(error: BaseException, config_name: str) -> str:
@@ -26,9 +25,13 @@ def in_one_line(error: BaseException, config_name: str) -> str:
         error: of Hydra or OmegaConf.
         config_name: of the primary configuration.
     """
+    if isinstance(error, OSError) and not isinstance(error, HydraException):
+        return of_the_disk(error)
     text = str(error).strip()
     if isinstance(error, OverrideParseException):
-        return f"{error.override}: cannot be read as key=value: {text.splitlines()[0]}"
+        lines = text.splitlines()
+        general = lines[0].startswith("Error parsing override") and len(lines) > 1
+        return what_to_type(error.override, lines[1] if general else lines[0])
     if match := re.match(r"Could not override '([^']+)'", text):
         return _unknown(match[1], config_name, group="No match in the defaults list" in text)
     if match := re.search(r"Could not find '([^']+)'", text):
@@ -38,17 +41,25 @@ def in_one_line(error: BaseException, config_name: str) -> str:
         listing = text.partition("Available options")[2].partition("Config search path")[0]
         options = re.findall(r"^\t(\S+)$", listing, re.MULTILINE)
         allowed = ", ".join(options)
-        return f"{group}={option}: no such option{_near(option, options)}; allowed: {allowed}"
+        return f"{group}={option}: no such option;{near(option, options)} allowed: {allowed}"
     kept = [line.strip() for line in text.partition("Config search path")[0].splitlines()]
     noise = ("full_key", "object_type", "See ")
     return "; ".join(line for line in kept if line and not line.startswith(noise))
+
+
+def of_the_disk(error: OSError) -> str:
+    """The message of an error of the operating system: the file first."""
+    if error.filename is None or error.strerror is None:
+        return str(error)
+    target = f" -> {error.filename2}" if error.filename2 is not None else ""
+    return f"{error.filename}{target}: {error.strerror}"
 
 
 def _unknown(key: str, config_name: str, group: bool) -> str:
     """A key or group that the command line changes and the configuration does not have."""
     groups = chosen_options(Path(config_dir()), config_name)
     if group:
-        return f"{key}: no such group{_near(key, groups)}; allowed: {', '.join(sorted(groups))}"
+        return f"{key}: no such group;{near(key, groups)} allowed: {', '.join(sorted(groups))}"
     if options := _options_with(config_name, key):
         name = options[0].partition("=")[0]
         value = next((w.partition("=")[2] for w in sys.argv if w.startswith(f"{key}=")), "VALUE")
@@ -56,17 +67,11 @@ def _unknown(key: str, config_name: str, group: bool) -> str:
             f"{key}: the {name} chosen here has no such key, {' or '.join(options)} has: type"
             f" {options[0]} {key}={value}"
         )
-    return f"{key}: unknown key{_near(key, {*_keys(config_name, key), *groups})}"
-
-
-def _near(word: str, choices: Collection[str]) -> str:
-    """The question whether a near match was meant, with a semicolon in front, or nothing."""
-    matches = difflib.get_close_matches(word, sorted(choices), n=2, cutoff=0.6)
-    return f"; did you mean {' or '.join(matches)}?" if matches else ""
+    return f"{key}: unknown key;{near(key, {*_keys(config_name, key), *groups})}".rstrip(";")
 
 
 def _options_with(config_name: str, key: str) -> list[str]:
-    """The options of a key's group that have the key, as they are typed: ``tracker=ball``."""
+    """The options of a key's group that have the key, as they are typed: ``tracker=identity``."""
     root, parts = Path(config_dir()), key.split(".")
     depth = max((n for n in range(1, len(parts)) if root.joinpath(*parts[:n]).is_dir()), default=0)
     files = sorted(root.joinpath(*parts[:depth]).glob("[!_]*.yaml")) if depth else []

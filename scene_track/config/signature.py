@@ -7,18 +7,19 @@ cannot be resolved, such as a name that only type checkers import, accepts every
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import importlib
 import inspect
 import sys
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, cached_property, partial
 from types import ModuleType, SimpleNamespace
 from typing import Any, Optional
 
 from pydantic import BaseModel, ConfigDict, PydanticUserError, TypeAdapter
+
+from scene_track.config.tree import near
 
 
 class TargetNotFoundError(LookupError):
@@ -69,12 +70,6 @@ class Signature:
 def is_model(annotation: Any) -> bool:
     """Whether an annotation is a pydantic model."""
     return isinstance(annotation, type) and issubclass(annotation, BaseModel)
-
-
-def near(word: str, choices: Sequence[str], prefix: str = "") -> str:
-    """The question whether up to two close matches were meant, after a space, or nothing."""
-    matches = difflib.get_close_matches(word, choices, n=2, cutoff=0.6)
-    return f" did you mean {' or '.join(prefix + match for match in matches)}?" if matches else ""
 
 
 @cache

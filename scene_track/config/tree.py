@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
@@ -147,3 +148,9 @@ def shown(value: Any) -> str:
     names = {"None": "null", "True": "true", "False": "false"}
     text = str(value).replace("\n", "\\n")
     return text if isinstance(value, str) else names.get(text, text)
+
+
+def near(word: str, choices: Collection[str], prefix: str = "") -> str:
+    """The question whether up to two close matches were meant, after a space, or nothing."""
+    matches = difflib.get_close_matches(word, sorted(choices), n=2, cutoff=0.6)
+    return f" did you mean {' or '.join(prefix + match for match in matches)}?" if matches else ""

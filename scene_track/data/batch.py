@@ -12,6 +12,7 @@ canvas, so pixel x of an image W wide lies at (x + 0.5) / W, at every size.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -98,6 +99,11 @@ class SceneBatch:
             where features were not looked up.
         features: ``[B, T, R]`` float16 rows of a frozen network's features; None without a
             single one.
+        clock: ``[B, T]`` float32 s since the start of the video, where a file states the time of
+            each frame; None: frames follow each other at ``frame_rate``.
+        detections: ``[B, T, Q, 5]`` float32 cxcywh, 0-1 of the canvas, and score, 0-1, of a
+            detector's files; score -1 where padded. ``frames`` then have no pixels. None with
+            images.
     """
 
     frames: Tensor
@@ -117,10 +123,19 @@ class SceneBatch:
     xyz: Tensor | None = None
     stored: list[list[bool | FrameKey]] | None = None
     features: Tensor | None = None
+    clock: Tensor | None = None
+    detections: Tensor | None = None
+
+    @property
+    def seen(self) -> Tensor:
+        """What a model is given: ``detections`` where there are any, else ``frames``."""
+        return self.frames if self.detections is None else self.detections
 
     @property
     def seconds(self) -> Tensor:
-        """``[B, T]`` float32 time of each frame in its video, frame number over frame rate."""
+        """``[B, T]`` float32 time of each frame: ``clock``, or frame number over frame rate."""
+        if self.clock is not None:
+            return self.clock
         return self.frame_indices.float() / self.frame_rate.unsqueeze(1)
 
     @property
@@ -166,7 +181,7 @@ class SceneBatch:
         """Frames ``start`` to ``stop - 1`` of every clip (positions in the clip, from 0)."""
         per_frame = ("frames", "boxes", "labels", "track_ids", "confidence", "visibility",
                      "padding_mask", "frame_indices", "points", "xyz",
-                     "features")  # fmt: skip
+                     "features", "clock", "detections")  # fmt: skip
         stored = self.stored
         return replace(
             self,
@@ -179,6 +194,48 @@ class SceneBatch:
             },
         )
 
+    @classmethod
+    def unlabelled(
+        cls,
+        frames: Tensor,
+        numbers: Sequence[int],
+        seconds: Sequence[float],
+        *,
+        name: str,
+        frame_rate: float,
+        size: tuple[int, int],
+        length: int,
+    ) -> SceneBatch:
+        """One window (B = 1) of a video that nobody has annotated.
+
+        Args:
+            frames: ``[N, 3, H, W]`` uint8, N >= 1.
+            numbers: of the N frames.
+            seconds: times of the N frames since the start of the video.
+            name: of the video.
+            frame_rate: frames per second.
+            size: (height, width) of the video in pixels.
+            length: T >= N; the rest is padding.
+        """
+        rest = length - len(frames)
+        last = (numbers[-1], seconds[-1])
+        return cls(
+            frames=torch.cat((frames, frames.new_zeros(rest, *frames.shape[1:]))).unsqueeze(0),
+            boxes=torch.zeros(1, length, 1, 4),
+            labels=torch.zeros(1, length, 1, dtype=torch.long),
+            track_ids=torch.full((1, length, 1), -1, dtype=torch.long),
+            confidence=torch.zeros(1, length, 1),
+            visibility=torch.full((1, length, 1), -1, dtype=torch.long),
+            padding_mask=torch.arange(length).unsqueeze(0) >= len(frames),
+            sequence_ids=[name],
+            frame_indices=torch.tensor([[*numbers, *[last[0]] * rest]]),
+            frame_rate=torch.tensor([frame_rate]),
+            original_size=torch.tensor([size]),
+            sequence_length=torch.tensor([numbers[-1]]),
+            num_frames=len(frames),
+            clock=torch.tensor([[*seconds, *[last[1]] * rest]], dtype=torch.float32),
+        )
+
     def _map(self, function: Any) -> SceneBatch:
         moved = {
             field.name: function(value)
@@ -186,6 +243,10 @@ class SceneBatch:
             if isinstance(value := getattr(self, field.name), Tensor)
         }
         return replace(self, **moved)
+
+    def share_memory(self) -> SceneBatch:
+        """The batch in memory that another process can read."""
+        return self._map(lambda x: x.share_memory_())
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> SceneBatch:
         """The batch with every tensor on ``device``."""

@@ -43,6 +43,14 @@ def read_frame(sequence: Video, position: int, size: tuple[int, int]) -> Tensor:
     """
     stated = (sequence.info.height, sequence.info.width)
     image = read_image(sequence.files[position], stated, "the sequence's are")
+    return resize_frame(image, size)
+
+
+def resize_frame(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """``[3, H, W]`` uint8 at (height, width) ``size``, as every model sees it.
+
+    The aspect ratio is not kept: a box in 0-1 of the canvas is the same in 0-1 of the image.
+    """
     return F.resize(image, list(size), InterpolationMode.BILINEAR, antialias=True)
 
 

@@ -11,6 +11,8 @@ before an image is decoded: scoring reads sizes alone.
 from __future__ import annotations
 
 import io
+import os
+import re
 import struct
 import zlib
 from pathlib import Path
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 EXTENSIONS = (".jpg", ".jpeg", ".png")
 """Of the files that are read, lower case."""
 
+# At most 15 digits: exact in int64 and float64.
+_NUMBERED = re.compile(r"^(?P<prefix>.*?)(?P<number>[0-9]{1,15})$")
 _PNG = b"\x89PNG\r\n\x1a\n"
 _FORMATS = ("JPEG", "PNG")
 _MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "I", "I;16", "I;16B")
@@ -97,6 +101,49 @@ def image_size(file: Path) -> tuple[int, int]:
         return _turned_size(image, _turn_of(image))
     except Exception as error:  # as above
         raise FrameError(f"{file}: the size cannot be read: {_reason(error)}") from None
+
+
+def list_images(folder: Path) -> dict[int, str]:
+    """Frame number to file name, by number.
+
+    A name is the number with any number of digits, or one prefix and the number (``img00001.jpg``),
+    and ends in one of ``EXTENSIONS``. Hidden files are passed over.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: two files are of one frame, or the numbers have several prefixes.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder, expected the frames of the sequence")
+    numbered: dict[str, dict[int, str]] = {}
+    for name in sorted(entry.name for entry in os.scandir(folder)):
+        stem, extension = os.path.splitext(name)
+        match = _NUMBERED.match(stem)
+        if match is None or extension.lower() not in EXTENSIONS or name.startswith("."):
+            continue
+        files, number = numbered.setdefault(match["prefix"], {}), int(match["number"])
+        other = files.setdefault(number, name)
+        if other != name:
+            raise ValueError(f"{folder}: frame {number} is there twice: {other}, {name}")
+    if "" not in numbered and len(numbered) > 1:
+        names = [next(iter(files.values())) for files in numbered.values()]
+        raise ValueError(
+            f"{folder}: its images are numbered in {len(numbered)} ways, such as {names[0]} and"
+            f" {names[1]}: leave one of them in this folder"
+        )
+    files = numbered.get("") or next(iter(numbered.values()), {})
+    return dict(sorted(files.items()))
+
+
+def what_is_there(folder: Path) -> str:
+    """A folder without numbered images in a few words: what it holds, and what was expected."""
+    names = sorted(e.name for e in os.scandir(folder) if e.is_file() and e.name[0] != ".")
+    expected = "expected 000001.jpg and so on (jpg, jpeg or png)"
+    if not names:
+        return f"the folder is empty, {expected}"
+    count = "1 file" if len(names) == 1 else f"{len(names)} files"
+    found = names[0] if len(names) == 1 else f"{names[0]} … {names[-1]}"
+    return f"no image in it that is called by its number; it holds {count}, {found}, {expected}"
 
 
 def _bytes_of(file: Path) -> bytes:

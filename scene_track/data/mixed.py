@@ -1,8 +1,8 @@
 """Several sources in one run: MOT folders, still images and drawn videos, by weight.
 
-Which source a clip of an epoch is from follows from its index alone, so an epoch holds exactly the
-shares that the weights state, and a resumed run sees the same clips. Each source is gone through
-without repetition before it starts again.
+An epoch holds exactly the shares that the weights state (``MixedClips``), and each source is gone
+through before it starts again. Further folders of one kind and one class map are simpler:
+``dataset.further``.
 """
 
 from __future__ import annotations
@@ -16,9 +16,8 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field
 
+from scene_track.data.box_clips import MixedClips
 from scene_track.data.module import TrackingDataModule
-from scene_track.data.resumable_loader import SizedDataset, epoch_order
-from scene_track.data.samples import Sample
 from scene_track.data.video import OnError, Source, Video
 
 log = logging.getLogger(__name__)
@@ -134,86 +133,32 @@ class MixedDataModule(TrackingDataModule):
         Args:
             clips_per_epoch: clips of all parts together.
             **rest: as of the base class.
-        """
-        super().__init__(**rest)
-        self.clips_per_epoch = clips_per_epoch
-
-    def training_clips(self, sequences: list[Video], *, same_every_epoch: bool) -> SizedDataset:
-        """The clips of an epoch, by (epoch, index); logs how many are from which part."""
-        assert isinstance(self.source, MixedSource)
-        parts = self.source.parts
-        clips = MixedClips(
-            {
-                name: super(MixedDataModule, self).training_clips(
-                    [v for v in sequences if v.origin == name], same_every_epoch=same_every_epoch
-                )
-                for name in parts
-            },
-            weights={name: part.weight for name, part in parts.items()},
-            length=self.clips_per_epoch,
-            seed=self.seed,
-        )
-        for name, count in clips.counts.items():
-            videos = sum(v.origin == name for v in sequences)
-            log.info(
-                "mixed: %d of %d clips of an epoch are from %s (%d windows of %d videos or images)",
-                *(count, len(clips), name, len(clips.datasets[name]), videos),
-            )
-        return clips
-
-
-class MixedClips:
-    """Clips of several datasets in fixed shares."""
-
-    def __init__(
-        self,
-        datasets: dict[str, SizedDataset],
-        *,
-        weights: dict[str, float],
-        length: int,
-        seed: int,
-    ) -> None:
-        """Assigns the slots of an epoch.
-
-        Args:
-            datasets: clips of each part, by (epoch, index).
-            weights: share of each part, > 0.
-            length: clips per epoch.
-            seed: of the order in which each part is gone through.
 
         Raises:
-            ValueError: a part has no clip, or its share of an epoch is less than one clip.
+            ValueError: ``further`` or ``detections`` is given.
         """
-        self.datasets, self.seed = datasets, seed
-        names = list(datasets)
-        shares = np.array([weights[name] for name in names])
-        shares = shares / shares.sum()
-        owed = np.zeros(len(names))
-        # The part that is furthest behind its share is next: of n slots each gets its share of n.
-        self.slots: list[tuple[str, int]] = []
-        self.counts = dict.fromkeys(names, 0)
-        for _ in range(length):
-            owed += shares
-            chosen = int(owed.argmax())
-            owed[chosen] -= 1
-            self.slots.append((names[chosen], self.counts[names[chosen]]))
-            self.counts[names[chosen]] += 1
-        for name, dataset in datasets.items():
-            if not len(dataset) or not self.counts[name]:
-                raise ValueError(
-                    f"dataset.source.parts.{name}: no clip of it would be trained on"
-                    f" ({len(dataset)} windows, weight {weights[name]:g}, {length} clips an epoch);"
-                    " type another weight or dataset.clips_per_epoch"
-                )
+        super().__init__(**rest)
+        if self.further or self.detections is not None:
+            raise ValueError(
+                "dataset=mixed reads images of dataset.source.parts alone: type dataset.further=[]"
+                " and dataset.detections=null, and name further folders as parts"
+            )
+        self.clips_per_epoch = clips_per_epoch
 
-    def __len__(self) -> int:
-        return len(self.slots)
-
-    def __getitem__(self, key: tuple[int, int]) -> Sample:
-        """The sample of an (epoch, index) pair."""
-        epoch, index = key
-        name, rank = self.slots[index]
-        dataset = self.datasets[name]
-        time, place = divmod(epoch * self.counts[name] + rank, len(dataset))
-        order = epoch_order(len(dataset), seed=self.seed, epoch=time, shuffle=True)
-        return dataset[(time, int(order[place]))]
+    def _training_clips(self, overfit: bool) -> MixedClips:
+        """The clips of all parts; logs how many are from which part."""
+        assert isinstance(self.source, MixedSource)
+        parts, sequences = self.source.parts, self.sequences("train")
+        videos = {name: [v for v in sequences if v.origin == name] for name in parts}
+        clips = {name: self._clips(videos[name], None, overfit) for name in parts}
+        total = sum(part.weight for part in parts.values())
+        wanted = {n: self.clips_per_epoch * part.weight / total for n, part in parts.items()}
+        mixed = MixedClips(
+            list(clips.values()), [wanted[n] / len(clips[n]) for n in parts], self.seed
+        )
+        for name, count in zip(parts, mixed.counts, strict=True):
+            log.info(
+                "mixed: %d of %d clips of an epoch are from %s (%d windows of %d videos or images)",
+                *(count, len(mixed), name, len(clips[name]), len(videos[name])),
+            )
+        return mixed

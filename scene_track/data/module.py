@@ -20,10 +20,13 @@ from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from scene_track.data.batch import SceneBatch
+from scene_track.data.box_clips import BoxClips, BoxStream, MixedClips
 from scene_track.data.clips import ClipDataset, StreamDataset
-from scene_track.data.collate import collate
+from scene_track.data.collate import collate_shared
+from scene_track.data.detections import NOISE, TRUTH, BoxVideo, noise_of, read_box_videos
 from scene_track.data.feature_store import FeatureSource
-from scene_track.data.resumable_loader import ResumableLoader, SizedDataset
+from scene_track.data.further import Further
+from scene_track.data.resumable_loader import ResumableLoader, WatchedLoader
 from scene_track.data.stills import CameraPath
 from scene_track.data.transforms import ClipAugment
 from scene_track.data.video import Source, Video
@@ -62,11 +65,7 @@ class EvalWindow:
     """How sequences are cut into chunks for streaming."""
 
     def __init__(self, *, length: Annotated[int, Field(ge=1, le=1000)]) -> None:
-        """Sets the window.
-
-        Args:
-            length: frames per chunk.
-        """
+        """Sets the frames per chunk, ``length``."""
         self.length = length
 
 
@@ -123,6 +122,8 @@ class TrackingDataModule(LightningDataModule):
         on_error: Literal["raise", "skip"],
         seed: Annotated[int, Field(ge=0)],
         camera: CameraPath | None,
+        detections: Annotated[str, Field(min_length=1)] | None,
+        further: list[Further],
     ) -> None:
         """Describes the data; nothing is read before :meth:`setup`.
 
@@ -142,11 +143,15 @@ class TrackingDataModule(LightningDataModule):
             test: test split; None = there is none.
             base_scale: training frames are resized to this multiple of ``size`` (and so cached)
                 before scale jitter cuts into them.
-            cache: keep resized frames on disk: 3 x height x width bytes each.
+            cache: keep resized frames on disk.
             cache_dir: folder of the caches; None = ``<root>/.cache``.
             on_error: ``raise``, or ``skip`` faulty rows and frames, counted and logged.
             seed: of the order and of every random draw.
             camera: makes training clips of still images; None = there are none.
+            detections: folder of a detector's files, ``<sequence>.txt``, which the model is given
+                in place of images; ``noise`` = ground truth with errors, those of the detector
+                whose files other folders have, ``truth`` = without. None = images.
+            further: further folders of training videos.
         """
         super().__init__()
         self.root = Path(root)
@@ -168,6 +173,9 @@ class TrackingDataModule(LightningDataModule):
         self.on_error: Literal["raise", "skip"] = on_error
         self.seed = seed
         self.camera = camera
+        self.detections = detections
+        self.further = [f if isinstance(f, Further) else Further(**f) for f in further]
+        self._box_videos: dict[str, list[BoxVideo]] = {}
         self.features = FeatureSource()
         self._sequences: dict[str, list[Video]] = {}
         self._train_loader: ResumableLoader | None = None
@@ -216,7 +224,10 @@ class TrackingDataModule(LightningDataModule):
                     f"there is no {split} split: type dataset.{split}=FOLDER, or name another split"
                 )
             sequences = self.source.sequences(
-                where, on_error=self.on_error, cache_dir=self._cache_folder(_METADATA)
+                where,
+                on_error=self.on_error,
+                cache_dir=self._cache_folder(_METADATA),
+                images=self.detections is None,
             )
             unlabelled = [s.name for s in sequences if not s.labelled]
             if unlabelled and split != "test":
@@ -260,7 +271,7 @@ class TrackingDataModule(LightningDataModule):
         if self._train_loader is None:
             # Learning a few batches by heart needs the same batches again and again.
             overfit = bool(getattr(self.trainer, "overfit_batches", 0))
-            dataset = self.training_clips(self.sequences("train"), same_every_epoch=overfit)
+            dataset = self._training_clips(overfit)
             self._train_loader = ResumableLoader(
                 dataset,
                 batch_size=self.batch_size,
@@ -268,35 +279,76 @@ class TrackingDataModule(LightningDataModule):
                 seed=self.seed,
                 drop_last=self.loader.drop_last,
                 num_workers=self.loader.num_workers,
-                collate_fn=partial(collate, length=self.window.length),
+                collate_fn=partial(collate_shared, length=self.window.length),
                 pin_memory=self.loader.pin_memory,
                 persistent_workers=self.loader.persistent_workers,
                 prefetch_factor=self.loader.prefetch_factor,
             )
         return self._train_loader
 
-    def training_clips(self, sequences: list[Video], *, same_every_epoch: bool) -> SizedDataset:
-        """The clips of an epoch, by (epoch, index).
+    def _training_clips(self, overfit: bool) -> ClipDataset | MixedClips:
+        """The clips of all folders."""
+        parts = [self._clips(self.sequences("train"), self._boxes("train"), overfit)]
+        if not self.further:
+            return parts[0]
+        for folder in self.further:
+            if (folder.detections is None) != (self.detections is None):
+                raise ValueError(
+                    f"dataset.further: {folder.root} gives"
+                    f" {'images' if folder.detections is None else 'detections'} and dataset.root"
+                    f" {'images' if self.detections is None else 'detections'}: all folders of a"
+                    " run give the same; type detections=FOLDER or detections=noise for each"
+                )
+            cache_dir = self._cache_folder(_METADATA)
+            classes = getattr(self.source, "classes", {1: "person"})
+            videos = folder.videos(classes, on_error=self.on_error, cache_dir=cache_dir)
+            boxes = None
+            if folder.detections is not None:
+                boxes = self._with_detections(videos, folder.detections, folder.root)
+            parts.append(self._clips(videos, boxes, overfit))
+        weights = [1.0, *(folder.weight for folder in self.further)]
+        return MixedClips(parts, weights, self.seed)
 
-        Args:
-            sequences: the training videos.
-            same_every_epoch: draw for every epoch what epoch 0 draws.
-        """
+    def _clips(
+        self, videos: list[Video], boxes: list[BoxVideo] | None, overfit: bool
+    ) -> ClipDataset:
+        """The training clips of some videos, of boxes alone or of images."""
+        windows: dict[str, Any] = {
+            "length": self.window.length,
+            "stride": self.window.stride,
+            "max_interval": self.window.max_interval,
+            "augment": self.augment,
+            "seed": self.seed,
+            "same_every_epoch": overfit,
+        }
+        if boxes is not None:
+            return BoxClips(boxes, **windows)
         return ClipDataset(
-            sequences,
+            videos,
             size=self.size,
-            length=self.window.length,
-            stride=self.window.stride,
-            max_interval=self.window.max_interval,
-            augment=self.augment,
-            seed=self.seed,
             base_scale=self.base_scale,
-            same_every_epoch=same_every_epoch,
             cache_dir=self._cache_folder(_FRAMES) if self.cache else None,
             on_error=self.on_error,
             features=self.features,
             camera=self.camera,
+            **windows,
         )
+
+    def _boxes(self, split: str) -> list[BoxVideo] | None:
+        """The videos of a split with their detections; None with images."""
+        if self.detections is None:
+            return None
+        if split not in self._box_videos:
+            self._box_videos[split] = self._with_detections(
+                self.sequences(split), self.detections, self.root
+            )
+        return self._box_videos[split]
+
+    def _with_detections(self, videos: list[Video], source: str, root: Path) -> list[BoxVideo]:
+        noise = None
+        if source == NOISE and self.detections not in (None, NOISE, TRUTH):
+            noise = noise_of(self._boxes("train") or ())
+        return read_box_videos(videos, source, root=root, noise=noise)
 
     def val_dataloader(self) -> DataLoader[SceneBatch]:
         """Whole validation sequences of this process, in order, one chunk per batch."""
@@ -306,9 +358,7 @@ class TrackingDataModule(LightningDataModule):
         """Whole test sequences of this process, in order, one chunk per batch."""
         return self.stream_dataloader("test")
 
-    def predict_dataloader(self) -> DataLoader[SceneBatch]:
-        """The same as :meth:`test_dataloader`."""
-        return self.stream_dataloader("test")
+    predict_dataloader = test_dataloader
 
     def stream_dataloader(self, split: str) -> DataLoader[SceneBatch]:
         """Whole sequences of a split, of this process, in order, one chunk per batch.
@@ -318,21 +368,27 @@ class TrackingDataModule(LightningDataModule):
         """
         sequences = self.sequences(split)
         mine = _share(sequences)
-        dataset = StreamDataset(
-            mine or sequences[:1],
-            idle=not mine,
-            size=self.size,
-            length=self.eval_window.length,
-            cache_dir=self._cache_folder(_FRAMES) if self.cache else None,
-            on_error=self.on_error,
-            features=self.features,
-        )
-        return DataLoader(
+        boxes = self._boxes(split)
+        dataset: StreamDataset | BoxStream
+        if boxes is not None:
+            own = [box for box in boxes if box.video in mine]
+            dataset = BoxStream(own or boxes[:1], length=self.eval_window.length, idle=not mine)
+        else:
+            dataset = StreamDataset(
+                mine or sequences[:1],
+                idle=not mine,
+                size=self.size,
+                length=self.eval_window.length,
+                cache_dir=self._cache_folder(_FRAMES) if self.cache else None,
+                on_error=self.on_error,
+                features=self.features,
+            )
+        return WatchedLoader(
             dataset,  # pyright: ignore[reportArgumentType]
             batch_size=1,
             shuffle=False,
             num_workers=self.loader.num_workers,
-            collate_fn=partial(collate, length=self.eval_window.length),
+            collate_fn=partial(collate_shared, length=self.eval_window.length),
             pin_memory=self.loader.pin_memory,
         )
 
@@ -344,12 +400,14 @@ class TrackingDataModule(LightningDataModule):
         """
         if self.cache_dir is not None:
             return self.cache_dir / kind
-        if os.access(self.root, os.W_OK):
-            return self.root / ".cache" / kind
+        folder = self.root / ".cache" / kind
+        there = next(place for place in (folder, *folder.parents) if place.exists())
+        if os.access(there, os.W_OK):
+            return folder
         if kind != _METADATA:
             option = "dataset.cache" if kind == _FRAMES else "model.backbone.cache"
             raise ValueError(
-                f"{option}=true, but {self.root} cannot be written to: "
+                f"{option}=true, but {there} cannot be written to: "
                 f"type dataset.cache_dir=FOLDER or {option}=false"
             )
         return None
@@ -374,7 +432,7 @@ class TrackingDataModule(LightningDataModule):
         if self.base_scale != 1:
             changing["base_scale"] = self.base_scale
         if self.camera is not None:
-            changing["camera"] = "a path of its own for every clip"
+            changing["camera"] = "{...}"
         if not changing:
             return
         shown = ", ".join(f"dataset.{name}={value}" for name, value in changing.items())

@@ -6,7 +6,7 @@ file). No torch in here: scoring must not wait for its import.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -25,15 +25,16 @@ __all__ = [
     "write_results",
 ]
 
-Kind = Literal["ground_truth", "result"]
+Kind = Literal["ground_truth", "result", "detections"]
 OnError = Literal["raise", "skip"]
 
 # frame, id, left, top, width, height, confidence, class, visibility. The first six must be there.
 _COLUMNS = ("frame", "id", "left", "top", "width", "height", "confidence", "class", "visibility")
 _REQUIRED_COLUMNS = 6
+_MOST_COLUMNS = 10  # of any MOTChallenge file; more are decimal commas
 _DEFAULTS = np.ones(len(_COLUMNS))
 # Result files carry 3-D coordinates (-1, -1, -1) after the confidence: not class and visibility.
-_COLUMNS_READ = {"ground_truth": 9, "result": 7}
+_COLUMNS_READ = {"ground_truth": 9, "result": 7, "detections": 7}
 _MAX_INTEGER = 2.0**53  # above this a float64 no longer holds every integer
 
 
@@ -139,6 +140,7 @@ def read_boxes(
     *,
     kind: Kind = "ground_truth",
     length: int | None = None,
+    classes: Collection[int] | None = None,
     on_error: OnError = "raise",
 ) -> tuple[BoxTable, list[str]]:
     """Read the boxes of one sequence.
@@ -152,12 +154,15 @@ def read_boxes(
     A row is wrong when it does not parse, holds a value that is not finite, has a negative width or
     height, lies outside frames 1 to ``length``, or repeats a (frame, id) of an earlier row. A width
     or height of 0 is wrong in ground truth only: a result of that size overlaps nothing and counts
-    as a false positive, as in TrackEval.
+    as a false positive, as in TrackEval. Ground truth that is to be ignored (flag 0, or of another
+    class than ``classes``) may have any finite size and repeat an identity.
 
     Args:
         path: text file.
-        kind: ``ground_truth`` or ``result``; see above.
+        kind: ``ground_truth``, ``result``, or ``detections``: a result without identities, whose
+            column is not looked at.
         length: number of frames of the sequence; None leaves the frames open upwards.
+        classes: of ground truth, those that are asked for; None = all.
         on_error: ``raise`` refuses a file with wrong rows, ``skip`` leaves those rows out.
 
     Returns:
@@ -173,21 +178,46 @@ def read_boxes(
     file = Path(path)
     if not file.is_file():
         raise FileNotFoundError(f"{file}: no such file, expected {kind.replace('_', ' ')} boxes")
-    table, report = parse_boxes(file.read_bytes(), kind=kind, length=length)
+    table, report = parse_boxes(file.read_bytes(), kind=kind, length=length, classes=classes)
     if report and on_error == "raise":
         raise ValueError(fault_message(file, report))
     return table, report
 
 
+def read_xyz(file: Path, table: BoxTable) -> NDArray[np.float64]:
+    """``[rows, 3]`` positions of the table's rows; NaN where the file has none.
+
+    Raises:
+        ValueError: the file does not hold rows ``frame,id,x,y,z`` of finite numbers.
+    """
+    try:
+        values = np.loadtxt(file, delimiter=",", ndmin=2, dtype=np.float64)
+        if values.size and values.shape[1] != 5:
+            raise ValueError(f"{values.shape[1]} columns")
+    except ValueError as error:
+        raise ValueError(f"{file}: expected rows frame,id,x,y,z: {error}") from None
+    where = {(int(r[0]), int(r[1])): r[2:] for r in values.reshape(-1, 5)}
+    unknown = np.full(3, np.nan)
+    rows = [
+        where.get(k, unknown) for k in zip(table.frames.tolist(), table.ids.tolist(), strict=True)
+    ]
+    return np.array(rows).reshape(-1, 3)
+
+
 def parse_boxes(
-    raw: bytes, *, kind: Kind = "ground_truth", length: int | None = None
+    raw: bytes,
+    *,
+    kind: Kind = "ground_truth",
+    length: int | None = None,
+    classes: Collection[int] | None = None,
 ) -> tuple[BoxTable, list[str]]:
     """The boxes in the content of a file, wrong rows left out; see :func:`read_boxes`.
 
     Args:
         raw: the bytes of the file.
-        kind: ``ground_truth`` or ``result``.
+        kind: see :func:`read_boxes`.
         length: number of frames of the sequence; None leaves the frames open upwards.
+        classes: of ground truth, those that are asked for; None = all.
 
     Returns:
         The table, and one ``line N: reason`` per wrong row, in the order of the file.
@@ -196,20 +226,20 @@ def parse_boxes(
         ValueError: ``kind`` is something else.
     """
     if kind not in _COLUMNS_READ:
-        raise ValueError(f"kind must be 'ground_truth' or 'result', got {kind!r}")
+        raise ValueError(f"kind must be one of {', '.join(_COLUMNS_READ)}, got {kind!r}")
     columns = _COLUMNS_READ[kind]
     lines = read_lines(raw)
     values = read_matrix(lines)
     problems: dict[int, str] = {}
     if values is not None and not len(values):
         return BoxTable.empty(), []
-    if values is not None and values.shape[1] >= _REQUIRED_COLUMNS:
+    if values is not None and _REQUIRED_COLUMNS <= values.shape[1] <= _MOST_COLUMNS:
         values = _fill(values[:, :columns], columns)
     else:
         values = None
-    if values is None or _wrong_rows(values, length, kind):
+    if values is None or _wrong_rows(values, length, kind, classes):
         values, numbers, problems = _parse_line_by_line(lines, columns)
-        wrong = _wrong_rows(values, length, kind)
+        wrong = _wrong_rows(values, length, kind, classes)
         problems |= {numbers[row]: reason for row, reason in wrong.items()}
         values = np.delete(values, list(wrong), axis=0)
 
@@ -257,10 +287,9 @@ def find_results(
 
 
 def write_results(path: Path | str, table: BoxTable) -> None:
-    """Write a MOTChallenge result file: ``frame,id,left,top,width,height,confidence,-1,-1,-1``.
+    """Write a MOTChallenge result file, see ``format_results``.
 
-    Rows are sorted by frame, then id. Numbers have as many digits as are needed to read back the
-    very same float64. The file appears complete or not at all.
+    The file appears complete or not at all.
 
     Args:
         path: text file to write; its folder must exist. An existing file is replaced.
@@ -268,6 +297,22 @@ def write_results(path: Path | str, table: BoxTable) -> None:
 
     Raises:
         FileNotFoundError: if the folder does not exist.
+        ValueError: if the table holds a row that :func:`read_boxes` would refuse.
+    """
+    write_atomic(path, format_results(table, path))
+
+
+def format_results(table: BoxTable, path: Path | str) -> str:
+    """Rows of a MOTChallenge result file: ``frame,id,left,top,width,height,confidence,-1,-1,-1``.
+
+    Rows are sorted by frame, then id. Numbers have as many digits as are needed to read back the
+    very same float64.
+
+    Args:
+        table: boxes; class and visibility are not part of the format.
+        path: where they will be written, for the message.
+
+    Raises:
         ValueError: if the table holds a row that :func:`read_boxes` would refuse.
     """
     values = np.column_stack((table.frames, table.ids, table.boxes, table.confidence))
@@ -286,11 +331,10 @@ def write_results(path: Path | str, table: BoxTable) -> None:
         table.confidence[order].tolist(),
         strict=True,
     )
-    text = "".join(
+    return "".join(
         f"{frame},{track},{left!r},{top!r},{width!r},{height!r},{confidence!r},-1,-1,-1\n"
         for frame, track, (left, top, width, height), confidence in rows
     )
-    write_atomic(path, text)
 
 
 def _fill(values: NDArray[np.float64], columns: int) -> NDArray[np.float64]:
@@ -320,6 +364,10 @@ def _parse_line_by_line(
                     f"has {len(cells)} comma-separated columns, expected at least "
                     f"{_REQUIRED_COLUMNS} ({','.join(_COLUMNS[:_REQUIRED_COLUMNS])})"
                 )
+            if any(cell.strip() for cell in cells[_MOST_COLUMNS:]):
+                raise ValueError(
+                    f"has {len(cells)} columns, expected at most {_MOST_COLUMNS}; a decimal comma?"
+                )
             for column, cell in enumerate(cells[:columns]):
                 row[column] = parse_number(_COLUMNS[column], cell, finite=False)
         except ValueError as error:
@@ -331,8 +379,19 @@ def _parse_line_by_line(
     return values, numbers, problems
 
 
-def _wrong_rows(values: NDArray[np.float64], length: int | None, kind: Kind) -> dict[int, str]:
+def _wrong_rows(
+    values: NDArray[np.float64],
+    length: int | None,
+    kind: Kind,
+    classes: Collection[int] | None = None,
+) -> dict[int, str]:
     """Reason by row index for every row that parsed but cannot be meant."""
+    ignored = np.zeros(len(values), dtype=bool)
+    if kind == "ground_truth":
+        ignored = values[:, 6] == 0
+        if classes is not None:
+            stated = np.where(values[:, 7] < 0, 1, values[:, 7])
+            ignored |= ~np.isin(stated, list(classes))
     reasons: dict[int, str] = {}
 
     def note(mask: NDArray[np.bool_], column: int, expected: str) -> None:
@@ -343,21 +402,25 @@ def _wrong_rows(values: NDArray[np.float64], length: int | None, kind: Kind) -> 
     if not finite.all():
         for column in range(values.shape[1]):
             note(~finite[:, column], column, "expected a finite number")
-    for column in (0, 1, 7)[: 3 if values.shape[1] > 7 else 2]:
+    whole_columns = {"ground_truth": (0, 1, 7), "result": (0, 1), "detections": (0,)}[kind]
+    for column in whole_columns:
         cells = values[:, column]
         whole = (np.rint(cells) == cells) & (np.abs(cells) < _MAX_INTEGER)
         note(~whole, column, "expected a whole number")
     for column in (4, 5):
         if kind == "ground_truth":
-            note(values[:, column] <= 0, column, "expected > 0 pixels")
+            note((values[:, column] <= 0) & ~ignored, column, "expected > 0 pixels")
         else:
             note(values[:, column] < 0, column, "expected >= 0 pixels")
     last = np.inf if length is None else length
     outside = (values[:, 0] < 1) | (values[:, 0] > last)
     note(outside, 0, "expected >= 1" if length is None else f"expected 1 to {length} (seqLength)")
 
+    if kind == "detections":
+        return reasons
     # Of rows with the same frame and id the first sound one stands: wrong rows are left out here.
-    sound = np.delete(np.arange(len(values)), list(reasons))
+    ignored[list(reasons)] = True
+    sound = np.flatnonzero(~ignored)
     order = sound[np.lexsort((values[sound, 1], values[sound, 0]))]
     same = np.all(values[order[1:], :2] == values[order[:-1], :2], axis=1)
     for row in order[1:][same].tolist():

@@ -9,14 +9,33 @@ uninterrupted one would have seen.
 
 from __future__ import annotations
 
+import contextlib
+import logging
+import os
 import signal
+import threading
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
+
+if TYPE_CHECKING:
+    from scene_track.data.batch import SceneBatch
+
+log = logging.getLogger(__name__)
+
+_SHM = "/dev/shm"
+_LATE_S = 180.0  # seconds without a batch after which the loader says so
+
+
+class LoaderError(RuntimeError, ValueError):
+    """The processes that prepare batches cannot go on; the message is for the user.
+
+    A ``RuntimeError`` as torch raises it, and a ``ValueError`` as what entry points show in a line.
+    """
 
 
 def derive_seed(*parts: int) -> int:
@@ -59,8 +78,8 @@ def epoch_order(length: int, *, seed: int, epoch: int, shuffle: bool) -> Tensor:
     return torch.randperm(length, generator=generator)
 
 
-class SizedDataset(Protocol):
-    """What the loader needs of a dataset: samples by (epoch, index)."""
+class _SizedDataset(Protocol):
+    """What the loader needs of a dataset."""
 
     def __len__(self) -> int: ...
 
@@ -153,7 +172,7 @@ class ResumableLoader:
 
     def __init__(
         self,
-        dataset: SizedDataset,
+        dataset: _SizedDataset,
         *,
         batch_size: int,
         shuffle: bool = True,
@@ -218,7 +237,7 @@ class ResumableLoader:
             )
         # the generator is the loader's own: starting workers must not move the global random state
         self._generator = torch.Generator()
-        self._loader: DataLoader[Any] = DataLoader(
+        self._loader: DataLoader[Any] = WatchedLoader(
             _AsTorchDataset(dataset),
             batch_sampler=self.batch_sampler,  # pyright: ignore[reportArgumentType]
             num_workers=num_workers,
@@ -295,10 +314,80 @@ class ResumableLoader:
         self.batch_sampler.start = self.batch_sampler.done = state["batches"]
 
 
+class WatchedLoader(DataLoader[Any]):
+    """A loader that says when it has delivered nothing for minutes, and why its processes ended."""
+
+    def __iter__(self) -> Iterator[Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """The batches; the position is that of this call, not of the first batch."""
+        return self._watched(super().__iter__())
+
+    def _watched(self, batches: Iterator[Any]) -> Iterator[Any]:
+        while True:
+            try:
+                with _said_when_late(self.num_workers):
+                    batch = next(batches)
+            except StopIteration:
+                return
+            except RuntimeError as error:
+                if not str(error).startswith("DataLoader worker"):
+                    raise
+                reason = " ".join(str(error).split())
+                raise LoaderError(
+                    f"{reason}. The kernel ends processes when memory runs out: type"
+                    f" dataset.loader.num_workers=N below {self.num_workers}, or 0 to see which"
+                    " file it is"
+                ) from error
+            yield batch
+
+
+def shared(batch: SceneBatch) -> SceneBatch:
+    """A batch in shared memory if this is a loading process; called when it is collated.
+
+    Torch would move it later, in a thread whose errors nobody sees: the batch is lost, and the
+    training waits for it for ever.
+
+    Raises:
+        LoaderError: there is no room for it.
+    """
+    if get_worker_info() is None:
+        return batch
+    try:
+        return batch.share_memory()
+    except RuntimeError as error:
+        if "shm" not in str(error) and "shared memory" not in str(error):
+            raise
+        stat = os.statvfs(_SHM)
+        size, free = (n * stat.f_frsize / 2**20 for n in (stat.f_blocks, stat.f_bavail))
+        raise LoaderError(
+            f"{_SHM} ({size:.3g} MB, {free:.3g} MB free) has no room for the batches of the loading"
+            " processes: type dataset.loader.num_workers=0, or give the container more (docker run"
+            " --shm-size=8g, or --ipc=host)"
+        ) from error
+
+
+@contextlib.contextmanager
+def _said_when_late(num_workers: int) -> Iterator[None]:
+    timer = threading.Timer(
+        _LATE_S,
+        log.warning,
+        (
+            "no batch for %.0f s (dataset.loader.num_workers=%d): a stalled disk or network mount,"
+            " or a loading process that hangs",
+            *(_LATE_S, num_workers),
+        ),
+    )
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
 class _AsTorchDataset(Dataset[Any]):
     """Gives the dataset the base class that torch's loader is typed for."""
 
-    def __init__(self, dataset: SizedDataset) -> None:
+    def __init__(self, dataset: _SizedDataset) -> None:
         self.dataset = dataset
 
     def __len__(self) -> int:

@@ -34,6 +34,8 @@ class Sample:
         sequence: the video.
         features: of each frame its features ``[R]`` float16, or the key under which they are to be
             kept; None where they were not looked up.
+        detections: T tensors ``[Q, 5]`` cxcywh, 0-1 of the canvas, and score: detections in place
+            of images, which then have no pixels; None with images.
     """
 
     frames: Tensor
@@ -47,6 +49,7 @@ class Sample:
     frame_indices: Tensor
     sequence: Video
     features: list[Tensor | FrameKey] | None = None
+    detections: list[Tensor] | None = None
 
 
 def mix(first: Sample, second: Sample, weight: float) -> Sample:
@@ -72,6 +75,11 @@ def mix(first: Sample, second: Sample, weight: float) -> Sample:
     for name in ("boxes", "labels", "track_ids", "confidence", "visibility"):
         setattr(result, name, list(getattr(first, name)))
     result.xyz = None if first.xyz is None or second.xyz is None else list(first.xyz)
+    if first.detections is not None and second.detections is not None:
+        result.detections = [
+            torch.cat((own, second.detections[t])) if t < shared else own
+            for t, own in enumerate(first.detections)
+        ]
     for t in range(shared):
         if not (_known(first, t) and _known(second, t)):
             for name in ("boxes", "labels", "track_ids", "confidence", "visibility"):

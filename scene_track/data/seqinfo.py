@@ -6,6 +6,14 @@ import configparser
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
+from scene_track.data.images import image_size, what_is_there
+from scene_track.io.tables import parse_number
+
+_MOST = 10_000_000  # frames (four days at 30 frames/s), pixels, frames per second
+
 
 @dataclass(frozen=True)
 class SequenceInfo:
@@ -35,6 +43,11 @@ class SequenceInfo:
     def last_frame(self) -> int:
         """Number of the last frame."""
         return self.first_frame + self.length - 1
+
+    def relative(self, boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Left, top, width, height in pixels ``[n, 4]`` as cxcywh, 0-1 of the image."""
+        corner = boxes / np.array((self.width, self.height) * 2, dtype=np.float64)
+        return np.concatenate((corner[:, :2] + corner[:, 2:] / 2, corner[:, 2:]), axis=1)
 
 
 def read_seqinfo(path: Path | str) -> SequenceInfo:
@@ -77,6 +90,55 @@ def read_length(path: Path | str) -> int:
     return _positive_int(file, section, "seqLength")
 
 
+def sequence_folders(parent: Path) -> list[Path]:
+    """Folders that look like a sequence of boxes, complete or not, by name; no hidden ones."""
+    marks = ("gt", "img1", "seqinfo.ini")
+    folders = (f for f in sorted(parent.iterdir()) if f.is_dir() and not f.name.startswith("."))
+    return [folder for folder in folders if any((folder / mark).exists() for mark in marks)]
+
+
+def check_frames(folder: Path, info: SequenceInfo, files: dict[int, str]) -> tuple[int, int]:
+    """How many frames have no image file, and the first of them (0 if none).
+
+    Raises:
+        FileNotFoundError: no frame has one.
+        ValueError: the frames are numbered in another way than ``seqinfo.ini`` says.
+    """
+    if not files:
+        raise FileNotFoundError(f"{folder}: {what_is_there(folder)}")
+    first, last = min(files), max(files)
+    inside = sum(1 <= number <= info.length for number in files)
+    missing = info.length - inside
+    shown = f"{len(files)} images, {files[first]} … {files[last]}"
+    if missing and inside < len(files):
+        raise ValueError(
+            f"{folder}: it holds {shown}: frames are numbered {first} to {last}, expected 1 to"
+            f" {info.length} (seqLength of seqinfo.ini); rename them, and let gt.txt count in the"
+            " same way"
+        )
+    if inside < len(files):
+        raise ValueError(
+            f"{folder}: it holds {shown}, and seqinfo.ini says seqLength={info.length}: correct it,"
+            " or move the other images elsewhere"
+        )
+    return missing, next((n for n in range(1, info.length + 1) if n not in files), 0)
+
+
+def check_size(first: Path, info: SequenceInfo) -> None:
+    """Compares the size that ``seqinfo.ini`` states with the first frame's.
+
+    Raises:
+        FrameError: the frame cannot be read.
+        ValueError: the sizes differ.
+    """
+    height, width = image_size(first)
+    if (height, width) != (info.height, info.width):
+        raise ValueError(
+            f"{first} is {width}x{height} pixels, but seqinfo.ini says imWidth={info.width} and"
+            f" imHeight={info.height}: correct the one or the other"
+        )
+
+
 def _seqinfo_section(path: Path | str) -> tuple[Path, configparser.SectionProxy]:
     file = Path(path)
     if file.is_dir():
@@ -102,16 +164,16 @@ def _positive(file: Path, section: configparser.SectionProxy, key: str) -> float
     if text is None:
         raise ValueError(f"{file}: key {key} is missing from [Sequence]")
     try:
-        value = float(text)
+        value = parse_number(key, text)
     except ValueError:
-        value = float("nan")
-    if not 0 < value < float("inf"):
-        raise ValueError(f"{file}: {key}={text}, expected a number > 0")
+        value = 0.0
+    if not 0 < value <= _MOST:
+        raise ValueError(f"{file}: {key}={text}, expected a number > 0, at most {_MOST:,}")
     return value
 
 
 def _positive_int(file: Path, section: configparser.SectionProxy, key: str) -> int:
     value = _positive(file, section, key)
     if not value.is_integer():
-        raise ValueError(f"{file}: {key}={section.get(key)}, expected a whole number >= 1")
+        raise ValueError(f"{file}: {key}={section.get(key)}, expected a whole number, at least 1")
     return int(value)

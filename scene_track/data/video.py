@@ -21,17 +21,24 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import DirectoryPath, Field
 
-from scene_track.data.mot_files import BoxTable, read_boxes
-from scene_track.data.seqinfo import SequenceInfo, read_seqinfo
+from scene_track.data.images import FrameError, list_images
+from scene_track.data.mot_files import BoxTable, read_boxes, read_xyz
+from scene_track.data.seqinfo import (
+    SequenceInfo,
+    check_frames,
+    check_size,
+    read_seqinfo,
+    sequence_folders,
+)
 from scene_track.io.atomic import write_atomic
 
 log = logging.getLogger(__name__)
 
 OnError = Literal["raise", "skip"]
 
-IMAGES = (".jpg", ".jpeg", ".png")
-_CACHE_FORMAT = 1
+_CACHE_FORMAT = 2
 _SHOWN = 3
+_SKIP = ", or type dataset.on_error=skip to go on without"
 SPEC = re.compile(r"^(?P<name>[^:]+?)(?::(?P<first>\d+)-(?P<last>\d+))?$")
 
 
@@ -55,10 +62,8 @@ class Video:
         points: ``[F, 3]`` (x, y, visibility) of the one ball in each of these frames: pixels, an
             integer is the centre of a pixel, NaN where it is not to be seen; visibility as
             :class:`scene_track.data.visibility.Visibility`. None for a video of boxes.
-        ignored: ``[K, 4]`` left, top, width, height in pixels of regions of a still image in which
-            nobody is labelled one by one, so that what is found there is neither right nor wrong;
-            a video of one image with it is a still, of which training clips are camera paths
-            (:mod:`scene_track.data.stills`). None for a video.
+        ignored: ``[K, 4]`` of a still image (:mod:`scene_track.data.stills`), regions in which
+            nobody is labelled: left, top, width, height in pixels. None for a video.
         origin: which source of a mixed dataset it is from.
         label_file: where the ground truth lies, or should, relative to ``folder``.
     """
@@ -124,9 +129,14 @@ class Source(Protocol):
         ...
 
     def sequences(
-        self, split: str | Sequence[str], *, on_error: OnError, cache_dir: Path | None
+        self,
+        split: str | Sequence[str],
+        *,
+        on_error: OnError,
+        cache_dir: Path | None,
+        images: bool = True,
     ) -> list[Video]:
-        """The sequences of a split."""
+        """The sequences of a split; with ``images=False`` their images may be missing."""
         ...
 
 
@@ -180,6 +190,7 @@ class MotFolder:
         *,
         on_error: OnError = "raise",
         cache_dir: Path | None = None,
+        images: bool = True,
     ) -> list[Video]:
         """Reads a split.
 
@@ -188,6 +199,8 @@ class MotFolder:
                 sequence folders with optional frame ranges (``ADL-Rundle-6:1-400``).
             on_error: ``raise``, or ``skip`` what is wrong, counted and logged.
             cache_dir: where parsed sequences are kept as JSON; None = not kept.
+            images: False does not look for image files: size and length are those of
+                ``seqinfo.ini``.
 
         Raises:
             FileNotFoundError: if root, split or a sequence is missing or holds no sequence.
@@ -203,7 +216,7 @@ class MotFolder:
                     f"{parent}: no such split folder; {root} holds {found}. "
                     "Type dataset.root=FOLDER, or name another folder or a list of sequences"
                 )
-            specs = sorted(p.name for p in parent.iterdir() if (p / "seqinfo.ini").is_file())
+            specs = [folder.name for folder in sequence_folders(parent)]
             if not specs:
                 raise FileNotFoundError(
                     f"{parent}: no sequence in it; looked for */seqinfo.ini beside */img1. "
@@ -224,14 +237,18 @@ class MotFolder:
                 raise ValueError(f"{spec!r}: expected NAME or NAME:FIRST-LAST")
             folder = parent / match["name"]
             if not (folder / "seqinfo.ini").is_file():
-                found = sorted(p.name for p in parent.iterdir() if (p / "seqinfo.ini").is_file())
+                found = [f.name for f in sequence_folders(parent) if f != folder]
                 raise FileNotFoundError(
                     f"{folder / 'seqinfo.ini'}: no such file; {parent} holds "
                     f"{len(found)} sequences{': ' if found else ''}{', '.join(found[:8])}. "
                     "Type dataset.root=FOLDER, or name other sequences"
                 )
             sequence = read_sequence(
-                folder, classes=self.classes, on_error=on_error, cache_dir=cache_dir
+                folder,
+                classes=self.classes,
+                on_error=on_error,
+                cache_dir=cache_dir,
+                images=images,
             )
             if match["first"] is not None:
                 sequence = sequence.between(int(match["first"]), int(match["last"]))
@@ -243,7 +260,24 @@ class MotFolder:
                 )
             seen |= set(sequence.frames.tolist())
             sequences.append(sequence)
+        refuse_equal_names(sequences, root)
         return sequences
+
+
+def refuse_equal_names(videos: Sequence[Video], root: Path) -> None:
+    """Results are stored by a video's name, so no two of a split may have the same.
+
+    Raises:
+        ValueError: two have.
+    """
+    places: dict[str, Path] = {}
+    for video in videos:
+        other = places.setdefault(video.name, video.folder)
+        if other != video.folder:
+            raise ValueError(
+                f"{root}: two videos of one split are called {video.name}, {other} and"
+                f" {video.folder}: results are stored by that name, so rename one of the folders"
+            )
 
 
 def read_sequence(
@@ -252,6 +286,7 @@ def read_sequence(
     classes: dict[int, str],
     on_error: OnError = "raise",
     cache_dir: Path | None = None,
+    images: bool = True,
 ) -> Video:
     """Reads one sequence folder.
 
@@ -260,6 +295,7 @@ def read_sequence(
         classes: class number to name; see :class:`MotFolder`.
         on_error: ``raise``, or ``skip`` what is wrong, counted and logged.
         cache_dir: where the parsed content is kept as JSON; None = not kept.
+        images: see ``MotFolder.sequences``.
 
     Raises:
         FileNotFoundError: for a missing file, image folder or frame.
@@ -269,19 +305,23 @@ def read_sequence(
     fingerprint = _fingerprint(folder)
     cache = None
     if cache_dir is not None:
-        key = hashlib.sha256(f"{folder}|{sorted(classes)}".encode()).hexdigest()[:10]
+        bare = "" if images else "|no images"
+        key = hashlib.sha256(f"{folder}|{sorted(classes)}{bare}".encode()).hexdigest()[:10]
         cache = cache_dir / f"{folder.name}-{key}.json"
         content = _load(cache, fingerprint)
         if content is not None:
             return _from_json(folder, content, list(classes))
 
-    content, problems = _parse(folder, classes, on_error)
+    content, problems = _parse(folder, classes, on_error, images)
     if problems:
         shown = "; ".join(problems[:_SHOWN])
         log.warning("%s: skipped %d faults: %s", folder, len(problems), shown)
     elif cache is not None:  # not cached with faults: they are logged on every start
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(cache, json.dumps({"fingerprint": fingerprint} | content))
+        try:
+            cache.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(cache, json.dumps({"fingerprint": fingerprint} | content))
+        except OSError as error:  # a full disk, another person's folder
+            log.warning("%s: not kept (%s), parsed at every start", cache, error.strerror)
     return _from_json(folder, content, list(classes))
 
 
@@ -313,33 +353,44 @@ def _load(cache: Path, fingerprint: str) -> dict[str, Any] | None:
 
 
 def _parse(
-    folder: Path, classes: dict[int, str], on_error: OnError
+    folder: Path, classes: dict[int, str], on_error: OnError, images: bool
 ) -> tuple[dict[str, Any], list[str]]:
     """The JSON content of a sequence, and the faults that were skipped."""
     info = read_seqinfo(folder)
     problems: list[str] = []
-    files = list_images(folder / info.image_dir)
-    missing = [n for n in range(1, info.length + 1) if n not in files]
+    place = folder / info.image_dir
+    files = list_images(place) if images or place.is_dir() else {}
+    missing, first = 0, 0
+    if images:
+        missing, first = check_frames(place, info, files)
+    else:
+        files = {n: files.get(n, f"{n:06d}{info.extension}") for n in range(1, info.length + 1)}
     if missing:
-        what = (
-            f"{folder / info.image_dir}: {len(missing)} of {info.length} frames have no image "
-            f"file, the first: frame {missing[0]} (seqinfo.ini says seqLength={info.length})"
-        )
-        if on_error == "raise" or len(missing) == info.length:
+        what = f"{missing} of {info.length} frames have no image file, the first: frame {first}"
+        if on_error == "raise":
             raise FileNotFoundError(
-                f"{what}; restore them, or type dataset.on_error=skip to go on without"
+                f"{place}: {what} (seqinfo.ini says seqLength={info.length}); restore them{_SKIP}"
             )
-        problems += [f"frame {n}: no image file" for n in missing]
+        problems.append(what)
+    try:
+        if images:
+            check_size(place / next(iter(files.values())), info)
+    except FrameError as error:
+        if on_error == "raise":
+            raise FrameError(f"{error}; restore it{_SKIP}") from None
 
     labelled = (folder / "gt" / "gt.txt").is_file()
     table, xyz = BoxTable.empty(), None
     if labelled:
         try:
             table, report = read_boxes(
-                folder / "gt" / "gt.txt", kind="ground_truth", length=info.length, on_error=on_error
+                folder / "gt" / "gt.txt",
+                length=info.length,
+                classes=list(classes),
+                on_error=on_error,
             )
         except ValueError as error:
-            raise ValueError(f"{error}; or type dataset.on_error=skip to go on without") from None
+            raise ValueError(f"{error}{_SKIP}") from None
         problems += report
         marked = table.select(table.confidence != 0)
         table = marked.select(np.isin(marked.classes, list(classes)))
@@ -351,13 +402,13 @@ def _parse(
                 "type dataset.source.classes={NUMBER: NAME}"
             )
         if missing:
-            table = table.select(~np.isin(table.frames, missing))
+            table = table.select(np.isin(table.frames, list(files)))
         if (folder / "gt" / "xyz.txt").is_file():
-            xyz = _read_xyz(folder / "gt" / "xyz.txt", table)
+            xyz = read_xyz(folder / "gt" / "xyz.txt", table)
     content = {
         "info": asdict(info),
-        "frames": [n for n in range(1, info.length + 1) if n in files],
-        "files": [files[n] for n in range(1, info.length + 1) if n in files],
+        "frames": list(files),
+        "files": list(files.values()),
         "labelled": labelled,
         "rows": {
             "frames": table.frames.tolist(),
@@ -369,42 +420,6 @@ def _parse(
         "xyz": None if xyz is None else [None if np.isnan(r).any() else r.tolist() for r in xyz],
     }
     return content, problems
-
-
-def list_images(folder: Path) -> dict[int, str]:
-    """Frame number to file name; names may have any number of digits, and be jpg or png.
-
-    Raises:
-        FileNotFoundError: there is no such folder.
-        ValueError: two files are of one frame.
-    """
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder, expected the frames of the sequence")
-    files: dict[int, str] = {}
-    for entry in os.scandir(folder):
-        stem, extension = os.path.splitext(entry.name)
-        if extension.lower() not in IMAGES or not stem.isdecimal():
-            continue
-        other = files.setdefault(int(stem), entry.name)
-        if other != entry.name:
-            raise ValueError(f"{folder}: frame {int(stem)} is there twice: {other}, {entry.name}")
-    return files
-
-
-def _read_xyz(file: Path, table: BoxTable) -> NDArray[np.float64]:
-    """``[rows, 3]`` positions of the table's rows; NaN where the file has none."""
-    try:
-        values = np.loadtxt(file, delimiter=",", ndmin=2, dtype=np.float64)
-        if values.size and values.shape[1] != 5:
-            raise ValueError(f"{values.shape[1]} columns")
-    except ValueError as error:
-        raise ValueError(f"{file}: expected rows frame,id,x,y,z: {error}") from None
-    where = {(int(r[0]), int(r[1])): r[2:] for r in values.reshape(-1, 5)}
-    unknown = np.full(3, np.nan)
-    rows = [
-        where.get(k, unknown) for k in zip(table.frames.tolist(), table.ids.tolist(), strict=True)
-    ]
-    return np.array(rows).reshape(-1, 3)
 
 
 def _from_json(folder: Path, content: dict[str, Any], classes: list[int]) -> Video:

@@ -142,8 +142,10 @@ def nms_keep(boxes: Tensor, iou_threshold: float) -> Tensor:
     for _ in range(k):
         # Counts the kept, better, overlapping boxes; only "none" matters: exact in any precision.
         settled = torch.matmul(suppresses, keep.unsqueeze(-1).float()).squeeze(-1) == 0
-        # On an accelerator, looking costs more (it waits for the device) than the rounds it saves.
-        if boxes.device.type == "cpu" and torch.equal(settled, keep):
+        # On an accelerator, looking costs more (it waits for the device) than the rounds it saves;
+        # in an exported graph every round is written out.
+        looks = boxes.device.type == "cpu" and not torch.compiler.is_exporting()
+        if looks and torch.equal(settled, keep):
             break
         keep = settled
     return keep

@@ -5,7 +5,7 @@ The module that trains, the loop that streams a video and ``init_from`` know thi
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +27,7 @@ class ClipModel(nn.Module):
     """Base class of models over clips of video.
 
     Attributes:
-        backbone: what is frozen, thawed and transferred.
+        backbone: what is frozen, thawed and transferred; None in a model that sees no images.
         identity: pointer head that tells objects apart; None where nobody is to be told apart.
         detector_frames: frames of a training clip that train the model; the others are looked at
             without gradient, for losses over the whole clip. None = all.
@@ -35,7 +35,10 @@ class ClipModel(nn.Module):
             stand for images.
     """
 
-    backbone: Backbone
+    READS: ClassVar[str] = "images"
+    """What it is given, ``images`` or ``detections``; compared with the data before a run."""
+
+    backbone: Backbone | None
     identity: PointerIdentity | None
     detector_frames: int | None = None
     looks_at_pictures: bool = False
@@ -72,7 +75,7 @@ class ClipModel(nn.Module):
         """Predict a clip.
 
         Args:
-            frames: ``[B, T, 3, H, W]`` uint8.
+            frames: ``[B, T, 3, H, W]`` uint8, or ``[B, T, Q, 5]`` detections (``READS``).
             seconds: ``[B, T]`` time of each frame since the start of its video.
             padding_mask: ``[B, T]`` bool, True = padding.
             denoising: noised ground truth, for a model with queries; None outside training.

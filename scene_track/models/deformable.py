@@ -3,7 +3,7 @@
 A query looks at a few points around its anchor box, in the feature maps of the frames t-k..t+k at
 once. Offsets are generated per reference frame from the query and an embedding of the relative
 time, in units of the anchor's size; attention logits fall by lambda * |dt|, so that a far frame
-must earn its attention. Sampling is ``grid_sample``: no compiled extension.
+must earn its attention. Sampling is ``sample_bilinear``: no compiled extension.
 
 Deformable attention: Zhu et al., Deformable DETR (ICLR 2021), eq. 2, with box-relative offsets.
 """
@@ -14,9 +14,9 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from scene_track.models.positional import RelativeTimeEmbedding
+from scene_track.models.sampling import sample_bilinear
 
 
 class TemporalDeformableAttention(nn.Module):
@@ -102,10 +102,9 @@ class TemporalDeformableAttention(nn.Module):
         location = (
             center[:, :, None, None, None] + offsets * half[:, :, None, None, None]
         )  # [N, Q, R, heads, points, 2]
-        grid = (2 * location - 1).permute(0, 2, 3, 1, 4, 5)
-        grid = grid.reshape(n * refs * heads, count, points, 2)
+        places = location.permute(0, 2, 3, 1, 4, 5).reshape(n * refs * heads, count, points, 2)
         maps = values.float().reshape(n * refs * heads, dim // heads, h, w)
-        sampled = F.grid_sample(maps, grid, mode="bilinear", align_corners=False)
+        sampled = sample_bilinear(maps, places)
         # [N, R, heads, d, Q, P] -> [N, heads, d, Q, R * P]
         sampled = sampled.view(n, refs, heads, dim // heads, count, points)
         sampled = sampled.permute(0, 2, 3, 4, 1, 5).reshape(

@@ -23,12 +23,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from scene_track.models.boxes import inverse_sigmoid, nms_keep
+from scene_track.models.sampling import sample_bilinear
 
 
 def sample_at(features: Tensor, points: Tensor) -> Tensor:
     """Bilinear features ``[N, Q, D]`` of ``[N, D, h, w]`` at points ``[N, Q, 2]`` (x, y)."""
-    grid = (2 * points.float() - 1).unsqueeze(2)
-    sampled = F.grid_sample(features.float(), grid, mode="bilinear", align_corners=False)
+    sampled = sample_bilinear(features.float(), points.float().unsqueeze(2))
     return sampled.squeeze(-1).transpose(1, 2)
 
 

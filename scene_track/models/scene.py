@@ -63,6 +63,8 @@ class SceneModel(ClipModel):
 
     GIVES = "queries"  # what its head reads, for the check before a run
 
+    backbone: Backbone  # never None here
+
     def __init__(
         self,
         *,
@@ -103,7 +105,7 @@ class SceneModel(ClipModel):
         """
         super().__init__()
         self.dim, self.detector_frames = dim, detector_frames
-        self.backbone = backbone
+        self.backbone = backbone  # pyright: ignore[reportIncompatibleVariableOverride]
         self.neck = neck(dims=backbone.dims, strides=backbone.strides)
         self.looks_at_pictures = self.neck.side is not None
         *finer, coarse = self.neck.out_dims

@@ -120,6 +120,7 @@ class DrawnDataset(ABC):
         *,
         on_error: OnError = "raise",
         cache_dir: Path | None = None,
+        images: bool = True,
     ) -> list[Video]:
         """The videos of a split; see the reader's ``sequences``.
 
@@ -128,7 +129,7 @@ class DrawnDataset(ABC):
         """
         if not self.folder.is_dir():
             raise FileNotFoundError(f"{self.folder}: not drawn yet, call prepare() first")
-        return self.reader().sequences(split, on_error=on_error, cache_dir=cache_dir)
+        return self.reader().sequences(split, on_error=on_error, cache_dir=cache_dir, images=images)
 
     def _draw_all(self, folder: Path) -> None:
         for split in SPLITS:

@@ -47,6 +47,12 @@ _TRACKING = {
 _SOURCES = ("", "_nms", "_dense")
 
 
+def tracking_figures(total: TrackingCounts) -> dict[str, float]:
+    """The logged figures of tracks, by short name, 0-1 (``mota`` may be below 0)."""
+    figures = tracking_metrics(total)
+    return {short: float(figures[name]) for short, name in _TRACKING.items()}
+
+
 @dataclass
 class _Detected:
     """What one source detected in a video, frame by frame, in pixels."""
@@ -173,8 +179,7 @@ class SceneEvaluator(Evaluator[_Shown]):
 
     def figures(self, total: TrackingCounts) -> dict[str, float]:
         """See ``Evaluator.figures``."""
-        figures = tracking_metrics(total)
-        metrics = {short: float(figures[name]) for short, name in _TRACKING.items()}
+        metrics = tracking_figures(total)
         parts = [item for part in gather_parts(self._precision) for item in part.items()]
         parts.sort(key=lambda item: item[0])
         for name in _SOURCES:

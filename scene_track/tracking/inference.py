@@ -138,7 +138,7 @@ def detect_videos(
         with torch.autocast(device.type, precision, enabled=precision != torch.float32):
             known = None if features is None else features(batch)
             predictions, state = model(
-                *(batch.frames, batch.seconds, batch.padding_mask),
+                *(batch.seen, batch.seconds, batch.padding_mask),
                 *(None, stream.before(batch), known),
             )
         stream.after(batch, state)
@@ -190,6 +190,8 @@ class Association:
         tracker: Tracker,
         head: PointerIdentity | None,
         on_frame: Callable[[VideoInfo, TrackedFrame, Any], None] | None = None,
+        *,
+        collect: bool = True,
     ) -> None:
         """Nothing is tracked yet.
 
@@ -198,8 +200,11 @@ class Association:
             head: the pointer head of the model that detects.
             on_frame: called with every frame that has become final, and with what was pushed
                 beside its detections.
+            collect: keep the tracks of a video until it has ended; without, ``on_frame`` gets them
+                and the tables are empty: for videos without end.
         """
         self._tracker, self._head, self._on_frame = tracker, head, on_frame
+        self._collect = collect
         self._video: VideoInfo | None = None
         self._done: list[TrackedFrame] = []
         self._beside: deque[Any] = deque()  # of the frames that the tracker holds back
@@ -248,7 +253,8 @@ class Association:
         return tracks
 
     def _take(self, final: list[TrackedFrame]) -> None:
-        self._done += final
+        if self._collect:
+            self._done += final
         for frame in final:
             beside = self._beside.popleft()
             if self._on_frame is not None:

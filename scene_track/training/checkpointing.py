@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 FOLDER = "checkpoints"
 BEST = "best.ckpt"
 LAST = "last.ckpt"
+EXPORTED = ("model.safetensors", "model.onnx")  # see scene_track.training.exported
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -97,8 +98,9 @@ def resolve_checkpoint(where: str | os.PathLike[str], *, prefer: Literal["best",
     """The checkpoint file meant by a run folder or a file name.
 
     Args:
-        where: a ``.ckpt``/``.pth`` file, a run folder, or its ``checkpoints`` folder.
-        prefer: which one of a folder; the other one is taken when it is not there.
+        where: a ``.ckpt``/``.pth`` file, a run folder, its ``checkpoints`` folder, or an export.
+        prefer: which one of a folder; the other one is taken when it is not there. An exported
+            folder has neither, and only what is to be run (``best``) is taken from one.
 
     Raises:
         FileNotFoundError: nothing there; says where it looked.
@@ -108,6 +110,8 @@ def resolve_checkpoint(where: str | os.PathLike[str], *, prefer: Literal["best",
         return path
     names = (BEST, LAST) if prefer == "best" else (LAST, BEST)
     candidates = [folder / name for name in names for folder in (path / FOLDER, path)]
+    if prefer == "best":
+        candidates += [path / name for name in EXPORTED]
     for candidate in candidates:
         if candidate.is_file():
             return candidate

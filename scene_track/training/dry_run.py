@@ -45,7 +45,8 @@ def dry_run(
     data.setup("fit")
     module.to(device)
     backbone = module.model.backbone
-    backbone.set_frozen_stages(backbone.frozen_stages_at(0))
+    if backbone is not None:
+        backbone.set_frozen_stages(backbone.frozen_stages_at(0))
     lines = [_title("model"), *_parameters(module)]
     for mode, loader in (("train", data.train_dataloader()), ("val", data.val_dataloader())):
         batch: SceneBatch = next(iter(loader)).to(device)

@@ -32,7 +32,7 @@ from scene_track.objectives.processes import mean_over_processes
 from scene_track.tracking.evaluation import Evaluator, gather_parts
 from scene_track.tracking.inference import StreamState
 from scene_track.training.feature_caching import FeatureCache
-from scene_track.training.trainer import total_steps
+from scene_track.training.run_length import total_steps
 
 logger = logging.getLogger(__name__)
 
@@ -138,7 +138,7 @@ class TrackingModule(pl.LightningModule):
                 self.model.num_queries,
             )
         features = None if self.feature_cache is None else self.feature_cache.of(batch)
-        return self.model(batch.frames, batch.seconds, batch.padding_mask, queries, state, features)
+        return self.model(batch.seen, batch.seconds, batch.padding_mask, queries, state, features)
 
     def training_step(self, batch: SceneBatch, batch_idx: int) -> Tensor:
         """One (micro-)batch."""

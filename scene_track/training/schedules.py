@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 from torch.optim import Optimizer
@@ -43,6 +43,38 @@ def cosine_scale(step: int, *, start: int, total_steps: int, final_scale: float)
     return final_scale + (1 - final_scale) * (1 + math.cos(math.pi * min(1.0, max(0.0, done)))) / 2
 
 
+class WarmupCosine(LambdaLR):
+    """The schedule that ``warmup_cosine`` builds.
+
+    Attributes:
+        total_steps: where the curve ends; may change while the run goes on, and is not saved.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        *,
+        total_steps: int,
+        warmup_steps: int,
+        start_factor: float | None,
+        final_scale: float,
+    ) -> None:
+        """Store the curve; arguments as of ``warmup_scale`` and ``cosine_scale``."""
+        self.total_steps = total_steps
+
+        def scale(step: int) -> float:
+            start = max(0, warmup_steps - 1)
+            return warmup_scale(step, warmup_steps, start_factor) * cosine_scale(
+                step, start=start, total_steps=self.total_steps, final_scale=final_scale
+            )
+
+        super().__init__(optimizer, scale)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The counter and what follows from it."""
+        return {k: value for k, value in super().state_dict().items() if k != "total_steps"}
+
+
 def warmup_cosine(
     optimizer: Optimizer,
     *,
@@ -52,7 +84,7 @@ def warmup_cosine(
     warmup_epochs: Annotated[float, Field(ge=0)] | None,
     warmup_start_factor: Annotated[float, Field(gt=0, le=1)] | None,
     final_scale: Annotated[float, Field(ge=0, le=1)],
-) -> LambdaLR:
+) -> WarmupCosine:
     """Linear warm-up, then a half cosine.
 
     Args:
@@ -88,9 +120,10 @@ def warmup_cosine(
             *(warmup, total_steps),
         )
 
-    def scale(step: int) -> float:
-        return warmup_scale(step, warmup, warmup_start_factor) * cosine_scale(
-            step, start=max(0, warmup - 1), total_steps=total_steps, final_scale=final_scale
-        )
-
-    return LambdaLR(optimizer, scale)
+    return WarmupCosine(
+        optimizer,
+        total_steps=total_steps,
+        warmup_steps=warmup,
+        start_factor=warmup_start_factor,
+        final_scale=final_scale,
+    )

@@ -1,4 +1,4 @@
-"""Builds the model, data and tracker of a checkpoint, for ``evaluate``, ``compare`` and ``submit``.
+"""Builds the model, data and tracker of a checkpoint for the commands that take one.
 
 The model is rebuilt from the configuration in the checkpoint, and every tensor must fit.
 """
@@ -16,17 +16,18 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from scene_track.config.check import tracker_fault
+from scene_track.config.check import input_fault, tracker_fault
 from scene_track.config.trained import checked_group, refuse_without_effect, with_typed
 from scene_track.data.module import TrackingDataModule
 from scene_track.data.video import Video
 from scene_track.models.clip_model import ClipModel
+from scene_track.models.streaming_step import OnnxModel
 from scene_track.models.weights import compare_state_dicts
 from scene_track.tracking.evaluation import Evaluator
 from scene_track.tracking.inference import SequenceTracks, associate, detect_videos
-from scene_track.tracking.scene_report import SceneReport
 from scene_track.tracking.tracker import Tracker
 from scene_track.training.checkpointing import FOLDER, load_checkpoint, resolve_checkpoint
+from scene_track.training.exported import open_onnx, read_exported
 from scene_track.training.feature_caching import FeatureCache, cache_for
 from scene_track.training.precision import autocast_type, scoring_precision
 
@@ -75,14 +76,19 @@ def load_model(checkpoint: Path, trusted: Sequence[str] = ()) -> tuple[ClipModel
     """Rebuild the model of a checkpoint, and the configuration of its run.
 
     Args:
-        checkpoint: file that a training run wrote.
+        checkpoint: file that a training run or ``scene_track.export`` wrote.
         trusted: module prefixes besides ours from which a class may be built.
 
     Raises:
         FileNotFoundError: there is no such checkpoint.
         ValueError: the file is torn, has no configuration, or its weights do not fit the code.
     """
-    content = load_checkpoint(checkpoint)
+    if checkpoint.suffix == ".onnx":
+        cfg = OmegaConf.create(read_exported(checkpoint)["hyper_parameters"])
+        assert isinstance(cfg, DictConfig)
+        return open_onnx(checkpoint, cfg, trusted), cfg
+    exported = checkpoint.suffix == ".safetensors"
+    content = read_exported(checkpoint) if exported else load_checkpoint(checkpoint)
     parts = [content.get("hyper_parameters"), content.get("state_dict")]
     if not all(isinstance(part, dict) for part in parts):
         found = ", ".join(sorted(map(str, content))[:4]) or "nothing"
@@ -128,13 +134,12 @@ def load_run(cfg: DictConfig) -> TrainedRun:
         merged = with_typed(trained, cfg, typed, group)
         return checked_group(merged, group, source=str(path), trusted=cfg.trusted_targets)
 
-    evaluator = OmegaConf.create({"evaluator": OmegaConf.select(trained, "head.evaluator")})
-    node = checked_group(evaluator, "evaluator", source=str(path), trusted=cfg.trusted_targets)
     data, tracker = chosen("dataset"), chosen("tracker")
-    if (fault := tracker_fault(tracker.get("_target_"), node.get("_target_"))) is not None:
+    node = evaluator_node(trained, path, cfg.trusted_targets)
+    refuse_other_tracker(tracker, node, path)
+    if (fault := input_fault(model, data.get("detections"))) is not None:
         raise ValueError(f"{path}: {fault}")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    precision = OmegaConf.select(trained, "trainer.precision", default="auto")
     return TrainedRun(
         checkpoint=path,
         model=model,
@@ -142,15 +147,38 @@ def load_run(cfg: DictConfig) -> TrainedRun:
         tracker=instantiate(tracker),
         evaluator=instantiate(node),
         device=device,
-        precision=scoring_precision(str(precision), device),
+        precision=precision_of(trained, device),
     )
 
 
-def refuse_a_ball(run: TrainedRun, command: str) -> None:
-    """Refuse a run whose results are not boxes of people, as ``ValueError``."""
-    if run.evaluator.report is not SceneReport:
+def evaluator_node(trained: DictConfig, checkpoint: Path, trusted: Sequence[str]) -> DictConfig:
+    """The node of the evaluator of a checkpoint's run, checked.
+
+    Raises:
+        ValueError: there is none, or it does not fit the code.
+    """
+    evaluator = OmegaConf.create({"evaluator": OmegaConf.select(trained, "head.evaluator")})
+    return checked_group(evaluator, "evaluator", source=str(checkpoint), trusted=trusted)
+
+
+def refuse_other_tracker(tracker: DictConfig, evaluator: DictConfig, checkpoint: Path) -> None:
+    """Refuse a tracker that reads something else than the run's head gives, as ``ValueError``."""
+    fault = tracker_fault(tracker.get("_target_"), evaluator.get("_target_"))
+    if fault is not None:
+        raise ValueError(f"{checkpoint}: {fault}")
+
+
+def precision_of(trained: DictConfig, device: torch.device) -> str:
+    """Precision of the validations of a checkpoint's run on a device."""
+    precision = OmegaConf.select(trained, "trainer.precision", default="auto")
+    return scoring_precision(str(precision), device)
+
+
+def need_boxes(run: TrainedRun, command: str) -> None:
+    """Refuse a run whose evaluator does not give boxes, as ``ValueError``."""
+    if run.evaluator.GIVES != "boxes":
         raise ValueError(
-            f"{run.checkpoint} tracks a ball, and {command} is for people with boxes: type"
+            f"{run.checkpoint} gives {run.evaluator.GIVES}, and {command} reads boxes: type"
             f" python -m scene_track.evaluate checkpoint={run.checkpoint}"
         )
 
@@ -207,8 +235,10 @@ def track_split(
 
 def _feature_cache(run: TrainedRun) -> FeatureCache | None:
     """The feature cache of the run, if its backbone was never trained."""
+    if isinstance(run.model, OnnxModel):
+        return None
     backbone = run.model.backbone
-    if not backbone.cache or backbone.ever_trains:
+    if backbone is None or not backbone.cache or backbone.ever_trains:
         return None
     backbone.set_frozen(True)
     return cache_for(

@@ -1,14 +1,8 @@
-"""Builds the Lightning Trainer from ``conf/trainer``.
-
-The number of optimiser steps is limited by a callback: Lightning's own ``max_steps`` ends a run
-without a validation, and a run limited by it does not resume correctly at an epoch's end (2.6.6
-ends the finished epoch a second time).
-"""
+"""Builds the Lightning Trainer from ``conf/trainer``."""
 
 from __future__ import annotations
 
 import logging
-import math
 import warnings
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, TypedDict, Unpack
@@ -22,38 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from scene_track.training.checkpointing import AtomicCheckpointIO
 from scene_track.training.precision import resolve_precision
-
-log = logging.getLogger(__name__)
-
-
-class StopAfterSteps(pl.Callback):
-    """Ends the run after a number of optimiser steps, with a last validation."""
-
-    def __init__(self, *, max_steps: Annotated[int, Field(ge=1)]) -> None:
-        """Store the limit.
-
-        Args:
-            max_steps: optimiser steps of the whole run, resumed ones included.
-        """
-        self.max_steps = max_steps
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Stop a resumed run that has reached the limit before."""
-        if trainer.global_step >= self.max_steps:
-            log.warning("trainer.max_steps=%d is reached already: nothing to train", self.max_steps)
-            trainer.should_stop = True
-
-    def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
-        """Stop when the limit is reached."""
-        if trainer.global_step >= self.max_steps:
-            trainer.should_stop = True
+from scene_track.training.run_length import RunLength
 
 
 class SharedStatistics(pl.Callback):
@@ -78,25 +41,14 @@ class SharedStatistics(pl.Callback):
             trainer.model.require_forward_param_sync = True
 
 
-def total_steps(trainer: pl.Trainer) -> int:
-    """Optimiser steps that the run will make, the length of a learning-rate schedule.
-
-    Raises:
-        ValueError: neither epochs nor steps limit the run.
-    """
-    callbacks = getattr(trainer, "callbacks", [])
-    limits = [callback.max_steps for callback in callbacks if isinstance(callback, StopAfterSteps)]
-    steps = min([trainer.estimated_stepping_batches, *limits])
-    if not math.isfinite(steps):
-        raise ValueError("the run has no end: set trainer.max_epochs or trainer.max_steps")
-    return int(steps)
+Duration = Annotated[str, Field(pattern=r"^\d\d:\d\d:\d\d:\d\d$")]
 
 
 class TrainerOptions(TypedDict):
     """What ``conf/trainer`` sets, in its units; handed to ``pl.Trainer`` under the same names."""
 
     max_epochs: Annotated[int, Field(ge=1)]
-    max_time: Annotated[str, Field(pattern=r"^\d\d:\d\d:\d\d:\d\d$")] | None
+    max_time: Duration | None
     accelerator: Literal["cpu", "gpu", "auto"]
     devices: Annotated[int, Field(ge=1)] | list[Annotated[int, Field(ge=0)]] | Literal["auto"]
     num_nodes: Annotated[int, Field(ge=1)]
@@ -123,6 +75,7 @@ class TrainerOptions(TypedDict):
 def build_trainer(
     *,
     max_steps: Annotated[int, Field(ge=1)] | None,
+    budget: Duration | None,
     callbacks: Sequence[pl.Callback] = (),
     loggers: Sequence[Logger] = (),
     **options: Unpack[TrainerOptions],
@@ -130,7 +83,9 @@ def build_trainer(
     """A Trainer with atomic checkpoints, whose samplers are left to the data module.
 
     Args:
-        max_steps: optimiser steps of the whole run, see ``StopAfterSteps``; None = no limit.
+        max_steps: optimiser steps of the whole run; None = no limit.
+        budget: time of the whole run, by which the number of steps is planned, see ``RunLength``;
+            None = no limit.
         callbacks: built callbacks.
         loggers: built loggers.
         options: the other values of ``conf/trainer``.
@@ -149,8 +104,8 @@ def build_trainer(
     # A user's choice, or one that Lightning would not carry out for callbacks of other classes.
     dropped = (ProgressBar,) * (not options["enable_progress_bar"]) + (Checkpoint,) * bool(fast)
     kept = [c for c in (*callbacks, SharedStatistics()) if not isinstance(c, dropped)]
-    if max_steps is not None and not fast:
-        kept.append(StopAfterSteps(max_steps=max_steps))
+    if not fast:
+        kept.append(RunLength(max_steps=max_steps, budget=budget))
     _quieten_lightning()
     settings: dict[str, Any] = dict(options)
     settings["precision"] = resolve_precision(options["precision"], options["accelerator"])

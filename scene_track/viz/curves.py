@@ -176,7 +176,7 @@ def main() -> None:
         return
     try:
         print(run(sys.argv[1:]))
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
 

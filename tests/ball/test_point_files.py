@@ -133,3 +133,24 @@ def test_nothing_is_written_that_could_not_be_read(tmp_path: Path) -> None:
             write_points(file, wrong)
     assert file.read_text() == before
     assert [f.name for f in tmp_path.iterdir()] == ["r.csv"]
+
+
+def test_a_decimal_comma_is_no_other_coordinate(tmp_path: Path) -> None:
+    file = tmp_path / "Label.csv"
+    header = "file name,visibility,x-coordinate,y-coordinate,status"
+    file.write_text(f"{header}\n0000.jpg,1,10,5,12,5,0\n0001.jpg,1,10,12,0,,\n")
+    with pytest.raises(ValueError, match="1 fault: line 2: has 7 cells.*comma"):
+        read_points(file, PointRules())
+    table, problems = read_points(file, PointRules(), on_error="skip")
+    assert (table.frames.tolist(), len(problems)) == ([1], 1)
+
+
+def test_names_with_a_prefix_are_frames(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("file name,visibility,x,y\nimg2_0007.jpg,1,5,6\n")
+    assert read_points(tmp_path / "a.csv", PointRules())[0].frames.tolist() == [7]
+
+
+def test_what_no_csv_reader_reads(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("frame,visibility,x,y\n1,1,5," + "6" * 200_000)
+    with pytest.raises(ValueError, match="a.csv"):
+        read_points(tmp_path / "a.csv", PointRules())

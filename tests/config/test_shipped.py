@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from scene_track.config.check import ConfigError, check
 from scene_track.config.help import _comment
 from scene_track.config.paths import config_dir
-from tests.compose import OF_A_BALL
+from tests.compose import OF_A_BALL, OF_BOXES
 
 _FILES = sorted(Path(config_dir()).rglob("[!_]*.yaml"))
 _OPTIONS = [
@@ -26,11 +26,11 @@ _OPTIONS = [
     if file.parent != Path(config_dir())
 ]
 COMPOSITIONS = [  # overrides that choose each option, with a dataset that it goes with
-    (
-        [f"{group}={option}"]
-        if option not in OF_A_BALL.get(group, ())
-        else ["dataset=tracknet", f"{group}={option}"]
-    )
+    [
+        *(["dataset=tracknet"] if option in OF_A_BALL.get(group, ()) else []),
+        *(["input=boxes"] if option in OF_BOXES.get(group, ()) else []),
+        f"{group}={option}",
+    ]
     for group, option in _OPTIONS
     if group != "sweep"
 ]
@@ -105,6 +105,8 @@ def test_every_file_opens_with_what_it_is(file: Path) -> None:
         ("denoiser.lambda_dn", -0.5, "=-0.5: must be a number >= 0"),
         ("dataset.size", [100, 224], "=[100,224]: height and width must be multiples of 16"),
         ("dataset.augment.crop", [180, 320], "=[180,320]: height and width must be multiples of"),
+        ("dataset.detections", "noise", "=noise: SceneModel reads images"),
+        ("dataset.further", [{"root": "/"}, {}], "=[{root:/},{}]: must be a list"),
         ("dataset.batch_size", 0, "=0: must be an integer >= 1"),
         ("model.dim", 56, "=56: must be an integer"),  # what its group norm cannot divide
         ("monitor.metric", "val/hotta", "=val/hotta: SceneEvaluator does not log it; did you mean"),

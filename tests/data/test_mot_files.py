@@ -83,6 +83,7 @@ def test_an_empty_file_is_an_empty_table(text_file, text: str) -> None:
         ("1,2,0,0,1.2.3,1", "width is '1.2.3', expected a number"),
         ("1,2,0,0,1_0,1", "width is '1_0', expected a number"),
         ("1,2,0,0,1", "has 5 comma-separated columns"),
+        ("1,2,1,5,1,5,1,5,1,5,1", "has 11 columns, expected at most 10"),
         ("1 2 0 0 1 1", "has 1 comma-separated columns"),
         ("1,2,0,0,nan,1", "width is nan, expected a finite number"),
         ("1,2,0,0,1,inf", "height is inf, expected a finite number"),

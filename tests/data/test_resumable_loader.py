@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
+
 import pytest
 import torch
 from torch.utils.data import get_worker_info
 
-from scene_track.data.resumable_loader import ResumableLoader, derive_seed, epoch_order
+from scene_track.data import resumable_loader
+from scene_track.data.resumable_loader import (
+    LoaderError,
+    ResumableLoader,
+    derive_seed,
+    epoch_order,
+    shared,
+)
 
 
 class Draws:
@@ -170,3 +181,41 @@ def test_a_position_of_another_run_is_refused(change: dict, words: str) -> None:
     other = ResumableLoader(Draws(), **{"batch_size": 2, "seed": 3, **change})
     with pytest.raises(ValueError, match=words):
         other.load_state_dict(state)
+
+
+class Stalled(Draws):
+    def __getitem__(self, key: tuple[int, int]) -> torch.Tensor:
+        time.sleep(0.1)
+        return super().__getitem__(key)
+
+
+def test_a_loader_that_delivers_nothing_says_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(resumable_loader, "_LATE_S", 0.02)
+    assert len(list(ResumableLoader(Stalled(2), batch_size=2, seed=3))) == 1
+    assert caplog.text.count("no batch for") == 1
+
+
+class Killed(Draws):
+    def __getitem__(self, key: tuple[int, int]) -> torch.Tensor:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return super().__getitem__(key)
+
+
+def test_a_loading_process_that_was_killed_is_one_line_for_the_user() -> None:
+    with pytest.raises(LoaderError, match="num_workers") as caught:
+        list(ResumableLoader(Killed(), batch_size=2, seed=3, num_workers=1))
+    assert isinstance(caught.value, ValueError) and "\n" not in str(caught.value)
+
+
+def test_no_room_in_shared_memory_is_an_error_of_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Batch:
+        def share_memory(self) -> None:
+            raise RuntimeError("unable to allocate shared memory(shm) for file </torch_1>")
+
+    batch = Batch()
+    assert shared(batch) is batch, "not shared without loading processes"  # type: ignore[arg-type]
+    monkeypatch.setattr(resumable_loader, "get_worker_info", lambda: 1)
+    with pytest.raises(LoaderError, match="/dev/shm.*num_workers=0.*shm-size"):
+        shared(batch)  # type: ignore[arg-type]

@@ -6,7 +6,6 @@ import dataclasses
 import functools
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +17,6 @@ from hypothesis import strategies as st
 from scene_track.config.check import check
 from scene_track.data.collate import collate
 from scene_track.data.export_coco import main as export_coco
-from scene_track.data.mixed import MixedClips
 from scene_track.data.stills import CameraPath, covered_share, moved_boxes, render, resolution
 from tests.compose import compose_run, shipped
 from tests.data.still_folders import SIZE, draw, write_coco
@@ -150,32 +148,6 @@ def test_hidden_objects_are_gone_while_they_are_hidden() -> None:
         for seed in range(8)
     ]
     assert not torch.stack(kept).all() and torch.stack(kept).any()
-
-
-def test_an_epoch_of_a_mixed_dataset_holds_the_shares_that_are_stated() -> None:
-    class Numbers:
-        def __init__(self, name: str, count: int) -> None:
-            self.name, self.count = name, count
-
-        def __len__(self) -> int:
-            return self.count
-
-        def __getitem__(self, key: tuple[int, int]) -> tuple[str, int, int]:
-            return (self.name, *key)
-
-    parts: dict[str, Any] = {"a": Numbers("a", 7), "b": Numbers("b", 3)}
-    mixed = MixedClips(parts, weights={"a": 3.0, "b": 1.0}, length=20, seed=0)
-    assert mixed.counts == {"a": 15, "b": 5} and len(mixed) == 20
-    drawn: list[Any] = [mixed[epoch, index] for epoch in range(3) for index in range(20)]
-    for name, count in (("a", 7), ("b", 3)):
-        own = [key for key in drawn if key[0] == name]
-        assert len(set(own)) == len(own), "the same clip twice"
-        whole = len(own) // count * count
-        for start in range(0, whole, count):
-            assert sorted(k[2] for k in own[start : start + count]) == list(range(count))
-    assert [key[0] for key in drawn[:8]].count("a") == 6
-    with pytest.raises(ValueError, match="parts.b"):
-        MixedClips(parts, weights={"a": 99.0, "b": 0.1}, length=20, seed=0)
 
 
 def mot_folder(root: Path) -> Path:

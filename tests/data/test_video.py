@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from scene_track.data import video as module
-from scene_track.data.video import MotFolder, Video, read_sequence
+from scene_track.data.video import MotFolder, OnError, Video, read_sequence
 
 PERSON = {1: "person"}
 
@@ -139,12 +139,12 @@ def test_missing_frames(make_sequence, walking_gt, caplog: pytest.LogCaptureFixt
         sequence = read_sequence(folder, classes=PERSON, on_error="skip")
     assert sequence.frames.tolist() == [1, 2, 4, 6]
     assert sequence.table.frames.tolist() == [1, 2, 4, 6]
-    assert "skipped 2 faults" in caplog.text
+    assert "2 of 6 frames" in caplog.text
 
 
 def test_no_frame_at_all_is_an_error_also_with_skip(make_sequence) -> None:
     folder = make_sequence(length=3, missing=(1, 2, 3))
-    with pytest.raises(FileNotFoundError, match="3 of 3 frames"):
+    with pytest.raises(FileNotFoundError, match="is empty"):
         read_sequence(folder, classes=PERSON, on_error="skip")
 
 
@@ -224,3 +224,98 @@ def test_real_footage(shared: Path) -> None:
     assert (len(train), len(val)) == (400, 125)
     assert len(train.table) + len(val.table) == 5009
     assert val.frames[0] == 401
+
+
+def _rename(images: Path, name: str) -> None:
+    for file in sorted(images.iterdir(), reverse=True):
+        file.rename(images / name.format(int(file.stem)))
+
+
+def test_names_with_a_prefix_are_numbers_too(make_sequence, walking_gt) -> None:
+    folder = make_sequence(gt=walking_gt)
+    _rename(folder / "img1", "img2_{:05d}.png")
+    (folder / "img1" / "._img2_00001.png").touch()  # as left by other systems
+    video = read_sequence(folder, classes={1: "person"})
+    assert video.frames.tolist() == [1, 2, 3, 4, 5, 6]
+    assert [file.name for file in video.files][:2] == ["img2_00001.png", "img2_00002.png"]
+    (folder / "img1" / "left1.png").touch()
+    with pytest.raises(ValueError, match="left1.png"):
+        read_sequence(folder, classes={1: "person"})
+
+
+@pytest.mark.parametrize("on_error", ["raise", "skip"])
+@pytest.mark.parametrize(("shift", "first", "last"), [(-1, "0", "5"), (371, "372", "377")])
+def test_frames_that_are_numbered_otherwise(
+    make_sequence, walking_gt, shift: int, first: str, last: str, on_error: OnError
+) -> None:
+    """Also with skip: leaving frames out would move the labels by one frame."""
+    folder = make_sequence(gt=walking_gt)
+    files = sorted((folder / "img1").iterdir(), reverse=shift > 0)
+    for file in files:
+        file.rename(file.with_name(f"{int(file.stem) + shift:06d}.png"))
+    with pytest.raises(ValueError, match=f"{first} to {last}, expected 1 to 6"):
+        read_sequence(folder, classes={1: "person"}, on_error=on_error)
+
+
+def test_what_the_folder_holds_is_said(make_sequence, walking_gt) -> None:
+    folder = make_sequence(gt=walking_gt)
+    _rename(folder / "img1", "{:06d}.bmp")
+    with pytest.raises(FileNotFoundError, match=r"6 files, 000001.bmp … 000006.bmp.*jpg") as caught:
+        read_sequence(folder, classes={1: "person"}, on_error="skip")
+    assert "on_error" not in str(caught.value)
+
+
+def test_a_stated_length_or_size_that_is_not_the_images(make_sequence, walking_gt) -> None:
+    folder = make_sequence(gt=walking_gt)
+    info = folder / "seqinfo.ini"
+    text = info.read_text()
+    info.write_text(text.replace("seqLength=6", "seqLength=4"))
+    with pytest.raises(ValueError, match="6 images.*000006.png.*seqLength=4"):
+        read_sequence(folder, classes={1: "person"})
+    info.write_text(text.replace("imWidth=48", "imWidth=64"))
+    with pytest.raises(ValueError, match="000001.png is 48x32.*imWidth=64"):
+        read_sequence(folder, classes={1: "person"}, on_error="skip")
+    info.write_text(text.replace("seqLength=6", "seqLength=1e15"))
+    with pytest.raises(ValueError, match="seqLength=1e15"):
+        read_sequence(folder, classes={1: "person"})
+
+
+def test_rows_that_are_ignored_may_have_any_size(make_sequence) -> None:
+    ignored = "1,9,0,0,8,0,0,1,1\n1,9,0,0,8,0,0,1,1\n2,7,4,4,0,10,1,12,1\n"
+    folder = make_sequence(gt="1,7,2,4,8,10,1,1,1\n" + ignored)
+    assert read_sequence(folder, classes={1: "person"}).table.ids.tolist() == [7]
+    (folder / "gt" / "gt.txt").write_text("1,7,2,4,8,0,1,1,1\n" + ignored)
+    with pytest.raises(ValueError, match="line 1: height"):
+        read_sequence(folder, classes={1: "person"})
+
+
+def test_two_sequences_of_one_name_are_refused(make_sequence, walking_gt, tmp_path: Path) -> None:
+    for camera in ("camA", "camB"):
+        make_sequence("seq1", split=camera, gt=walking_gt)
+    source = MotFolder(root=tmp_path / "root", classes={1: "person"})
+    with pytest.raises(ValueError, match="called seq1.*rename"):
+        source.sequences(["camA/seq1", "camB/seq1"])
+    assert len(source.sequences(["camA/seq1:1-3", "camB/seq1:4-6"])) == 2
+
+
+def test_a_folder_without_its_seqinfo_does_not_vanish(
+    make_sequence, walking_gt, tmp_path: Path
+) -> None:
+    for name in ("A", "B"):
+        make_sequence(name, gt=walking_gt)
+    (tmp_path / "root" / "train" / "notes").mkdir()
+    source = MotFolder(root=tmp_path / "root", classes={1: "person"})
+    assert len(source.sequences("train")) == 2
+    (tmp_path / "root" / "train" / "B" / "seqinfo.ini").unlink()
+    with pytest.raises(FileNotFoundError, match="B/seqinfo.ini"):
+        source.sequences("train")
+
+
+def test_a_cache_that_cannot_be_written_is_no_error(
+    make_sequence, walking_gt, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "cache").write_text("a file where the folder should be")
+    folder = make_sequence(gt=walking_gt)
+    video = read_sequence(folder, classes={1: "person"}, cache_dir=tmp_path / "cache")
+    assert len(video) == 6
+    assert "cache" in caplog.text

@@ -12,9 +12,10 @@ import trackers
 from hydra.utils import get_object
 
 from scene_track.config.shipped import build_option, option_values
+from scene_track.data.noise import Noise
 from scene_track.tracking.baselines import Baseline, ByteTrack
 from scene_track.tracking.inference import associate
-from scene_track.tracking.noisy_truth import Noise, truth_as_detections
+from scene_track.tracking.noisy_truth import truth_as_detections
 from scene_track.tracking.tracker import Detections, TrackedFrame
 from tests.tracking.stories import VIDEO, seen, walk
 

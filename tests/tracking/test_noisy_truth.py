@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from scene_track.tracking.noisy_truth import EXACT, Noise, truth_as_detections
+from scene_track.data.noise import EXACT, Noise
+from scene_track.tracking.noisy_truth import truth_as_detections
 from tests.tracking.stories import walk
 
 LONG = walk(people=5, frames=1200)
@@ -102,4 +103,4 @@ def test_a_sequence_without_ground_truth_is_refused() -> None:
 @pytest.mark.parametrize("wrong", [{"misses": 1.2}, {"jitter": -1}, {"false_positives": -0.1}])
 def test_impossible_rates_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=f"{next(iter(wrong))}=.*expected"):
-        Noise(**wrong)
+        replace(Noise(), **wrong)

@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from scene_track.config.shipped import build_option
+from scene_track.data.noise import EXACT, Noise
 from scene_track.metrics.tracking import TrackingSequence, count_tracking, tracking_metrics
 from scene_track.tracking.inference import associate
-from scene_track.tracking.noisy_truth import EXACT, Noise, truth_as_detections
+from scene_track.tracking.noisy_truth import truth_as_detections
 from scene_track.tracking.oracle import OracleTracker
 from scene_track.tracking.tracker import TrackedFrame, Tracker
 from tests.tracking.stories import VIDEO, seen, walk

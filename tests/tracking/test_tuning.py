@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from scene_track.config.shipped import build_option, option_values
+from scene_track.data.noise import Noise
 from scene_track.metrics.tracking import TrackingSequence, count_tracking, tracking_metrics
 from scene_track.tracking.baselines import ByteTrack
 from scene_track.tracking.inference import associate
-from scene_track.tracking.noisy_truth import Noise, truth_as_detections
+from scene_track.tracking.noisy_truth import truth_as_detections
 from scene_track.tracking.tuning import GRID, candidates, light, tune_bytetrack
 from tests.tracking.stories import seen, walk
 

@@ -22,9 +22,10 @@ from scene_track.training.guards import NonFiniteGuard
 from scene_track.training.optimizers import adamw
 from scene_track.training.reproducibility import StepSeeding, seed_everything
 from scene_track.training.run_checkpoint import RunCheckpoint
+from scene_track.training.run_length import total_steps
 from scene_track.training.schedules import warmup_cosine
 from scene_track.training.summary import RunCSVLogger, RunSummary
-from scene_track.training.trainer import build_trainer, total_steps
+from scene_track.training.trainer import build_trainer
 from tests.compose import compose_run
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from pytorch_lightning.callbacks import EMAWeightAveraging
 
 from scene_track.training.checkpointing import BEST, FOLDER, LAST, load_checkpoint
 from scene_track.training.run_checkpoint import NonFiniteError
@@ -113,6 +114,39 @@ def test_any_setting(tiny: Any, whole: Any, tmp_path: Path, name: str, stop: str
     settings = {"every_n_steps": 2, **SETTINGS[name]}
     stop_and_resume(tiny, tmp_path, STOPS[stop], **settings)
     assert_same_end(whole(name)[0], tmp_path)
+
+
+@pytest.mark.parametrize(
+    "stop", ["in a step", "after an update", "killed in validation", "error in validation"]
+)
+def test_with_averaged_weights(tiny: Any, tmp_path: Path, stop: str) -> None:
+    """Lightning's callback puts the average in the place of the weights while it validates."""
+
+    def go(run: Path, *more: Any, resume: Path | None = None) -> Any:
+        extra = [EMAWeightAveraging(decay=0.9), *more]
+        return tiny.fit(run, extra=extra, every_n_steps=2, resume=resume)
+
+    go(tmp_path / "whole")
+    hook, epoch, batch, error = STOPS[stop]
+    with pytest.raises(type(error)):
+        go(tmp_path / "cut", tiny.Stop(hook, epoch, batch, error))
+    go(tmp_path / "cut", resume=last(tmp_path / "cut"))
+    assert_same_end(tmp_path / "whole", tmp_path / "cut")
+    saved, weight = load_checkpoint(last(tmp_path / "whole")), "model.head.weight"
+    assert not torch.equal(saved["state_dict"][weight], saved["current_model_state"][weight])
+
+
+def test_what_was_scored_is_what_is_saved(tiny: Any, tmp_path: Path) -> None:
+    class Scored(tiny.TinyModule):
+        def validation_step(self, batch: dict[str, torch.Tensor], batch_idx: int) -> None:
+            seen.append(self.model.head.weight.detach().clone())
+            super().validation_step(batch, batch_idx)
+
+    seen: list[torch.Tensor] = []
+    module = Scored(scores=[0.1, 0.3, 0.2])
+    tiny.fit(tmp_path, module=module, extra=[EMAWeightAveraging(decay=0.9)])
+    best = load_checkpoint(tmp_path / FOLDER / BEST)
+    assert torch.equal(best["state_dict"]["model.head.weight"], seen[2])  # of two batches each
 
 
 def test_with_a_worker_that_reads_ahead(tiny: Any, whole: Any, tmp_path: Path) -> None:

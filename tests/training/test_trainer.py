@@ -9,7 +9,7 @@ import pytest
 
 from scene_track.training.checkpointing import AtomicCheckpointIO
 from scene_track.training.progress import RunProgress
-from scene_track.training.trainer import total_steps
+from scene_track.training.run_length import total_steps
 
 
 def fitted(tiny: Any, run: Path, **changes: Any) -> tuple[Any, Any]:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from scene_track.models.checkpointing import checkpoint_units
+from scene_track.models.sampling import sample_bilinear
 
 
 class TrainingOptions(TypedDict, total=False):
@@ -109,10 +110,12 @@ def cover(level: Tensor, stride: int, height: int, width: int) -> Tensor:
     device = level.device
     ys = (torch.arange(rows, device=device) + 0.5) * height / rows / (h * stride)
     xs = (torch.arange(columns, device=device) + 0.5) * width / columns / (w * stride)
-    y, x = torch.meshgrid(2 * ys - 1, 2 * xs - 1, indexing="ij")
-    grid = torch.stack((x, y), dim=-1).expand(len(level), -1, -1, -1)
-    sampled = F.grid_sample(level.float(), grid, padding_mode="border", align_corners=False)
-    return sampled.to(level.dtype)
+    # No nearer to the border than the outer cells' centres: beyond, a map counts as 0.
+    y, x = torch.meshgrid(
+        ys.clamp(0.5 / h, 1 - 0.5 / h), xs.clamp(0.5 / w, 1 - 0.5 / w), indexing="ij"
+    )
+    points = torch.stack((x, y), dim=-1).expand(len(level), -1, -1, -1)
+    return sample_bilinear(level.float(), points).to(level.dtype)
 
 
 class Backbone(nn.Module):

@@ -1,0 +1,174 @@
+"""Clips and streams of boxes alone: all boxes of a video lie in arrays, a clip is cut from them.
+
+The same order of videos, windows and draws as with images (``data/clips.py``), without an image.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from scene_track.data.clips import ClipDataset
+from scene_track.data.detections import BoxVideo
+from scene_track.data.resumable_loader import derive_seed
+from scene_track.data.samples import Sample
+from scene_track.data.transforms import ClipAugment
+from scene_track.data.visibility import Visibility
+
+
+class BoxClips(ClipDataset):
+    """Training clips: interval, direction, side, scale and place are random for a whole clip.
+
+    Of the transforms those of the geometry are used (flip, reverse, scale, shift). No box is cut or
+    dropped at the border of the image: nothing is seen there that would end.
+    """
+
+    def __init__(
+        self,
+        videos: Sequence[BoxVideo],
+        *,
+        length: int,
+        stride: int,
+        max_interval: int,
+        augment: ClipAugment,
+        seed: int,
+        same_every_epoch: bool = False,
+    ) -> None:
+        """Lists the windows; the arguments are those of ``ClipDataset``."""
+        super().__init__(
+            [video.video for video in videos],
+            size=(1, 1),  # of images, which are not read
+            length=length,
+            stride=stride,
+            max_interval=max_interval,
+            augment=augment,
+            seed=seed,
+            same_every_epoch=same_every_epoch,
+        )
+        self.videos = list(videos)
+
+    def _clip(self, epoch: int, index: int, generator: torch.Generator) -> Sample:
+        number, _ = self.windows[index]
+        video = self.videos[number]
+        positions = self.positions((epoch, index), generator)
+        random = np.random.default_rng(derive_seed(self.seed, epoch, index))
+        sample = _sample(video, positions, random)
+        flipped = float(torch.rand((), generator=generator)) < self.augment.flip
+        zoom, *move = (2 * torch.rand(3, generator=generator) - 1).tolist()
+        zoom = math.exp(zoom * self.augment.scale)
+        scale = torch.tensor((-zoom if flipped else zoom, zoom, zoom, zoom))
+        place = torch.tensor((move[0], move[1])) * self.augment.shift + 0.5
+        assert sample.detections is not None
+        for boxes in (*sample.boxes, *sample.detections):  # views of two arrays
+            boxes[:, :2] -= 0.5
+            boxes[:, :4] *= scale
+            boxes[:, 2:4].abs_()
+            boxes[:, :2] += place
+        return sample
+
+
+class BoxStream:
+    """Whole videos in order, as consecutive chunks that do not overlap.
+
+    Where noise stands in for detections, its errors follow from the name of the video and the
+    frame, so they are the same in every validation.
+    """
+
+    def __init__(self, videos: Sequence[BoxVideo], *, length: int, idle: bool = False) -> None:
+        """Lists the chunks.
+
+        Args:
+            videos: with their detections.
+            length: frames per chunk.
+            idle: one chunk without frames instead of those of the videos.
+        """
+        self.videos, self.length, self.idle = list(videos), length, idle
+        self.chunks = [
+            (number, start)
+            for number, video in enumerate(self.videos)
+            for start in range(0, len(video.video), length)
+        ][: 1 if idle else None]
+
+    def __len__(self) -> int:
+        return len(self.chunks)
+
+    def __getitem__(self, index: int) -> Sample:
+        """The chunk with this number."""
+        number, start = self.chunks[index]
+        video = self.videos[number]
+        stop = min(start + self.length, len(video.video))
+        random = np.random.default_rng((zlib.crc32(video.video.name.encode()), start))
+        return _sample(video, [] if self.idle else list(range(start, stop)), random)
+
+
+class MixedClips:
+    """Clips of several data sets in one, each with its share of an epoch.
+
+    A part with weight w gives w times as many clips to an epoch as it has windows. Which ones goes
+    round: a weight of 1/3 sees all of them in three epochs.
+    """
+
+    def __init__(self, parts: Sequence[ClipDataset], weights: Sequence[float], seed: int) -> None:
+        """Joins the parts.
+
+        Args:
+            parts: one or more.
+            weights: one per part, > 0.
+            seed: of the order in which a part's windows come.
+        """
+        self.parts = list(parts)
+        self.counts = [
+            max(1, round(len(part) * weight)) for part, weight in zip(parts, weights, strict=True)
+        ]
+        self._starts = np.cumsum([0, *self.counts])
+        self._orders = [
+            np.random.default_rng((seed, number)).permutation(len(part))
+            for number, part in enumerate(parts)
+        ]
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
+        """The sample of an (epoch, index) pair."""
+        epoch, index = key
+        number = int(np.searchsorted(self._starts, index, side="right")) - 1
+        part, order = self.parts[number], self._orders[number]
+        turn, place = divmod(
+            epoch * self.counts[number] + index - int(self._starts[number]), len(part)
+        )
+        return part[(turn, int(order[place]))]
+
+
+def _sample(video: BoxVideo, positions: Sequence[int], random: np.random.Generator) -> Sample:
+    """Ground truth and detections of some frames, as they are in the files."""
+    true = video.video
+    rows = [true.rows(position) for position in positions]
+
+    def column(values: NDArray, kind: torch.dtype) -> list[Tensor]:
+        joined = np.concatenate([values[r] for r in rows]) if rows else values[:0]
+        counts = [r.stop - r.start for r in rows]
+        return list(torch.from_numpy(joined).to(kind, copy=True).split(counts))
+
+    ids = column(true.table.ids, torch.long)
+    found = [video.detections(position, random) for position in positions]
+    numbers = true.frames[list(positions) or [0]]
+    return Sample(
+        frames=torch.zeros(len(positions), 3, 0, 0, dtype=torch.uint8),
+        boxes=column(video.true, torch.float32),
+        labels=column(true.labels, torch.long),
+        track_ids=ids,
+        confidence=[torch.ones(len(x)) for x in ids],
+        visibility=[torch.full((len(x),), int(Visibility.VISIBLE)) for x in ids],
+        points=None,
+        xyz=None,
+        frame_indices=torch.from_numpy(numbers.copy()),
+        sequence=true,
+        detections=[torch.from_numpy(x).float() for x in found],
+    )

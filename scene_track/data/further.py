@@ -1,0 +1,56 @@
+"""Further folders of training videos: several data sets in one run, each with its own weight."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, DirectoryPath, Field
+
+from scene_track.data.seqinfo import sequence_folders
+from scene_track.data.video import MotFolder, OnError, Video
+
+
+class Further(BaseModel):
+    """A folder of training videos in the MOTChallenge layout, beside ``dataset.root``.
+
+    Attributes:
+        root: the folder.
+        train: split or list of sequences, as ``dataset.train``; None = all sequences in it.
+        detections: as ``dataset.detections``; None = images.
+        weight: clips of it in an epoch as a multiple of its windows, > 0.
+        classes: as ``dataset.source.classes``; None = the same.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    root: DirectoryPath
+    train: str | list[str] | None = None
+    detections: Annotated[str, Field(min_length=1)] | None = None
+    weight: Annotated[float, Field(gt=0, le=100)] = 1.0
+    classes: dict[int, str] | None = None
+
+    def videos(
+        self, classes: dict[int, str], *, on_error: OnError, cache_dir: Path | None
+    ) -> list[Video]:
+        """Its training videos.
+
+        Args:
+            classes: those of the run, where it names none.
+            on_error: see ``MotFolder.sequences``.
+            cache_dir: see there.
+
+        Raises:
+            FileNotFoundError: a sequence is missing, or there is none.
+            ValueError: wrong content.
+        """
+        where = self.train
+        if where is None:
+            where = [folder.name for folder in sequence_folders(self.root)]
+        if not where:
+            raise FileNotFoundError(
+                f"dataset.further: no sequence in {self.root}; looked for */seqinfo.ini"
+            )
+        return MotFolder(root=self.root, classes=self.classes or classes).sequences(
+            where, on_error=on_error, cache_dir=cache_dir, images=self.detections is None
+        )

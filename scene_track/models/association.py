@@ -1,0 +1,133 @@
+"""AssociationModel: the identity head alone, on detections of any detector.
+
+There is no backbone and nothing to detect. Each detection becomes a token of what a box and its
+score say beside its place in a track (how sure, how covered, how near the border); the pointer head
+does the rest. Its predictions are those of a scene model, so losses, trackers and commands are too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from scene_track.models.boxes import pairwise_iou
+from scene_track.models.clip_model import ClipModel
+from scene_track.models.identity import PointerIdentity
+from scene_track.models.predictions import DensePredictions, ScenePredictions
+
+_FEATURES = 9
+
+
+@dataclass
+class AssociationState:
+    """Nothing: every frame's tokens are made from that frame alone."""
+
+    def detach(self) -> AssociationState:
+        """Itself."""
+        return self
+
+
+def detection_features(boxes: Tensor, scores: Tensor, exists: Tensor) -> Tensor:
+    """What is known of detections besides where they are relative to tracks.
+
+    Args:
+        boxes: ``[..., Q, 4]`` cxcywh, 0-1.
+        scores: ``[..., Q]`` 0-1.
+        exists: ``[..., Q]`` bool, False = padding.
+
+    Returns:
+        ``[..., Q, 9]``: score and its logit; largest overlap with another detection, and with a
+        surer one; log height and log aspect; distances to the left and right border and to the
+        bottom, in widths and heights, at most 2.
+    """
+    count = boxes.shape[-2]
+    itself = torch.eye(count, dtype=torch.bool, device=boxes.device)
+    others = exists.unsqueeze(-2) & ~itself
+    overlap = pairwise_iou(boxes, boxes).masked_fill(~others, 0.0)
+    surer = scores.unsqueeze(-2) > scores.unsqueeze(-1)
+    size = boxes[..., 2:].clamp(min=1e-3)
+    low, high = boxes[..., :2] - boxes[..., 2:] / 2, boxes[..., :2] + boxes[..., 2:] / 2
+    features = (
+        scores,
+        scores.clamp(0.01, 0.99).logit() / 4,
+        overlap.amax(-1),
+        overlap.masked_fill(~surer, 0.0).amax(-1),
+        size[..., 1].log() / 2,
+        (size[..., 1] / size[..., 0]).log(),
+        (low[..., 0] / size[..., 0]).clamp(-1, 2),
+        ((1 - high[..., 0]) / size[..., 0]).clamp(-1, 2),
+        ((1 - high[..., 1]) / size[..., 1]).clamp(-1, 2),
+    )
+    return torch.stack(features, dim=-1)
+
+
+class AssociationModel(ClipModel):
+    """Detections of a clip as predictions with identity tokens."""
+
+    GIVES = "queries"
+    READS = "detections"
+
+    def __init__(
+        self,
+        *,
+        dim: Annotated[int, Field(ge=8)],
+        identity: PointerIdentity,
+    ) -> None:
+        """Build the model.
+
+        Args:
+            dim: width D of what the head makes tokens of; that of a scene model, to exchange heads.
+            identity: pointer head.
+        """
+        super().__init__()
+        self.backbone = None
+        self.identity = identity
+        self.features = nn.Sequential(nn.Linear(_FEATURES, dim), nn.GELU(), nn.Linear(dim, dim))
+
+    def forward(
+        self,
+        frames: Tensor,
+        seconds: Tensor,
+        padding_mask: Tensor,
+        denoising: Any = None,
+        state: AssociationState | None = None,
+        features: Any = None,
+    ) -> tuple[ScenePredictions, AssociationState]:
+        """See ``ClipModel.forward``.
+
+        Args:
+            frames: ``[B, T, Q, 5]`` detections, cxcywh and score; score -1 = padding.
+            seconds: ``[B, T]``; not looked at, the head does.
+            padding_mask: ``[B, T]``; a padded frame has no detections.
+            denoising: None.
+            state: not looked at.
+            features: None.
+
+        Raises:
+            ValueError: images were given.
+        """
+        if frames.shape[-1] != 5 or frames.ndim != 4:
+            raise ValueError(
+                f"model=association reads detections, and was given images {list(frames.shape)}:"
+                " type dataset.detections=FOLDER, or dataset.detections=noise"
+            )
+        boxes, scores = frames[..., :4].float(), frames[..., 4].float()
+        exists = (scores >= 0) & ~padding_mask.unsqueeze(-1)
+        scores = scores.clamp(min=0) * exists
+        tokens = self.features(detection_features(boxes, scores, exists))
+        b, t, q = scores.shape
+        empty = boxes.new_zeros(b, t, 0, 0, 0)
+        predictions = ScenePredictions(
+            bbox_center=boxes[..., :2],
+            bbox_size=boxes[..., 2:].clamp(min=1e-3),
+            exist_conf=scores.unsqueeze(-1),
+            cls_logits=boxes.new_zeros(b, t, q, 1),
+            tokens=tokens,
+            layers=[],
+            dense=DensePredictions(heat_logits=empty, boxes=empty),
+        )
+        return predictions, AssociationState()

@@ -1,0 +1,363 @@
+"""Track a video with a checkpoint: ``python -m scene_track.predict checkpoint=RUN source=VIDEO``.
+
+Writes one folder: the tracks as MOTChallenge rows (of a ball a CSV file) and as JSON with times,
+and the video with the tracks drawn on it. Reading, model and drawing work side by side, and memory
+does not grow with the length of the video. Ctrl-C ends the video early and keeps what was done.
+
+    python -m scene_track.predict checkpoint=outputs/runs/NAME/TIME source=video.mp4
+    python -m scene_track.predict checkpoint=best.ckpt source='frames/*.jpg' fps=25 output=tracks
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import DirectoryPath, Field, FilePath
+
+from scene_track.config.cli import run_main
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from scene_track.api import FrameTracks, Run, Speeds
+    from scene_track.data.footage import Footage
+
+log = logging.getLogger(__name__)
+
+_CTRL_C = 130
+_WAITING = 16  # frames that may wait to be drawn
+_LOG_EVERY_S = 30.0  # where there is no terminal
+
+
+def options(
+    *,
+    checkpoint: FilePath | DirectoryPath,
+    source: str | int,
+    fps: Annotated[float, Field(gt=0)] | None,
+    output: Annotated[str, Field(min_length=1)] | None,
+    overwrite: bool,
+    video: Literal["mp4", "gif"] | None,
+    video_width: Annotated[int, Field(ge=64, le=8192)],
+    **groups: Any,
+) -> None:
+    """What the command line accepts: the pre-flight check reads this signature.
+
+    Args:
+        checkpoint: run folder (its best checkpoint) or ``.ckpt``.
+        source: what is tracked, see ``scene_track.data.footage.open_footage``.
+        fps: frames per second, in place of the times that the source states.
+        output: folder for the results; None: one in the folder of this job.
+        overwrite: replace a folder that exists.
+        video: kind of the drawn video; None draws none.
+        video_width: pixels; wider frames are scaled down to it.
+        **groups: the tracker.
+    """
+
+
+def predict(cfg: DictConfig) -> None:
+    """One prediction, from a checked configuration to a folder.
+
+    Raises:
+        FileNotFoundError: there is no such source.
+        SystemExit: with code 130 after Ctrl-C, when what was done is written.
+        ValueError: the source is no video, or checkpoint and tracker do not fit.
+    """
+    from hydra.core.hydra_config import HydraConfig
+
+    from scene_track.api import Speeds, load
+    from scene_track.config.trained import refuse_without_effect, with_typed
+    from scene_track.data.footage import open_footage
+    from scene_track.io.atomic import atomic_folder
+
+    typed = HydraConfig.get().overrides.task
+    refuse_without_effect(typed)
+    if cfg.output is not None:
+        _refuse_in_use(Path(cfg.output), cfg.overwrite)
+    footage = open_footage(cfg.source, cfg.fps)
+    folder = Path(cfg.output or Path(HydraConfig.get().runtime.output_dir) / footage.name)
+    run = load(cfg.checkpoint, trusted=cfg.trusted_targets)
+    if any(word.lstrip("+~").startswith("tracker") for word in typed):
+        run = run.with_tracker(with_typed(run.config, cfg, typed, "tracker").tracker)
+
+    speeds, started = Speeds(), time.perf_counter()
+    with _stop_on_ctrl_c() as stop, atomic_folder(folder) as temporary:
+        results = _Results(temporary, footage, run, cfg.video, cfg.video_width)
+        try:
+            with _Progress(footage.length) as progress:
+                for frame in run.follow(footage, speeds=speeds, stop=stop):
+                    results.add(frame)
+                    progress.advance(speeds.frames)
+        finally:
+            results.close(complete=not stop.is_set())
+    print(_summary(results, speeds, time.perf_counter() - started))
+    print(f"{', '.join(results.files)} in {folder}")
+    if stop.is_set():
+        print(f"stopped by Ctrl-C after frame {results.last}: what was done until then is kept")
+        raise SystemExit(_CTRL_C)
+
+
+def _refuse_in_use(folder: Path, overwrite: bool) -> None:
+    """Refuse a folder that holds something, as ``ValueError``."""
+    if folder.is_file():
+        raise ValueError(f"output={folder} is a file, expected a folder: type output=FOLDER")
+    if not overwrite and folder.exists() and any(folder.iterdir()):
+        raise ValueError(f"{folder} is not empty: type overwrite=true to replace it, or output=")
+    if overwrite and folder.is_dir():
+        strange = [file.name for file in folder.iterdir() if file.name not in _FILES]
+        if strange:
+            raise ValueError(
+                f"{folder} holds more than a prediction, such as {min(strange)}: type another"
+                " output=FOLDER"
+            )
+
+
+_FILES = ("tracks.txt", "ball.csv", "tracks.json", "video.mp4", "video.gif")
+
+
+class _Results:
+    """Writes and draws the frames in a thread of its own, as they come."""
+
+    def __init__(
+        self,
+        folder: Path,
+        footage: Footage,
+        run: Run,
+        video: Literal["mp4", "gif"] | None,
+        width: int,
+    ) -> None:
+        from scene_track.ball.images import FlightPainter
+        from scene_track.io.background import Behind
+        from scene_track.viz.clips import VideoWriter
+        from scene_track.viz.tracks import TrackPainter
+
+        self._ball = run.of_a_ball
+        self._identities: set[int] = set()
+        self.last, self.count, self.found = 0, 0, 0
+        table = "ball.csv" if self._ball else "tracks.txt"
+        self.files = [table, "tracks.json", *([f"video.{video}"] if video else [])]
+        self._rows = (folder / table).open("w", encoding="utf-8", newline="\n")
+        self._json = (folder / "tracks.json").open("w", encoding="utf-8", newline="\n")
+        self._begin(footage, run)
+        self._video = self._painter = None
+        if video is not None:
+            self._video = VideoWriter(folder / f"video.{video}", video, footage.frame_rate)
+            self._painter = FlightPainter(width) if self._ball else TrackPainter(width)
+        self._behind: Behind[FrameTracks] = Behind(self._write, _WAITING)
+
+    def _begin(self, footage: Footage, run: Run) -> None:
+        from scene_track.ball.point_files import RESULT_HEADER
+
+        if self._ball:
+            self._rows.write(",".join(RESULT_HEADER) + "\n")
+        head = {
+            "video": footage.name,
+            "width": footage.width,
+            "height": footage.height,
+            "frame_rate": footage.frame_rate,
+            "checkpoint": str(run.checkpoint),
+            "classes": list(run.class_names),
+        }
+        self._json.write(json.dumps(head, indent=1)[:-2] + ',\n "frames": [')
+
+    @property
+    def identities(self) -> int:
+        """Identities that were seen."""
+        return len(self._identities)
+
+    @property
+    def drawing_s(self) -> float:
+        """Seconds of drawing and writing."""
+        return self._behind.clock.busy_s
+
+    def add(self, frame: FrameTracks) -> None:
+        """Hand over the next frame."""
+        self._behind.put(frame)
+
+    def close(self, *, complete: bool) -> None:
+        """Wait for the last frame, and finish the files."""
+        try:
+            self._behind.close()
+        finally:
+            self._json.write(f'\n ],\n "complete": {json.dumps(complete)}\n}}\n')
+            self._json.close()
+            self._rows.close()
+            if self._video is not None:
+                self._video.close()
+
+    def _write(self, frame: FrameTracks) -> None:
+        self._rows.write(_ball_row(frame) if self._ball else _people_rows(frame))
+        self._json.write(",\n  " if self.count else "\n  ")
+        json.dump(_record(frame, self._ball), self._json)
+        self._identities.update(frame.ids.tolist())
+        self.last, self.count, self.found = frame.number, self.count + 1, self.found + len(frame)
+        if self._video is not None:
+            self._video.write(self._paint(frame), frame.seconds)
+
+    def _paint(self, frame: FrameTracks) -> Any:
+        from scene_track.viz.tracks import TrackPainter
+
+        if isinstance(self._painter, TrackPainter):
+            return self._painter.paint(frame.image, frame.canvas_boxes, frame.ids)
+        assert self._painter is not None
+        height, width = frame.image.shape[:2]
+        return self._painter.paint(frame.image, _ball(frame), (height, width))
+
+
+def _people_rows(frame: FrameTracks) -> str:
+    """MOTChallenge rows of a frame."""
+    import numpy as np
+
+    from scene_track.data.mot_files import BoxTable, format_results
+
+    table = BoxTable.from_arrays(
+        frames=np.full(len(frame), frame.number),
+        ids=frame.ids,
+        boxes=frame.rectangles,
+        confidence=frame.scores,
+    )
+    return format_results(table, "tracks.txt")
+
+
+def _ball(frame: FrameTracks) -> Any:
+    """``[3]`` x, y, visibility of the ball, NaN where there is none."""
+    import numpy as np
+
+    if not len(frame):
+        return np.array((np.nan, np.nan, 0.0))
+    return np.array((*frame.points[0], 1.0))
+
+
+def _ball_row(frame: FrameTracks) -> str:
+    """Row of a frame in a CSV file of a ball."""
+    import numpy as np
+
+    from scene_track.ball.point_files import PointTable, format_points
+
+    ball = _ball(frame)
+    table = PointTable(
+        frames=np.array([frame.number]),
+        xy=ball[None, :2],
+        visibility=ball[2:].astype(np.int64),
+        confidence=frame.scores[:1] if len(frame) else np.zeros(1),
+    )
+    return format_points(table, "ball.csv")
+
+
+def _record(frame: FrameTracks, ball: bool) -> dict[str, Any]:
+    """One frame in ``tracks.json``."""
+    place = {"points": frame.points} if ball else {"boxes": frame.boxes}
+    return {
+        "frame": frame.number,
+        "seconds": round(frame.seconds, 6),
+        "ids": frame.ids.tolist(),
+        **{name: value.round(3).tolist() for name, value in place.items()},
+        "scores": frame.scores.round(4).tolist(),
+        "labels": frame.labels.tolist(),
+    }
+
+
+def _summary(results: _Results, speeds: Speeds, elapsed_s: float) -> str:
+    """One line: what was found, and how fast each part was by itself."""
+    count = max(1, speeds.frames)
+    parts = {
+        "reading": speeds.reading.busy_s,
+        "model": speeds.model.busy_s,
+        "tracker": speeds.tracking.busy_s,
+        "drawing": results.drawing_s,
+    }
+    rates = ", ".join(f"{name} {count / max(spent, 1e-9):.1f}" for name, spent in parts.items())
+    who = f"{results.identities} identities, {results.found} boxes"
+    if results._ball:
+        who = f"a ball in {results.found} of them"
+    return (
+        f"{results.count} frames, {who}; {count / max(elapsed_s, 1e-9):.1f} frames/s"
+        f" (each part by itself: {rates})"
+    )
+
+
+@contextmanager
+def _stop_on_ctrl_c() -> Iterator[threading.Event]:
+    """An event that the first Ctrl-C (or SIGTERM) sets; a second Ctrl-C ends at once."""
+    stop = threading.Event()
+
+    def asked(number: int, _: FrameType | None) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in before:
+        signal.signal(number, asked)
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class _Progress:
+    """A bar in a terminal, an occasional log line elsewhere."""
+
+    def __init__(self, length: int | None) -> None:
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+        )
+
+        self._length, self._started = length, time.perf_counter()
+        self._logged = self._started
+        self._terminal = sys.stderr.isatty()
+        self._bar = Progress(
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("frames, {task.fields[rate]:.1f} frames/s,"),
+            TimeRemainingColumn(),
+            TextColumn("left"),
+            console=Console(stderr=True),
+            disable=not self._terminal,
+        )
+        self._task = self._bar.add_task("", total=length, rate=0.0)
+
+    def __enter__(self) -> _Progress:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def advance(self, frames: int) -> None:
+        """Show that so many frames are done."""
+        now = time.perf_counter()
+        rate = frames / max(now - self._started, 1e-9)
+        if self._terminal:
+            self._bar.update(self._task, completed=frames, rate=rate)
+        elif now - self._logged > _LOG_EVERY_S:
+            self._logged = now
+            left = "" if self._length is None else f" of {self._length}"
+            log.info("%d%s frames, %.1f frames/s", frames, left, rate)
+
+
+def main() -> None:
+    """The command line."""
+    run_main("predict", predict, root="scene_track.predict.options")
+
+
+if __name__ == "__main__":
+    main()
