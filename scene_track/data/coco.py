@@ -156,6 +156,7 @@ class CocoFolder:
         *,
         on_error: OnError = "raise",
         cache_dir: Path | None = None,
+        images: bool = True,
     ) -> list[Video]:
         """Reads one or several splits: a video of one frame per image.
 
@@ -163,6 +164,7 @@ class CocoFolder:
             split: name that replaces ``{split}``, or a list of such names.
             on_error: ``raise``, or ``skip`` what is wrong, counted and logged.
             cache_dir: not used: a file is parsed in seconds.
+            images: not used: stills are nothing without.
 
         Raises:
             FileNotFoundError: a file or folder is not there.

@@ -57,6 +57,7 @@ class CrowdHumanFolder:
         *,
         on_error: OnError = "raise",
         cache_dir: Path | None = None,
+        images: bool = True,
     ) -> list[Video]:
         """Reads one or several splits: a video of one frame per image.
 
@@ -64,6 +65,7 @@ class CrowdHumanFolder:
             split: name that replaces ``{split}``, or a list of such names.
             on_error: ``raise``, or ``skip`` what is wrong, counted and logged.
             cache_dir: not used.
+            images: not used: stills are nothing without.
 
         Raises:
             FileNotFoundError: a file or folder is not there.

@@ -89,6 +89,7 @@ class MixedSource:
         *,
         on_error: OnError = "raise",
         cache_dir: Path | None = None,
+        images: bool = True,
     ) -> list[Video]:
         """Videos of all parts (``train``), or of the one that validates (``val``, ``test``).
 
@@ -96,6 +97,7 @@ class MixedSource:
             split: ``train``, ``val`` or ``test``: the options of the parts.
             on_error: ``raise``, or ``skip`` what is wrong, counted and logged.
             cache_dir: where parsed sequences are kept; None = not kept.
+            images: False where the images of videos are not read.
 
         Raises:
             FileNotFoundError, ValueError: as the parts do.
@@ -119,7 +121,9 @@ class MixedSource:
                 )
             labels = np.array([index[own] for own in part.source.class_names])
             where = where if isinstance(where, str) else list(where)
-            for video in part.source.sequences(where, on_error=on_error, cache_dir=cache_dir):
+            for video in part.source.sequences(
+                where, on_error=on_error, cache_dir=cache_dir, images=images
+            ):
                 videos.append(replace(video, labels=labels[video.labels], origin=name))
         return videos
 

@@ -255,9 +255,6 @@ class TrackingDataModule(LightningDataModule):
 
         :func:`scene_track.data.visibility.balanced_weights` makes weights of them. None where
         targets are boxes.
-
-        Raises:
-            FileNotFoundError, ValueError: as :meth:`sequences`.
         """
         points = [s.points for s in self.sequences(split) if s.points is not None]
         return count_visibility(p[:, 2] for p in points).tolist() if points else None
@@ -431,8 +428,7 @@ class TrackingDataModule(LightningDataModule):
         changing = {f"augment.{k}": v for k, v in self.augment.unrepeatable().items()}
         if self.base_scale != 1:
             changing["base_scale"] = self.base_scale
-        if self.camera is not None:
-            changing["camera"] = "{...}"
+        changing |= {} if self.camera is None else {"camera": "{...}"}
         if not changing:
             return
         shown = ", ".join(f"dataset.{name}={value}" for name, value in changing.items())

@@ -126,7 +126,6 @@ class Source(Protocol):
 
     def prepare(self) -> Path:
         """Makes the files exist (once, on one process per machine); returns their root."""
-        ...
 
     def sequences(
         self,

@@ -107,7 +107,7 @@ def coco(root: Path, *overrides: str):
 def test_clips_of_stills(tmp_path: Path) -> None:
     """Identities hold, times follow the camera's rate, the crowd region is no object."""
     data = coco(write_coco(tmp_path), "dataset.camera.zoom=0", "dataset.camera.pan=0.05")
-    clips = data.training_clips(data.sequences("train"), same_every_epoch=False)
+    clips = data._training_clips(False)
     samples = [clips[0, index] for index in range(len(clips))]
     again = clips[0, 2]
     assert torch.equal(again.frames, samples[2].frames)
@@ -122,14 +122,14 @@ def test_clips_of_stills(tmp_path: Path) -> None:
     assert torch.allclose(steps, steps[:, :1]) and (steps > 0.99).all()
     data.camera = None
     with pytest.raises(ValueError, match="dataset=coco"):
-        data.training_clips(data.sequences("train"), same_every_epoch=False)
+        data._training_clips(False)
 
 
 def test_objects_leave_and_return(tmp_path: Path) -> None:
     root = write_coco(tmp_path)
     moves = [f"dataset.camera.{k}={v}" for k, v in {"pan": 1.5, "period": 0.5, "zoom": 1}.items()]
     data = coco(root, "dataset.window.length=12", "dataset.window.max_interval=2", *moves)
-    clips = data.training_clips(data.sequences("train"), same_every_epoch=False)
+    clips = data._training_clips(False)
     returned = 0
     for epoch in range(4):
         batch = collate([clips[epoch, index] for index in range(4)], 12)
@@ -236,6 +236,6 @@ def test_a_still_without_anybody_is_a_clip_without_objects(tmp_path: Path) -> No
     nobody = dataclasses.replace(
         video, table=video.table.select(np.zeros(2, bool)), labels=video.labels[:0]
     )
-    clips = coco(root).training_clips([nobody], same_every_epoch=True)
+    clips = coco(root)._clips([nobody], None, True)
     batch = collate([clips[0, 0]], 4)
     assert not batch.valid.any() and not batch.padding_mask.any()
