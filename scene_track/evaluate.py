@@ -34,6 +34,7 @@ def options(
     *,
     checkpoint: FilePath | DirectoryPath,
     split: Literal["train", "val", "test"],
+    benchmark: Literal["auto", "mot15", "mot16", "mot17", "mot20", "dancetrack", "sportsmot"],
     output: Annotated[str, Field(min_length=1)] | None,
     overwrite: bool,
     clips: Annotated[int, Field(ge=0)],
@@ -46,6 +47,8 @@ def options(
     Args:
         checkpoint: run folder (its best checkpoint) or ``.ckpt``.
         split: which split of the data.
+        benchmark: whose preprocessing is applied before counting boxes, as by ``score``; ``auto``
+            tells it by the ground truth.
         output: folder for the results; None: ``evaluation_<split>`` in the run folder, or beside a
             checkpoint that lies in none.
         overwrite: replace an output folder's files.
@@ -71,9 +74,9 @@ def evaluate(cfg: DictConfig) -> float | None:
     folder = Path(cfg.output or run_folder(path) / f"evaluation_{cfg.split}")
     _check_output(folder, cfg.overwrite)
     run = load_run(cfg)
-    report = run.evaluator.report()
     run.data.prepare_data()
     sequences = run.data.sequences(cfg.split)
+    report = run.evaluator.report(sequences, cfg.benchmark)
     # The mark of a complete evaluation goes first: what is mixed with older files is not complete.
     for pattern in ("metrics.json", *report.WRITES):
         for file in sorted(folder.glob(pattern)):
@@ -103,11 +106,15 @@ def evaluate(cfg: DictConfig) -> float | None:
         },
         "checkpoint": str(path),
         "split": cfg.split,
+        "benchmark": report.benchmark,
         "precision": run.precision,
     }
     report.pictures(folder, combined)
     write_atomic(folder / "metrics.json", json.dumps(scores, indent=1, allow_nan=False) + "\n")
     print(report.table(scores))
+    if report.benchmark is not None:
+        how = "by the ground truth" if cfg.benchmark == "auto" else "as typed"
+        print(f"benchmark: {report.benchmark} ({how})")
     clips = f", {min(cfg.clips, len(sequences))} clips" if cfg.clips else ""
     print(f"tracks, metrics.json, pictures{clips} in {folder}; frames/s of model and tracker alone")
     return float(combined[report.OBJECTIVE])

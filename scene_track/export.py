@@ -2,8 +2,8 @@
 
 Writes a folder: the model, the configuration that rebuilds it, and a model card with data, scores
 and licence. ``format=onnx`` is one step of the streaming model (frame and state in, boxes and state
-out), ``format=safetensors`` the plain weights. Both are taken by ``evaluate`` and by
-``scene_track.load`` in place of a run.
+out), ``format=safetensors`` the plain weights. ``predict``, ``evaluate`` and ``scene_track.load``
+take both in place of a run.
 
     python -m scene_track.export checkpoint=outputs/runs/synthetic_dance_scene/2026-01-01_12-00-00
     python -m scene_track.export checkpoint=best.ckpt format=safetensors license=apache-2.0

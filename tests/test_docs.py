@@ -19,11 +19,15 @@ from omegaconf import DictConfig, OmegaConf
 from scene_track import score
 from scene_track.__main__ import VERBS
 from scene_track.config.check import check
+from scene_track.config.cli import with_brought
 from scene_track.config.paths import config_dir
 from tests.compose import MINIMAL, make_batch, videos_of
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "README.ja.md", "CONTRIBUTING.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 # Pages about the past name options and files that are gone.
 LIVING = [page for page in PAGES if page.name != "results.md"]
 ROOTS = {
@@ -46,6 +50,7 @@ CONTEXTS = [
     ("config", "hydra/launcher=slurm"),
     ("config", "hydra/launcher=parallel"),
     ("config", "tracker=bytetrack"),
+    ("config", "input=boxes"),
     ("evaluate",),
     ("predict",),
     ("compare",),
@@ -107,7 +112,7 @@ def test_a_command_composes(
     if "hydra.searchpath" in rest:
         _tutorial_project(tmp_path)
         rest = rest.replace("file://conf", f"file://{tmp_path / 'conf'}")
-    overrides = [word for word in _words(rest) if "=" in word]
+    overrides = with_brought([word for word in _words(rest) if "=" in word])
     _composed(ROOTS[verb], *_first_values(overrides))
 
 
@@ -171,6 +176,20 @@ def test_relative_links_lead_somewhere(page: Path) -> None:
             titles = re.findall(r"^#+ (.+)$", file.read_text(), re.MULTILINE)
             anchors = {re.sub(r"[^\w -]", "", t.lower()).replace(" ", "-") for t in titles}
             assert anchor[1:] in anchors, anchor
+
+
+def test_the_first_page_is_short_and_the_index_whole(repo_root: Path) -> None:
+    assert len((repo_root / "README.md").read_text().split()) <= 700
+    index = (repo_root / "docs" / "index.md").read_text()
+    pages = {page.name for page in (repo_root / "docs").glob("*.md")} - {"index.md"}
+    assert pages == set(re.findall(r"\]\(([a-z_]+\.md)\)", index))
+    first = (repo_root / "README.md").read_text()
+    translated = (repo_root / "README.ja.md").read_text()
+    # What is typed, drawn and measured is the same in both.
+    for pattern in (r"python -m [^`#\n]*", r"\((docs/figures/[^)]*)\)", r"\d+\.\d+"):
+        assert set(map(str.strip, re.findall(pattern, first))) == set(
+            map(str.strip, re.findall(pattern, translated))
+        )
 
 
 def test_verbs_of_the_readme(repo_root: Path) -> None:

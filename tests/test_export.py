@@ -5,12 +5,16 @@ from __future__ import annotations
 import fcntl
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import load_file
 
+import scene_track
 from scene_track.evaluate import evaluate
 from scene_track.export import export
 from scene_track.models.streaming_step import OnnxModel, halve
@@ -88,6 +92,23 @@ def test_the_step_equals_the_model_over_windows_and_padding(
             )
     with pytest.raises(ValueError, match=r"dataset\.size=\["):
         exported(frames[..., :32, :32], seconds, padding)
+
+
+@pytest.mark.slow
+def test_a_video_is_tracked_alike_by_both(run_folder: Path, onnx_folder: Path) -> None:
+    generator = np.random.default_rng(0)
+    coarse = generator.integers(0, 255, (9, 8, 12, 3), dtype=np.uint8)
+    frames = [np.kron(frame, np.ones((8, 8, 1), dtype=np.uint8)) for frame in coarse]
+    found = []
+    for where in (run_folder, onnx_folder / "model.onnx"):
+        run = replace(scene_track.load(where, device="cpu"), autocast=torch.float32)
+        everybody = OmegaConf.merge(run.tracker, {"birth": 0.0, "exist_conf": 0.0})
+        assert isinstance(everybody, DictConfig)
+        found.append(list(run.track(frames, fps=20, tracker=everybody)))
+    assert sum(len(frame) for frame in found[0]) > 9
+    for ours, theirs in zip(*found, strict=True):
+        assert ours.ids.tolist() == theirs.ids.tolist()
+        np.testing.assert_allclose(ours.boxes, theirs.boxes, atol=0.05)
 
 
 @pytest.mark.slow

@@ -246,7 +246,7 @@ class ClipDataset(_Clips):
         if camera is None and any(s.ignored is not None for s in self.sequences):
             raise ValueError(
                 "still images need a camera that makes clips of them: type dataset=coco,"
-                " dataset=crowdhuman or dataset=mixed, or give dataset.camera"
+                " dataset=crowdhuman or dataset=mixed, or give dataset.camera_path"
             )
 
     def __len__(self) -> int:

@@ -121,9 +121,10 @@ class TrackingDataModule(LightningDataModule):
         cache_dir: str | None,
         on_error: Literal["raise", "skip"],
         seed: Annotated[int, Field(ge=0)],
-        camera: CameraPath | None,
+        camera_path: CameraPath | None,
         detections: Annotated[str, Field(min_length=1)] | None,
         further: list[Further],
+        camera: Annotated[int, Field(ge=0)],
     ) -> None:
         """Describes the data; nothing is read before :meth:`setup`.
 
@@ -147,11 +148,12 @@ class TrackingDataModule(LightningDataModule):
             cache_dir: folder of the caches; None = ``<root>/.cache``.
             on_error: ``raise``, or ``skip`` faulty rows and frames, counted and logged.
             seed: of the order and of every random draw.
-            camera: makes training clips of still images; None = there are none.
+            camera_path: makes training clips of still images; None = there are none.
             detections: folder of a detector's files, ``<sequence>.txt``, which the model is given
                 in place of images; ``noise`` = ground truth with errors, those of the detector
                 whose files other folders have, ``truth`` = without. None = images.
             further: further folders of training videos.
+            camera: pairs of boxes that tell a movement of the camera, taken off clips; 0 = never.
         """
         super().__init__()
         self.root = Path(root)
@@ -172,8 +174,7 @@ class TrackingDataModule(LightningDataModule):
         self.cache_dir = None if cache_dir is None else Path(cache_dir)
         self.on_error: Literal["raise", "skip"] = on_error
         self.seed = seed
-        self.camera = camera
-        self.detections = detections
+        self.detections, self.camera, self.camera_path = detections, camera, camera_path
         self.further = [f if isinstance(f, Further) else Further(**f) for f in further]
         self._box_videos: dict[str, list[BoxVideo]] = {}
         self.features = FeatureSource()
@@ -319,7 +320,7 @@ class TrackingDataModule(LightningDataModule):
             "same_every_epoch": overfit,
         }
         if boxes is not None:
-            return BoxClips(boxes, **windows)
+            return BoxClips(boxes, camera=self.camera, **windows)
         return ClipDataset(
             videos,
             size=self.size,
@@ -327,7 +328,7 @@ class TrackingDataModule(LightningDataModule):
             cache_dir=self._cache_folder(_FRAMES) if self.cache else None,
             on_error=self.on_error,
             features=self.features,
-            camera=self.camera,
+            camera=self.camera_path,
             **windows,
         )
 
@@ -428,11 +429,11 @@ class TrackingDataModule(LightningDataModule):
         changing = {f"augment.{k}": v for k, v in self.augment.unrepeatable().items()}
         if self.base_scale != 1:
             changing["base_scale"] = self.base_scale
-        changing |= {} if self.camera is None else {"camera": "{...}"}
+        changing |= {} if self.camera_path is None else {"camera_path": "{...}"}
         if not changing:
             return
         shown = ", ".join(f"dataset.{name}={value}" for name, value in changing.items())
-        off = {"base_scale": "1", "augment.crop": "null", "camera": "null"}
+        off = {"base_scale": "1", "augment.crop": "null", "camera_path": "null"}
         typed = " ".join(f"dataset.{name}={off.get(name, '0')}" for name in changing)
         raise ValueError(
             "model.backbone.cache=true keeps one set of features per frame and one per mirrored"

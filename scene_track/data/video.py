@@ -62,8 +62,7 @@ class Video:
         points: ``[F, 3]`` (x, y, visibility) of the one ball in each of these frames: pixels, an
             integer is the centre of a pixel, NaN where it is not to be seen; visibility as
             :class:`scene_track.data.visibility.Visibility`. None for a video of boxes.
-        ignored: ``[K, 4]`` of a still image (:mod:`scene_track.data.stills`), regions in which
-            nobody is labelled: left, top, width, height in pixels. None for a video.
+        ignored: ``[K, 4]`` unlabelled regions of a still image, as boxes; None for a video.
         origin: which source of a mixed dataset it is from.
         label_file: where the ground truth lies, or should, relative to ``folder``.
     """
@@ -126,6 +125,7 @@ class Source(Protocol):
 
     def prepare(self) -> Path:
         """Makes the files exist (once, on one process per machine); returns their root."""
+        ...
 
     def sequences(
         self,

@@ -138,7 +138,10 @@ def nms_keep(boxes: Tensor, iou_threshold: float) -> Tensor:
     if keep.numel() == 0:
         return keep
     better = torch.ones(k, k, dtype=torch.bool, device=boxes.device).tril(-1)  # [i, j]: j before i
-    suppresses = ((pairwise_iou(boxes, boxes) > iou_threshold) & better).float()
+    suppressed = (pairwise_iou(boxes, boxes) > iou_threshold) & better
+    if boxes.device.type == "cpu" and not suppressed.any():
+        return keep
+    suppresses = suppressed.float()
     for _ in range(k):
         # Counts the kept, better, overlapping boxes; only "none" matters: exact in any precision.
         settled = torch.matmul(suppresses, keep.unsqueeze(-1).float()).squeeze(-1) == 0

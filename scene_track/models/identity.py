@@ -22,7 +22,6 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from scene_track.models.boxes import elementwise_iou
 from scene_track.models.motion_prior import MOTION, MotionPrior
 
 _GEOMETRY = 9
@@ -44,14 +43,17 @@ def relative_geometry(boxes: Tensor, reference: Tensor, seconds: Tensor) -> Tens
     """
     size = reference[..., 2:].clamp(min=1e-3)
     shift = (boxes[..., :2] - reference[..., :2]) / size
-    ratio = (boxes[..., 2:].clamp(min=1e-3) / size).log().clamp(-3, 3)
+    ratio = boxes[..., 2:].clamp(min=1e-3) / size
+    # The IoU in the same units, where the reference is a unit square around 0.
+    low, high = (shift - ratio / 2).clamp(min=-0.5), (shift + ratio / 2).clamp(max=0.5)
+    width, height = (high - low).clamp(min=0).unbind(-1)
+    common, area = width * height, ratio[..., 0] * ratio[..., 1]
     clipped = shift.clamp(-3, 3)
-    wait = (1 + seconds.abs() * 20).expand(shift.shape[:-1])
-    numbers = torch.stack(
-        (elementwise_iou(boxes, reference), wait.log(), clipped.norm(dim=-1) / wait), dim=-1
-    )
+    wait = (1 + seconds.abs() * 20).expand(common.shape)
+    speed = torch.linalg.vector_norm(clipped, dim=-1) / wait
+    numbers = torch.stack((common / (area + 1 - common), wait.log(), speed), dim=-1)
     compressed = shift.sign() * shift.abs().log1p()
-    return torch.cat((compressed, clipped.clamp(-1, 1), ratio, numbers), dim=-1)
+    return torch.cat((compressed, clipped.clamp(-1, 1), ratio.log().clamp(-3, 3), numbers), dim=-1)
 
 
 def newest(present: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -195,20 +197,17 @@ class TrackRings:
     """The newest K tokens of tracks and their last state, one row a track, for streaming.
 
     The rings hold what the layers of the encoder remember, so that a new token costs the same
-    however long the past is, and the answer is that of training.
+    however long the past is, and the answer is that of training. What is written together lies
+    together: on a CPU the number of small operations is the time of a frame.
     """
 
     def __init__(self, head: PointerIdentity, like: Tensor) -> None:
         """Room for a few tracks, which grows; on the device of ``like``."""
         k, width, layers = head.history, head.norm.normalized_shape[0], len(head.layers)
-        self.past = like.new_zeros(16, k, layers, 2 * width)
-        self.boxes = like.new_zeros(16, k, 4)
-        self.seconds = like.new_zeros(16, k)
         self.count = torch.zeros(16, dtype=torch.long, device=like.device)  # tokens so far
-        self.state = like.new_zeros(16, width)
-        self.motion = like.new_zeros(16, MOTION)
-        self.box = like.new_zeros(16, 4)
-        self.last = like.new_zeros(16)
+        self.past = like.new_zeros(16, k, layers, 2 * width)
+        self.seen = like.new_zeros(16, k, 5)  # boxes and seconds
+        self.last = like.new_zeros(16, width + MOTION + 5)  # state, motion, box, seconds
 
     def reserve(self, rows: int) -> None:
         """Make room for this many tracks."""
@@ -218,13 +217,10 @@ class TrackRings:
 
     def memory(self, rows: Tensor) -> TrackMemory:
         """The tracks in ``rows [J]``."""
-        return TrackMemory(
-            state=self.state[rows],
-            motion=self.motion[rows],
-            box=self.box[rows],
-            seconds=self.last[rows],
-            exists=torch.ones_like(rows, dtype=torch.bool),
-        )
+        last = self.last[rows]
+        state, motion, box, seconds = last.split((last.shape[-1] - MOTION - 5, MOTION, 4, 1), -1)
+        exists = torch.ones_like(rows, dtype=torch.bool)
+        return TrackMemory(state, motion, box, seconds.squeeze(-1), exists)
 
 
 class PointerIdentity(nn.Module):
@@ -338,22 +334,22 @@ class PointerIdentity(nn.Module):
             boxes: ``[N, 4]``.
             seconds: the moment.
         """
-        at = rings.count[rows] % self.history
-        rings.count[rows] += 1
-        rings.boxes[rows, at] = boxes
-        rings.seconds[rows, at] = seconds
-        seen = torch.arange(self.history, device=rows.device) < rings.count[rows].unsqueeze(-1)
-        old, age = rings.boxes[rows], (seconds - rings.seconds[rows]).abs()
+        before = rings.count[rows]
+        at = before % self.history
+        now = torch.cat((boxes, boxes.new_full((len(boxes), 1), seconds)), dim=-1)
+        rings.count[rows] = before + 1
+        rings.seen[rows, at] = now
+        exists = torch.arange(self.history, device=rows.device) <= before.unsqueeze(-1)
+        seen = rings.seen[rows]
+        old, age = seen[..., :4], (seconds - seen[..., 4]).abs()
         relation = self.geometry(relative_geometry(boxes.unsqueeze(-2), old, age))
         x = tokens
         for index, layer in enumerate(self.layers):
             assert isinstance(layer, TrackEncoderLayer)
             rings.past[rows, at, index] = layer.remembered(x)
-            x = layer(x, rings.past[rows, :, index], relation, seen)
-        rings.state[rows] = self.norm(x)
-        rings.motion[rows] = self.prior.fit(old, age, seen)
-        rings.box[rows] = boxes
-        rings.last[rows] = seconds
+            x = layer(x, rings.past[rows, :, index], relation, exists)
+        motion = self.prior.fit(old, age, exists)
+        rings.last[rows] = torch.cat((self.norm(x), motion, now), dim=-1)
 
     def expected(self, memory: TrackMemory, seconds: Tensor) -> Tensor:
         """The boxes ``[..., J, 4]`` that the tracks should have at ``seconds [..., 1 or J]``."""
@@ -398,15 +394,13 @@ class PointerIdentity(nn.Module):
             for layer in self.interaction:
                 x = layer(x, places, gaps, there)
             track, detection = x.split((track.shape[-2], detection.shape[-2]), dim=-2)
-        each, since = boxes.unsqueeze(-2), gap.unsqueeze(-2)
-        relation = torch.cat(
-            (
-                relative_geometry(each, memory.box.unsqueeze(-3), since),
-                relative_geometry(each, expected.unsqueeze(-3), since),
-                _rivalry(prior.detach(), present),
-            ),
-            dim=-1,
+        # Where each detection lies to the last and to the expected box of each track.
+        where = relative_geometry(
+            boxes.unsqueeze(-2).unsqueeze(-2),
+            torch.stack((memory.box, expected), dim=-2).unsqueeze(-4),
+            gap.unsqueeze(-2).unsqueeze(-1),
         )
+        relation = torch.cat((where.flatten(-2), _rivalry(prior.detach(), present)), dim=-1)
         joint = self.relation(relation) + track.unsqueeze(-3) + detection.unsqueeze(-2)
         logits = prior + self.score(joint).squeeze(-1).float()
         if self.appearance:

@@ -23,7 +23,7 @@ _START = {
     "sigma": (0.07, 0.07, 0.08, 0.08),  # of a box: centre in sizes, logarithms of the sizes
     "speed": (1.5, 0.4, 0.4, 0.4),  # usual velocities, per second
     "drift": (0.5, 0.2, 0.2, 0.2),  # what the expectation errs by, per second ahead
-    "tau": 0.5,  # s after which a past box counts a third
+    "tau": 0.2,  # s after which a past box counts a third
     "damping": 2.0,  # s in which a velocity fades
     "freedom": 8.0,  # degrees of freedom of the t distribution; smaller = heavier tails
     "scale": 1.0,  # of the log-likelihood

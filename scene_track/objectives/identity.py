@@ -3,9 +3,9 @@
 The head itself is ``scene_track/models/identity.py``. Each identity of a clip gets a column in a
 grid of its matched detections. The grid is used twice: as it is, each detection asks "which track
 am I?"; *augmented*, it is the memory that answers. Augmentation is the identity side of denoising
-(MOTIP, CVPR 2025, section 3.4): tokens are dropped (occlusion), close neighbours swap tokens (past
-identity switches), and confident unmatched detections enter memory as tracks of one frame. There is
-no loop over tracks or frames.
+(MOTIP, CVPR 2025, section 3.4): tokens are dropped (occlusion), overlapping neighbours swap tokens
+(past identity switches), and confident unmatched detections enter memory as tracks of one frame.
+There is no loop over tracks or frames.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from scene_track.data.batch import SceneBatch
+from scene_track.models.boxes import elementwise_iou
 from scene_track.models.identity import PointerIdentity, TrackMemory
 from scene_track.models.predictions import ScenePredictions
 from scene_track.objectives.losses import mostly_inside, pick
@@ -26,6 +27,7 @@ from scene_track.objectives.losses import mostly_inside, pick
 # Frames for which a false detection stays in memory: the cost of a clip grows with its length, not
 # with the square of it.
 _FALSE_FRAMES = 4
+_TOUCHING = 0.1  # IoU from which two people may be taken for each other
 
 
 def identity_slots(track_ids: Tensor) -> Tensor:
@@ -90,7 +92,7 @@ class IdentityLoss(nn.Module):
             token_drop: probability that a single detection is missing from memory.
             span_drop: probability that an identity is missing from memory for some consecutive
                 frames.
-            switch: probability, per frame, that two close identities swap their tokens in memory.
+            switch: probability, per frame, that two overlapping identities swap tokens in memory.
             false_positives: unmatched detections per frame that enter memory as one-frame tracks.
             false_positive_score: existence above which they do.
         """
@@ -199,7 +201,7 @@ class IdentityLoss(nn.Module):
         )
 
     def _augment(self, tracks: TrackGrid) -> TrackGrid:
-        """Memory with errors: single tokens and spans missing, close neighbours swapped."""
+        """Memory with errors: single tokens and spans missing, overlapping ones swapped."""
         present = tracks.present
         b, t, s = present.shape
         device = present.device
@@ -212,13 +214,14 @@ class IdentityLoss(nn.Module):
         present = present & keep & ~(span & hidden)
         if s < 2:
             return TrackGrid(tracks.tokens, tracks.boxes, present)
-        # One identity per frame at random, and the one closest to it.
+        # One identity per frame at random, and the one that covers it most.
         weights = present.float() + 1e-6
         first = weights.flatten(0, 1).multinomial(1).view(b, t, 1)
-        center = tracks.boxes[..., :2]
-        distance = (center - pick(center, first)).square().sum(-1).masked_fill(~present, 1e4)
-        second = distance.scatter(2, first, 2e4).argmin(dim=2, keepdim=True)
-        swap = torch.rand(b, t, 1, device=device) < self.switch
+        box = tracks.boxes.gather(2, first.unsqueeze(-1).expand(b, t, 1, 4))
+        overlap = elementwise_iou(tracks.boxes, box).masked_fill(~present, 0.0)
+        overlap, second = overlap.scatter(2, first, -1.0).max(dim=2, keepdim=True)
+        # People who do not touch are not mixed up.
+        swap = (torch.rand(b, t, 1, device=device) < self.switch) & (overlap > _TOUCHING)
         order = torch.arange(s, device=device).expand(b, t, s)
         swapped = order.scatter(2, first, second).scatter(2, second, first)
         order = torch.where(swap, swapped, order)

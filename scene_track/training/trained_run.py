@@ -43,6 +43,7 @@ class TrainedRun:
         model: in evaluation mode, on the CPU.
         data: of the checkpoint's run, or as typed.
         tracker: of the checkpoint's run, or as typed.
+        tracker_options: the configuration that it was built from.
         evaluator: of the checkpoint's run: reads and reports predictions.
         device: the GPU if there is one, else the CPU.
         precision: that of the run's validations, see ``scoring_precision``.
@@ -52,6 +53,7 @@ class TrainedRun:
     model: ClipModel
     data: TrackingDataModule
     tracker: Tracker
+    tracker_options: dict[str, Any]
     evaluator: Evaluator
     device: torch.device
     precision: str
@@ -145,10 +147,16 @@ def load_run(cfg: DictConfig) -> TrainedRun:
         model=model,
         data=instantiate(data),
         tracker=instantiate(tracker),
+        tracker_options=_plain(tracker),
         evaluator=instantiate(node),
         device=device,
         precision=precision_of(trained, device),
     )
+
+
+def _plain(node: DictConfig) -> dict[str, Any]:
+    values: Any = OmegaConf.to_container(node, resolve=True)
+    return values
 
 
 def evaluator_node(trained: DictConfig, checkpoint: Path, trusted: Sequence[str]) -> DictConfig:

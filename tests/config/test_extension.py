@@ -1,4 +1,4 @@
-"""The README's promise: a backbone is one class and one YAML, nothing else is edited."""
+"""What docs/extending.md promises: a backbone is one class and one YAML, nothing else is edited."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from scene_track.config.paths import config_dir
 
 @pytest.fixture
 def project(repo_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The README's example as a project of its own."""
-    readme = (repo_root / "README.md").read_text()
-    section = readme.partition("## Adding a backbone")[2].partition("\n## ")[0]
+    """The example of docs/extending.md as a project of its own."""
+    page = (repo_root / "docs" / "extending.md").read_text()
+    section = page.partition("## Adding a backbone")[2].partition("\n## ")[0]
     (code,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
     (yaml,) = re.findall(r"```yaml\n(.*?)```", section, re.DOTALL)
     (tmp_path / "my_project").mkdir()
@@ -30,7 +30,7 @@ def project(repo_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     return tmp_path
 
 
-def test_the_example_of_the_readme(project: Path) -> None:
+def test_the_example_of_the_docs(project: Path) -> None:
     import torch
 
     search = f"hydra.searchpath=[file://{project / 'conf'}]"

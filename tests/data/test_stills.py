@@ -26,7 +26,7 @@ from tests.data.still_folders import SIZE, draw, write_coco
 def wild() -> CameraPath:
     """A camera that moves more than the shipped one."""
     changes = {"pan": 0.8, "roll": 20.0, "zoom": 1.0, "zoom_change": 0.5, "occluders": 4}
-    return shipped("dataset.camera", "dataset=coco", **changes)
+    return shipped("dataset.camera_path", "dataset=coco", **changes)
 
 
 @given(
@@ -62,7 +62,7 @@ def test_a_marked_pixel_and_its_box_never_part(
 
 def test_a_camera_at_rest_shows_the_image() -> None:
     off = {name: 0.0 for name in ("zoom", "zoom_change", "pan", "roll")}
-    camera = shipped("dataset.camera", "dataset=coco", **off)
+    camera = shipped("dataset.camera_path", "dataset=coco", **off)
     image = torch.randint(0, 256, (3, 20, 30), dtype=torch.uint8)
     maps = camera.draw(torch.arange(3) / 20, (20, 30), (20, 30), torch.Generator())
     assert torch.equal(render(image, maps, (20, 30), (20, 30)), image.expand(3, -1, -1, -1))
@@ -106,7 +106,7 @@ def coco(root: Path, *overrides: str):
 
 def test_clips_of_stills(tmp_path: Path) -> None:
     """Identities hold, times follow the camera's rate, the crowd region is no object."""
-    data = coco(write_coco(tmp_path), "dataset.camera.zoom=0", "dataset.camera.pan=0.05")
+    data = coco(write_coco(tmp_path), "dataset.camera_path.zoom=0", "dataset.camera_path.pan=0.05")
     clips = data._training_clips(False)
     samples = [clips[0, index] for index in range(len(clips))]
     again = clips[0, 2]
@@ -120,14 +120,15 @@ def test_clips_of_stills(tmp_path: Path) -> None:
     assert other.any() and (batch.labels[batch.valid] == 0).all()
     steps = batch.seconds.diff(dim=1) * 20
     assert torch.allclose(steps, steps[:, :1]) and (steps > 0.99).all()
-    data.camera = None
+    data.camera_path = None
     with pytest.raises(ValueError, match="dataset=coco"):
         data._training_clips(False)
 
 
 def test_objects_leave_and_return(tmp_path: Path) -> None:
     root = write_coco(tmp_path)
-    moves = [f"dataset.camera.{k}={v}" for k, v in {"pan": 1.5, "period": 0.5, "zoom": 1}.items()]
+    strong = {"pan": 1.5, "period": 0.5, "zoom": 1}
+    moves = [f"dataset.camera_path.{key}={value}" for key, value in strong.items()]
     data = coco(root, "dataset.window.length=12", "dataset.window.max_interval=2", *moves)
     clips = data._training_clips(False)
     returned = 0
@@ -140,7 +141,7 @@ def test_objects_leave_and_return(tmp_path: Path) -> None:
 
 
 def test_hidden_objects_are_gone_while_they_are_hidden() -> None:
-    camera = shipped("dataset.camera", "dataset=coco", occluders=20, hidden=0.5)
+    camera = shipped("dataset.camera_path", "dataset=coco", occluders=20, hidden=0.5)
     frames = torch.randint(0, 256, (6, 3, 64, 96), dtype=torch.uint8)
     corners = torch.tensor([(40.0, 20, 50, 30)]).expand(6, 4)
     kept = [

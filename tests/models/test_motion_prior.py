@@ -28,7 +28,7 @@ def test_the_regression_equals_a_naive_one() -> None:
     boxes, age = torch.rand(6, 4) * 0.3 + 0.2, torch.rand(6)
     seen = torch.tensor([True, True, False, True, True, False])
     prior = prior_of()
-    weights = [math.exp(-a / 0.5) if s else 0.0 for a, s in zip(age.tolist(), seen, strict=True)]
+    weights = [math.exp(-a / 0.2) if s else 0.0 for a, s in zip(age.tolist(), seen, strict=True)]
     total = sum(weights)
     mean_age = sum(w * a for w, a in zip(weights, age.tolist(), strict=True)) / total
     spread = sum(w * (a - mean_age) ** 2 for w, a in zip(weights, age.tolist(), strict=True))

@@ -144,7 +144,7 @@ def test_switches_and_drops_change_memory_and_keep_its_members() -> None:
     torch.manual_seed(0)
     tracks = TrackGrid(
         tokens=torch.randn(2, 6, 5, 4),
-        boxes=torch.rand(2, 6, 5, 4),
+        boxes=torch.rand(2, 6, 5, 4) / 10 + 0.4,
         present=torch.ones(2, 6, 5, dtype=torch.bool),
     )
 
