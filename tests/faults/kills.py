@@ -156,12 +156,12 @@ def digest(checkpoint: Path) -> str:
     return total.hexdigest()
 
 
-def training(folder: Path, kills: int, workers: int, seed: int, steps: int = 12) -> Tally:
+def training(folder: Path, kills: int, workers: int, seed: int, epochs: int = 3) -> Tally:
     """Kills trainings and resumes them; the weights at the end are those of an undisturbed run."""
     log, tally, chance = folder / "log", Tally(), random.Random(seed)
     words = [
-        *(*MINIMAL, *dataset(folder / "data"), "trainer.limit_train_batches=null"),
-        *("trainer.max_epochs=-1", f"trainer.max_steps={steps}", "viz.max_frames=0"),
+        *(*MINIMAL, *dataset(folder / "data"), "trainer.limit_train_batches=1.0"),
+        *(f"trainer.max_epochs={epochs}", "viz.max_frames=0"),
         f"dataset.loader.num_workers={workers}",
     ]
 

@@ -68,5 +68,5 @@ def _fill(video, folder: Path) -> None:
 
 @pytest.mark.slow
 def test_a_training_that_is_killed_twice_ends_with_the_same_weights(tmp_path: Path) -> None:
-    tally = kills.training(tmp_path, kills=2, workers=0, seed=1, steps=4)
+    tally = kills.training(tmp_path, kills=2, workers=0, seed=1, epochs=1)
     assert (tally.torn, tally.different) == (0, 0)
