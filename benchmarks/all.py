@@ -5,8 +5,8 @@
     python -m benchmarks.all --output FILE.md    # default: outputs/bench.md
 
 A benchmark is a script that prints lines ``ratio: WHAT: NUMBER``. Arguments that keep it short
-stand below. ``footage.py`` measures a dataset, and ``loaders.py`` errors, not time: they are not
-run here.
+stand below. ``footage.py`` measures a dataset, ``loaders.py`` errors, and ``dancetrack_folds.py``
+tracking, not time: they are not run here.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from scene_track import score
 from scene_track.__main__ import VERBS
 from scene_track.config.check import check
+from scene_track.config.cli import with_brought
 from scene_track.config.paths import config_dir
 from tests.compose import MINIMAL, make_batch, videos_of
 
@@ -44,11 +45,13 @@ CONTEXTS = [
     ("config",),
     ("config", "dataset=tracknet"),
     ("config", "dataset=dancetrack", "head=scene3d"),
+    ("config", "dataset=mixed"),
     ("config", "model/backbone=hf_auto", "callbacks=median"),
     ("config", "sweep=optuna", "callbacks=patience"),
     ("config", "hydra/launcher=slurm"),
     ("config", "hydra/launcher=parallel"),
     ("config", "tracker=bytetrack"),
+    ("config", "input=boxes"),
     ("evaluate",),
     ("predict",),
     ("compare",),
@@ -110,7 +113,7 @@ def test_a_command_composes(
     if "hydra.searchpath" in rest:
         _tutorial_project(tmp_path)
         rest = rest.replace("file://conf", f"file://{tmp_path / 'conf'}")
-    overrides = [word for word in _words(rest) if "=" in word]
+    overrides = with_brought([word for word in _words(rest) if "=" in word])
     _composed(ROOTS[verb], *_first_values(overrides))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -39,8 +39,15 @@ class BallReport:
     OBJECTIVE: ClassVar[str] = "pck_5"
     COLUMNS: ClassVar[tuple[str, ...]] = (*BALL_COLUMNS, "frames_per_second")
 
-    def __init__(self) -> None:
-        """Count nothing yet."""
+    def __init__(self, videos: Sequence[Video], benchmark: str) -> None:
+        """See ``SplitReport.__init__``.
+
+        Raises:
+            ValueError: ``benchmark`` is one of boxes.
+        """
+        if benchmark != "auto":
+            raise ValueError(f"benchmark={benchmark} is of boxes, and this is a ball: leave it out")
+        self.benchmark: str | None = None
         self.counts: dict[str, BallCounts] = {}
         self._shown: list[tuple[Video, PointTable]] = []
 

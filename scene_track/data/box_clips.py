@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from scene_track.data.camera import Camera
 from scene_track.data.clips import ClipDataset
 from scene_track.data.detections import BoxVideo
 from scene_track.data.resumable_loader import derive_seed
@@ -39,8 +40,21 @@ class BoxClips(ClipDataset):
         augment: ClipAugment,
         seed: int,
         same_every_epoch: bool = False,
+        camera: int = 0,
     ) -> None:
-        """Lists the windows; the arguments are those of ``ClipDataset``."""
+        """Lists the windows; the arguments are those of ``ClipDataset``, and one more.
+
+        Args:
+            videos: with their detections.
+            length: see ``ClipDataset``.
+            stride: see there.
+            max_interval: see there.
+            augment: see there.
+            seed: see there.
+            same_every_epoch: see there.
+            camera: pairs of true boxes that tell a movement of the camera, which is taken off all
+                boxes; 0 = never.
+        """
         super().__init__(
             [video.video for video in videos],
             size=(1, 1),  # of images, which are not read
@@ -52,6 +66,7 @@ class BoxClips(ClipDataset):
             same_every_epoch=same_every_epoch,
         )
         self.videos = list(videos)
+        self.shifts = [_camera_shifts(video, camera) for video in self.videos]
 
     def _clip(self, epoch: int, index: int, generator: torch.Generator) -> Sample:
         number, _ = self.windows[index]
@@ -65,11 +80,15 @@ class BoxClips(ClipDataset):
         scale = torch.tensor((-zoom if flipped else zoom, zoom, zoom, zoom))
         place = torch.tensor((move[0], move[1])) * self.augment.shift + 0.5
         assert sample.detections is not None
-        for boxes in (*sample.boxes, *sample.detections):  # views of two arrays
-            boxes[:, :2] -= 0.5
-            boxes[:, :4] *= scale
-            boxes[:, 2:4].abs_()
-            boxes[:, :2] += place
+        shifts = torch.from_numpy(
+            self.shifts[number][positions] - self.shifts[number][positions[0]]
+        )
+        for shift, *both in zip(shifts, sample.boxes, sample.detections, strict=True):
+            for boxes in both:
+                boxes[:, :2] -= shift + 0.5
+                boxes[:, :4] *= scale
+                boxes[:, 2:4].abs_()
+                boxes[:, :2] += place
         return sample
 
 
@@ -144,6 +163,16 @@ class MixedClips:
             epoch * self.counts[number] + index - int(self._starts[number]), len(part)
         )
         return part[(turn, int(order[place]))]
+
+
+def _camera_shifts(video: BoxVideo, pairs: int) -> NDArray[np.float64]:
+    """``[F, 2]`` how far the image has moved since the first frame."""
+    shifts = np.zeros((len(video.video), 2))
+    camera = Camera(pairs)
+    for position in range(len(shifts) if pairs else 0):
+        boxes = video.true[video.video.rows(position)]
+        shifts[position] = camera.follow(boxes, np.ones(len(boxes)))
+    return shifts
 
 
 def _sample(video: BoxVideo, positions: Sequence[int], random: np.random.Generator) -> Sample:

@@ -166,7 +166,6 @@ class LabelledFrame:
 def fit_noise(frames: Iterable[LabelledFrame]) -> Noise:
     """The error rates of a detector, from its matches (IoU >= .5, one to one) with ground truth.
 
-    The jitter is 1.48 times the median absolute error, so that a few wrong matches do not set it.
     The overlap of the NMS is the 99th percentile of the largest overlaps within a frame.
 
     Args:
@@ -203,7 +202,7 @@ def fit_noise(frames: Iterable[LabelledFrame]) -> Noise:
     crowded = len(overlaps) > 1
     return Noise(
         misses=1 - len(error) / people,
-        jitter=float(1.48 * np.median(np.abs(error - np.median(error, axis=0)))),
+        jitter=float(np.sqrt(np.square(error - error.mean(axis=0)).mean())),
         false_positives=len(false_scores) / count,
         true_scores=Beta.fit(true_scores),
         false_scores=Beta.fit(false_scores) if len(false_scores) > 1 else Noise().false_scores,

@@ -64,13 +64,29 @@ class ClearCounts:
         return cls(tp=0, fn=0, fp=0, idsw=0, frag=0, mt=0, pt=0, ml=0, iou_sum=0.0)
 
 
-def count_clear(overlaps: Overlaps) -> ClearCounts:
-    """Count one sequence.
+@dataclass(frozen=True, eq=False)
+class Matches:
+    """Which predicted box was taken for which true one, by the rules of CLEAR, in frame order.
+
+    Attributes:
+        gt: ``[K]`` rows of true boxes.
+        pred: ``[K]`` rows of predicted boxes.
+        iou: ``[K]`` their overlap, at least 0.5.
+        steps: ``[K]`` number of the frame among those that take part.
+    """
+
+    gt: IntArray
+    pred: IntArray
+    iou: FloatArray
+    steps: IntArray
+
+
+def match_boxes(overlaps: Overlaps) -> Matches:
+    """Match the boxes of one sequence; partners of the frame before stay together.
 
     Frames without true or without predicted boxes are passed over: they keep the partners of the
     frame before and break no track into fragments.
     """
-    num_gt, num_pred = len(overlaps.gt_frames), len(overlaps.pred_frames)
     close = np.flatnonzero(overlaps.iou >= _THRESHOLD - EPS)
     gt, pred = overlaps.gt[close], overlaps.pred[close]
     iou, frames = overlaps.iou[close], overlaps.gt_frames[gt]
@@ -81,7 +97,14 @@ def count_clear(overlaps: Overlaps) -> ClearCounts:
     steps = (np.cumsum(takes_part) - 1)[frames]
 
     matched = _match(overlaps, gt, pred, iou, steps)
-    gt, pred, iou, steps = gt[matched], pred[matched], iou[matched], steps[matched]
+    return Matches(gt[matched], pred[matched], iou[matched], steps[matched])
+
+
+def count_clear(overlaps: Overlaps) -> ClearCounts:
+    """Count one sequence; see ``match_boxes``."""
+    num_gt, num_pred = len(overlaps.gt_frames), len(overlaps.pred_frames)
+    matches = match_boxes(overlaps)
+    gt, pred, iou, steps = matches.gt, matches.pred, matches.iou, matches.steps
     gt_tracks, pred_tracks = overlaps.gt_tracks[gt], overlaps.pred_tracks[pred]
 
     order = np.argsort(gt_tracks, kind="stable")  # by track, and within a track by time

@@ -1,8 +1,8 @@
 """AssociationModel: the identity head alone, on detections of any detector.
 
 There is no backbone and nothing to detect. Each detection becomes a token of what a box and its
-score say beside its place in a track (how sure, how covered, how near the border); the pointer head
-does the rest. Its predictions are those of a scene model, so losses, trackers and commands are too.
+score say beside its place in a track (how sure, how covered, how large); the pointer head does the
+rest. Its predictions are those of a scene model, so losses, trackers and commands are too.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from scene_track.models.clip_model import ClipModel
 from scene_track.models.identity import PointerIdentity
 from scene_track.models.predictions import DensePredictions, ScenePredictions
 
-_FEATURES = 9
+_FEATURES = 6
 
 
 @dataclass
@@ -40,9 +40,8 @@ def detection_features(boxes: Tensor, scores: Tensor, exists: Tensor) -> Tensor:
         exists: ``[..., Q]`` bool, False = padding.
 
     Returns:
-        ``[..., Q, 9]``: score and its logit; largest overlap with another detection, and with a
-        surer one; log height and log aspect; distances to the left and right border and to the
-        bottom, in widths and heights, at most 2.
+        ``[..., Q, 6]``: score and its logit; largest overlap with another detection, and with a
+        surer one; log height and log aspect.
     """
     count = boxes.shape[-2]
     itself = torch.eye(count, dtype=torch.bool, device=boxes.device)
@@ -50,7 +49,6 @@ def detection_features(boxes: Tensor, scores: Tensor, exists: Tensor) -> Tensor:
     overlap = pairwise_iou(boxes, boxes).masked_fill(~others, 0.0)
     surer = scores.unsqueeze(-2) > scores.unsqueeze(-1)
     size = boxes[..., 2:].clamp(min=1e-3)
-    low, high = boxes[..., :2] - boxes[..., 2:] / 2, boxes[..., :2] + boxes[..., 2:] / 2
     features = (
         scores,
         scores.clamp(0.01, 0.99).logit() / 4,
@@ -58,9 +56,6 @@ def detection_features(boxes: Tensor, scores: Tensor, exists: Tensor) -> Tensor:
         overlap.masked_fill(~surer, 0.0).amax(-1),
         size[..., 1].log() / 2,
         (size[..., 1] / size[..., 0]).log(),
-        (low[..., 0] / size[..., 0]).clamp(-1, 2),
-        ((1 - high[..., 0]) / size[..., 0]).clamp(-1, 2),
-        ((1 - high[..., 1]) / size[..., 1]).clamp(-1, 2),
     )
     return torch.stack(features, dim=-1)
 
@@ -113,7 +108,8 @@ class AssociationModel(ClipModel):
         if frames.shape[-1] != 5 or frames.ndim != 4:
             raise ValueError(
                 f"model=association reads detections, and was given images {list(frames.shape)}:"
-                " type dataset.detections=FOLDER, or dataset.detections=noise"
+                " type dataset.detections=FOLDER; for images take its head into a scene model by"
+                " init_from=RUN init_parts=[model.identity]"
             )
         boxes, scores = frames[..., :4].float(), frames[..., 4].float()
         exists = (scores >= 0) & ~padding_mask.unsqueeze(-1)

@@ -14,6 +14,7 @@ decoded in one parallel pass.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -264,22 +265,27 @@ class SceneDecoder(nn.Module):
                 neighbours.seconds, neighbours.present, denoising, allowed, slice(None),
             )  # fmt: skip
             return frames, None
-        content = content.unflatten(0, (b, t))
-        boxes = proposals.boxes.unflatten(0, (b, t))
-        stacked = [self._stack(v, neighbours).unflatten(0, (b, t)) for v in values]
+
+        def by_frame(x: Tensor) -> tuple[Tensor, ...]:
+            # All at once: the gradient of an index is as large as what it is an index of.
+            return x.unflatten(0, (b, t)).unbind(1)
+
+        contents, boxes = by_frame(content), by_frame(proposals.boxes)
+        stacked = list(zip(*(by_frame(self._stack(v, neighbours)) for v in values), strict=True))
+        gaps, exist = by_frame(neighbours.seconds), by_frame(neighbours.present)
+        masks = (None,) * t if allowed is None else by_frame(allowed)
         steps: list[DecodedFrames] = []
-        for step in range(t):
-            start = content[:, step]
+        for step, start in enumerate(contents):
             if state is not None:
-                start = self.mix(start, boxes[:, step], state)
+                start = self.mix(start, boxes[step], state)
             decoded = self._decode(
                 start,
-                boxes[:, step],
-                [s[:, step] for s in stacked],
-                neighbours.seconds.unflatten(0, (b, t))[:, step],
-                neighbours.present.unflatten(0, (b, t))[:, step],
+                boxes[step],
+                stacked[step],
+                gaps[step],
+                exist[step],
                 denoising,
-                allowed if allowed is None else allowed.unflatten(0, (b, t))[:, step],
+                masks[step],
                 slice(step, None, t),
             )
             hidden = decoded.hidden[-1][:, -self.num_queries :]
@@ -303,7 +309,7 @@ class SceneDecoder(nn.Module):
         self,
         content: Tensor,
         boxes: Tensor,
-        values: list[Tensor],
+        values: Sequence[Tensor],
         seconds: Tensor,
         present: Tensor,
         denoising: DenoisingQueries | None,

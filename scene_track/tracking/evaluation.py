@@ -87,7 +87,7 @@ class Evaluator(ABC, Generic[_Shown]):
         """
         self._videos = {video.name: video for video in videos}
         self._association: Association | None = None
-        self._counts = self.report()
+        self._counts = self.report(list(self._videos.values()), "auto")
         self.visualiser.reset()
 
     @torch.no_grad()

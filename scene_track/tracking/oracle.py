@@ -13,9 +13,25 @@ import numpy as np
 from pydantic import Field
 from scipy.optimize import linear_sum_assignment
 
+from scene_track.config.shipped import build_option
 from scene_track.models.boxes import pairwise_iou
 from scene_track.models.identity import PointerIdentity
 from scene_track.tracking.tracker import Detections, TrackedFrame, Tracker, VideoInfo
+
+
+def oracle_behind(tracker: Tracker) -> OracleTracker:
+    """The oracle that lets the same detections in as a tracker, if that says which it lets in."""
+    from scene_track.tracking.baselines import Baseline
+    from scene_track.tracking.streaming import IdentityTracker
+
+    gates: dict[str, float] = {}
+    if isinstance(tracker, IdentityTracker):
+        gates = {"exist_conf": tracker.low_conf, "birth": tracker.birth}
+    elif isinstance(tracker, Baseline):
+        gates = {"exist_conf": tracker.keep}
+    if isinstance(tracker, IdentityTracker | Baseline):
+        gates["duplicate_iou"] = tracker.duplicate_iou
+    return build_option("tracker", "oracle", **gates)
 
 
 class OracleTracker(Tracker):

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 from numpy.typing import NDArray
 
 from scene_track.data.frame_store import read_frame
-from scene_track.data.mot_files import write_results
+from scene_track.data.mot_files import BoxTable, write_results
 from scene_track.data.video import Video
+from scene_track.metrics.benchmark import Benchmark
 from scene_track.metrics.table import format_table, plain_metrics
-from scene_track.metrics.tracking import TrackingCounts, TrackingSequence, count_tracking
+from scene_track.metrics.tracking import TrackingCounts
 from scene_track.tracking.inference import SequenceTracks
+from scene_track.tracking.truth import Truth, choose_benchmark
+from scene_track.viz.boxes import Frame
 from scene_track.viz.clips import GIF_MAX_FPS, write_clip
 from scene_track.viz.tracks import draw_tracks
+
+_BLANK = 236  # gray of an image that is not there
 
 
 class SceneReport:
@@ -29,8 +35,9 @@ class SceneReport:
         "HOTA", "DetA", "AssA", "LocA", "IDF1", "MOTA", "IDSW", "FP", "FN", "frames_per_second",
     )  # fmt: skip
 
-    def __init__(self) -> None:
-        """Count nothing yet."""
+    def __init__(self, videos: Sequence[Video], benchmark: str) -> None:
+        """See ``SplitReport.__init__``."""
+        self.benchmark: Benchmark = choose_benchmark(videos, benchmark)
         self.counts: dict[str, TrackingCounts] = {}
 
     @staticmethod
@@ -40,9 +47,7 @@ class SceneReport:
 
     def count(self, sequence: Video, tracks: SequenceTracks) -> None:
         """See ``SplitReport.count``."""
-        self.counts[sequence.name] = count_tracking(
-            TrackingSequence(sequence.table, tracks.table, sequence.info.length)
-        )
+        self.counts[sequence.name] = Truth.of(sequence, self.benchmark).count(tracks.table)
 
     def total(self) -> TrackingCounts:
         """See ``SplitReport.total``."""
@@ -68,23 +73,47 @@ class SceneReport:
     @staticmethod
     def write_clip(path: Path, footage: Video, tracks: SequenceTracks, *, width: int) -> None:
         """See ``SplitReport.write_clip``; the frames are read once more, one by one."""
+        SceneReport.write_panels(path, footage, {footage.name: tracks}, width=width)
+
+    @staticmethod
+    def write_panels(
+        path: Path, footage: Video, tracks: Mapping[str, SequenceTracks], *, width: int
+    ) -> None:
+        """Draw several trackers' tracks of a sequence next to each other.
+
+        Args:
+            path: ``.gif`` or ``.mp4`` to write.
+            footage: the sequence.
+            tracks: of each tracker, by what is written below its panel.
+            width: pixels of a panel; wider footage is scaled down to it.
+        """
         info = footage.info
         width = min(width, info.width)
         size = (max(1, round(info.height * width / info.width)), width)
 
-        def frames() -> Iterator[tuple[int, NDArray[Any], NDArray[Any], NDArray[Any]]]:
+        def frames(table: BoxTable) -> Iterator[tuple[int, Frame, NDArray[Any], NDArray[Any]]]:
             for position, frame in enumerate(footage.frames.tolist()):
-                rows = tracks.table.at(frame)
-                picture = read_frame(footage, position, size).permute(1, 2, 0).numpy()
-                yield frame, picture, rows.boxes, rows.ids
+                rows = table.at(frame)
+                yield frame, read_image(footage, position, size), rows.boxes, rows.ids
 
         # A GIF of fast footage shows every second frame, or every third, at the speed of life.
         every = math.ceil(info.frame_rate / GIF_MAX_FPS) if path.suffix == ".gif" else 1
-        drawn = draw_tracks(
-            frames(),
-            (info.height, info.width),
-            name=footage.name,
-            max_width=width,
-            every=every,
-        )
+        panels = [
+            draw_tracks(
+                frames(one.table),
+                (info.height, info.width),
+                name=name,
+                max_width=width,
+                every=every,
+            )
+            for name, one in tracks.items()
+        ]
+        drawn = (np.concatenate(parts, axis=1) for parts in zip(*panels, strict=True))
         write_clip(path, drawn, info.frame_rate / every)
+
+
+def read_image(footage: Video, position: int, size: tuple[int, int]) -> Frame:
+    """A frame's image at (height, width), or a blank one where a video has boxes alone."""
+    if position >= len(footage.files) or not footage.files[position].is_file():
+        return np.full((*size, 3), _BLANK, dtype=np.uint8)
+    return read_frame(footage, position, size).permute(1, 2, 0).numpy()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -20,6 +21,23 @@ class SplitReport(Protocol):
     """The metric that an evaluation returns."""
     counts: dict[str, Any]
     """Raw counts by the name of the video; they add up."""
+
+    @property
+    def benchmark(self) -> str | None:
+        """Whose preprocessing is applied before counting; None where there is none to choose."""
+        ...
+
+    def __init__(self, videos: Sequence[Video], benchmark: str) -> None:
+        """Count nothing yet.
+
+        Args:
+            videos: of the split; those without ground truth are not counted.
+            benchmark: whose rules hold, ``auto`` or one of ``metrics.benchmark.BENCHMARKS``.
+
+        Raises:
+            ValueError: there is no such benchmark.
+        """
+        ...
 
     @staticmethod
     def write_tracks(folder: Path, tracks: SequenceTracks) -> None:

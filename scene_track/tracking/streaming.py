@@ -23,6 +23,7 @@ from pydantic import Field
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from scene_track.data.camera import Camera
 from scene_track.models.identity import PointerIdentity, TrackRings
 from scene_track.tracking.lookahead import HeldFrames
 from scene_track.tracking.tracker import Detections, TrackedFrame, Tracker, VideoInfo
@@ -45,6 +46,7 @@ class IdentityTracker(Tracker):
         duplicate_iou: Annotated[float, Field(gt=0, le=1)],
         lookahead: Annotated[int, Field(ge=0)],
         fill: Annotated[int, Field(ge=0)],
+        camera: Annotated[int, Field(ge=0)],
     ) -> None:
         """Store the thresholds.
 
@@ -62,6 +64,8 @@ class IdentityTracker(Tracker):
                 began in doubt is shown from its beginning; 0 = causal.
             fill: longest gap of a track in frames that is filled by interpolation, at most the
                 lookahead.
+            camera: pairs of boxes from one frame to the next whose median shift is taken for a
+                movement of the camera and taken off before anybody is told apart; 0 = never.
 
         Raises:
             ValueError: ``fill`` exceeds ``lookahead``.
@@ -75,7 +79,7 @@ class IdentityTracker(Tracker):
         self.accept, self.birth = accept, birth
         self.candidate, self.fill = candidate, fill
         self.max_gap, self.duplicate_iou = max_gap, duplicate_iou
-        self.lookahead = lookahead
+        self.lookahead, self.camera = lookahead, camera
         self._head: PointerIdentity | None = None
         self._clear()
 
@@ -88,6 +92,7 @@ class IdentityTracker(Tracker):
         self._rows = np.zeros(0, dtype=np.int64)  # of the rings
         self._last = np.zeros(0)  # s, when they were seen
         self._rings: TrackRings | None = None
+        self._camera = Camera(self.camera) if self.camera else None
 
     @property
     def num_tracks(self) -> int:
@@ -115,10 +120,11 @@ class IdentityTracker(Tracker):
         assert self._head is not None and tokens is not None, "start() comes first"
         # The assignment is host work by nature.
         sure = seen.scores.double().cpu().numpy()
-        assigned = self._assign(self._head, seen.boxes, tokens, sure, now)
+        boxes = self._steady(seen.boxes, sure)
+        assigned = self._assign(self._head, boxes, tokens, sure, now)
         self._promote(assigned[(assigned >= 0) & (sure >= self.birth)])
         keys = self._name(assigned, sure)
-        self._remember(self._head, assigned, keys, seen.boxes, tokens, now)
+        self._remember(self._head, assigned, keys, boxes, tokens, now)
         known = keys != 0
         self._held.push(
             detections.frame,
@@ -134,6 +140,13 @@ class IdentityTracker(Tracker):
     def finish(self) -> list[TrackedFrame]:
         """See ``Tracker.finish``."""
         return self._held.release(everything=True)
+
+    def _steady(self, boxes: Tensor, sure: NDArray[np.float64]) -> Tensor:
+        """The boxes where a camera that stands still would see them."""
+        if self._camera is None:
+            return boxes
+        shift = self._camera.follow(boxes.double().cpu().numpy(), sure)
+        return boxes - boxes.new_tensor((*shift.tolist(), 0.0, 0.0))
 
     def _assign(
         self,

@@ -1,46 +1,126 @@
-"""ByteTrack's parameters, chosen on training sequences: a baseline at its best, not at its worst.
+"""A tracker's thresholds, chosen on training sequences: ours and the baselines by one search.
 
-A seeded random search over a small grid, judged by HOTA: all candidates on the first third of the
-sequences, the better quarter of them on all (successive halving, once). The stock settings are
-among them to the end, so on the sequences it looks at the choice is never worse than they are.
-Elsewhere it may be: HOTA of a few short sequences is noisy, and what was best on eight of sixty
-frames each has been seen to fall behind the stock settings on sixteen others. So give it all there
-are; and the stock settings stay where the gain is not above its own standard error.
+A seeded random search over a small grid, judged by HOTA, in three rounds: all candidates on the
+first sixth of the sequences, the better third of them on the first half, the better third of those
+on all (successive halving). The stock settings are among them to the end, so on the sequences it
+looks at the choice is never worse than they are. Elsewhere it may be: HOTA of a few short sequences
+is noisy, and what was best on eight of sixty frames each has been seen to fall behind the stock
+settings on sixteen others. So give it all there are; and the stock settings stay where the gain is
+not above its own standard error.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from scene_track.config.shipped import build_option, option_values
-from scene_track.data.video import Video
-from scene_track.metrics.tracking import (
-    TrackingCounts,
-    TrackingSequence,
-    count_tracking,
-    tracking_metrics,
-)
+from scene_track.metrics.tracking import TrackingCounts, tracking_metrics
+from scene_track.models.identity import PointerIdentity
 from scene_track.tracking.inference import associate
 from scene_track.tracking.tracker import Detections, Tracker, VideoInfo
+from scene_track.tracking.truth import Truth
 
-# Fewer sequences than this are not worth two rounds.
-_TWO_ROUNDS = 6
-
-# Values that are tried; a candidate is one of each. The overlaps are low because dancers move far
-# between frames: the paper's "match threshold 0.9" is an overlap of 0.1.
-GRID: dict[str, tuple[float, ...]] = {
+# Values that are tried, by option of the group `tracker`; a candidate is one of each. The overlaps
+# are low because dancers move far between frames: the paper's "match threshold 0.9" of ByteTrack is
+# an overlap of 0.1.
+_SCORES = {
     "keep": (0.1, 0.2, 0.3, 0.4, 0.5, 0.6),
     "high_conf_det_threshold": (0.3, 0.4, 0.5, 0.6, 0.7),
     "track_activation_threshold": (0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
-    "minimum_iou_threshold": (0.05, 0.1, 0.2, 0.3),
-    "minimum_consecutive_frames": (1, 2, 3),
-    "lost_track_buffer": (15, 30, 60),
 }
+_TIMES = {"minimum_consecutive_frames": (1, 2, 3), "lost_track_buffer": (15, 30, 60)}
+_STAGES = {
+    "minimum_iou_threshold_first_assoc": (0.05, 0.1, 0.2, 0.3),
+    "minimum_iou_threshold_second_assoc": (0.1, 0.3, 0.5),
+    "minimum_iou_threshold_unconfirmed_assoc": (0.05, 0.1, 0.3),
+}
+GRIDS: Mapping[str, Mapping[str, tuple[float, ...]]] = {
+    "identity": {
+        "exist_conf": (0.1, 0.2, 0.3, 0.4, 0.5),
+        "accept": (0.05, 0.1, 0.2, 0.3),
+        "birth": (0.5, 0.6, 0.7, 0.8, 0.85, 0.9),
+        "max_gap": (0.35, 0.7, 1.4),
+        "low_conf": (0.1, 1.0),
+    },
+    "sort": {
+        "keep": _SCORES["keep"],
+        "track_activation_threshold": (0.25, *_SCORES["track_activation_threshold"]),
+        "minimum_iou_threshold": (0.05, 0.1, 0.2, 0.3),
+        **_TIMES,
+    },
+    "bytetrack": {**_SCORES, "minimum_iou_threshold": (0.05, 0.1, 0.2, 0.3), **_TIMES},
+    "ocsort": {
+        "high_conf_det_threshold": _SCORES["high_conf_det_threshold"],
+        "minimum_iou_threshold": (0.05, 0.1, 0.2, 0.3),
+        "direction_consistency_weight": (0.0, 0.1, 0.2, 0.4),
+        "delta_t": (1, 3, 5),
+        **_TIMES,
+    },
+    "botsort": {**_SCORES, **_STAGES, **_TIMES},
+    "cbiou": {
+        **_SCORES,
+        **_STAGES,
+        "buffer_ratio_first": (0.1, 0.2, 0.3, 0.5),
+        "buffer_ratio_second": (0.3, 0.5, 0.7),
+        **_TIMES,
+    },
+}
+BASELINES = ("sort", "bytetrack", "ocsort", "botsort", "cbiou")
+
+# What must rise from one to the next, of those that a tracker has: a track cannot start from a
+# detection that does not reach the first stage, and what is not kept reaches neither. Other points
+# of the grid are these in disguise.
+_RISING = (
+    ("keep", "high_conf_det_threshold", "track_activation_threshold"),
+    ("exist_conf", "birth"),
+    ("buffer_ratio_first", "buffer_ratio_second"),
+)
+
+# Shares of the sequences that the rounds see, and of the candidates that go on after each.
+_ROUNDS, _GO_ON = (1 / 6, 1 / 2, 1.0), 1 / 3
+# Fewer sequences than this are not worth several rounds.
+_SEVERAL_ROUNDS = 6
+_LEAST_SCORE = min(_SCORES["keep"])
+
+Frames = Sequence[tuple[VideoInfo, Detections]]
+
+
+@dataclass(frozen=True)
+class Tunable:
+    """A tracker whose thresholds can be chosen.
+
+    Attributes:
+        option: in the group ``tracker``; names its grid.
+        build: makes the tracker, with constructor arguments that replace the stock ones.
+        stock: what it has where nothing is changed, of the parameters that are searched.
+        head: the pointer head of the model that detected; None for trackers that need none.
+    """
+
+    option: str
+    build: Callable[..., Tracker]
+    stock: Mapping[str, float]
+    head: PointerIdentity | None = None
+
+    @classmethod
+    def baseline(cls, option: str, *, duplicate_iou: float) -> Tunable:
+        """A baseline at the values of its YAML.
+
+        Args:
+            option: one of ``BASELINES``.
+            duplicate_iou: of two detections that overlap by more, one is dropped; not searched,
+                since all trackers are to see the same detections.
+        """
+        values = option_values("tracker", option)
+
+        def build(**changes: float) -> Tracker:
+            return build_option("tracker", option, **{"duplicate_iou": duplicate_iou} | changes)
+
+        return cls(option, build, {name: values[name] for name in GRIDS[option]})
 
 
 @dataclass(frozen=True)
@@ -48,7 +128,8 @@ class Tuned:
     """What a search found.
 
     Attributes:
-        parameters: that were chosen, as ``ByteTrack`` takes them.
+        option: of the tracker.
+        parameters: that were chosen, of those that are searched.
         hota: with them on the sequences that were searched on, 0-1.
         stock_hota: of the stock settings on the same.
         best_hota: of the best candidate on the same, which is not chosen if its gain is in doubt.
@@ -58,6 +139,7 @@ class Tuned:
         sequences: names of the sequences that were searched on.
     """
 
+    option: str
     parameters: dict[str, Any]
     hota: float
     stock_hota: float
@@ -67,10 +149,14 @@ class Tuned:
     sequences: tuple[str, ...]
 
 
-def candidates(count: int, *, seed: int) -> list[dict[str, Any]]:
+def candidates(
+    option: str, stock: Mapping[str, float], count: int, *, seed: int
+) -> list[dict[str, float]]:
     """The stock settings, then ``count - 1`` different points of the grid.
 
     Args:
+        option: of the tracker, names the grid.
+        stock: values where nothing is changed.
         count: how many, >= 1; at most the grid's size + 1 come back.
         seed: >= 0, another one, other points.
 
@@ -79,85 +165,97 @@ def candidates(count: int, *, seed: int) -> list[dict[str, Any]]:
     """
     if count < 1:
         raise ValueError(f"{count} combinations: expected at least 1, the stock settings")
-    stock = stock_parameters()
-    grid = (dict(zip(GRID, values, strict=True)) for values in itertools.product(*GRID.values()))
-    every = [point for point in grid if _in_order(point) and point != stock]
+    grid = GRIDS[option]
+    points = (dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values()))
+    every = [point for point in points if _in_order(point) and point != stock]
     random = np.random.default_rng(seed)
     chosen = random.choice(len(every), size=min(count - 1, len(every)), replace=False)
-    return [stock, *(every[index] for index in chosen.tolist())]
-
-
-def stock_parameters() -> dict[str, Any]:
-    """What ``ByteTrack`` does where nothing is typed, of the parameters that are searched."""
-    values = option_values("tracker", "bytetrack")
-    return {name: values[name] for name in GRID}
+    return [dict(stock), *(every[index] for index in chosen.tolist())]
 
 
 def _in_order(point: Mapping[str, float]) -> bool:
-    """Whether the thresholds rise.
-
-    A track cannot start from a detection that does not reach the first stage, and what is not kept
-    reaches neither: other points are these in disguise.
-    """
-    return point["keep"] <= point["high_conf_det_threshold"] <= point["track_activation_threshold"]
+    """Whether what must rise does; see ``_RISING``."""
+    chains = ([point[name] for name in chain if name in point] for chain in _RISING)
+    return all(values == sorted(values) for values in chains)
 
 
 def light(detections: Detections, duplicate_iou: float) -> Detections:
-    """What a search needs of a frame: no identity tokens, nothing below the lowest ``keep``."""
-    seen = detections.distinct(min(GRID["keep"]), duplicate_iou)
-    return replace(seen, tokens=None)
+    """What a search needs of a frame: nothing below the lowest score that any candidate keeps.
+
+    Gating once here leaves the gates of the candidates next to nothing to do.
+    """
+    return detections.distinct(_LEAST_SCORE, duplicate_iou)
 
 
-def tune_bytetrack(
-    frames: Sequence[tuple[VideoInfo, Detections]],
-    truth: Mapping[str, Video],
+@dataclass
+class _Race:
+    """Counts of the candidates on the sequences that they have seen."""
+
+    frames: Mapping[str, Frames]
+    truth: Mapping[str, Truth]
+    tunable: Tunable
+    points: list[dict[str, float]]
+    counts: dict[int, dict[str, TrackingCounts]] = field(default_factory=dict)
+
+    def run(self, candidate: int, names: Sequence[str]) -> float:
+        """HOTA of a candidate on these sequences; what it has seen is not tracked again."""
+        seen = self.counts.setdefault(candidate, {})
+        tracker = self.tunable.build(**self.points[candidate])
+        for name in names:
+            if name not in seen:
+                (tracks,) = associate(self.frames[name], tracker, self.tunable.head)
+                seen[name] = self.truth[name].count(tracks.table)
+        return _hota(seen.values())
+
+
+def tune(
+    tunable: Tunable,
+    frames: Iterable[tuple[VideoInfo, Detections]],
+    truth: Mapping[str, Truth],
     *,
-    combinations: int = 60,
-    seed: int = 0,
-    duplicate_iou: float = 0.8,
+    combinations: int,
+    seed: int,
 ) -> Tuned:
-    """Choose ByteTrack's parameters by HOTA.
+    """Choose a tracker's thresholds by HOTA.
 
     Args:
-        frames: every frame of the *training* sequences with its video, one video after the other.
-        truth: the same sequences by name, with ground truth.
+        tunable: the tracker.
+        frames: every frame of the *training* sequences with its video, one video after the other,
+            as ``light`` leaves them.
+        truth: of the same sequences, by name.
         combinations: candidates, the stock settings among them, >= 1.
         seed: which candidates.
-        duplicate_iou: of two detections that overlap by more, one is dropped; not searched, since
-            all trackers are to see the same detections.
 
     Raises:
         ValueError: no frames, or ``combinations`` is not positive.
     """
-    if not frames:
-        raise ValueError("no frames to choose ByteTrack's parameters on: expected detections")
     videos: dict[str, list[tuple[VideoInfo, Detections]]] = {}
     for video, detections in frames:
-        # Gated once here; doing it again in every candidate finds nothing left to do.
-        videos.setdefault(video.name, []).append((video, light(detections, duplicate_iou)))
-    names = list(videos)
-    points = candidates(combinations, seed=seed)
-    counts: list[dict[str, TrackingCounts]] = [{} for _ in points]
-
-    def run(candidate: int, on: Sequence[str]) -> float:
-        tracker = build_option(
-            "tracker", "bytetrack", duplicate_iou=duplicate_iou, **points[candidate]
+        videos.setdefault(video.name, []).append((video, detections))
+    if not videos:
+        raise ValueError(
+            f"no frames to choose the thresholds of tracker={tunable.option} on: expected"
+            " detections of training sequences"
         )
-        counts[candidate] |= {name: _count(videos[name], truth[name], tracker) for name in on}
-        return _hota(counts[candidate].values())
-
-    early = len(names) // 3 if len(names) >= _TWO_ROUNDS else len(names)
-    scores = {candidate: run(candidate, names[:early]) for candidate in range(len(points))}
-    if early < len(names):
-        ranked = sorted(scores, key=lambda candidate: -scores[candidate])
-        # Stock settings go on in any case, and come first: of equals they are the choice.
-        finalists = dict.fromkeys((0, *ranked[: -(-len(ranked) // 4)]))
-        scores = {candidate: run(candidate, names[early:]) for candidate in finalists}
+    names = list(videos)
+    points = candidates(tunable.option, tunable.stock, combinations, seed=seed)
+    race = _Race(videos, truth, tunable, points)
+    rounds = _ROUNDS if len(names) >= _SEVERAL_ROUNDS else (1.0,)
+    running = list(range(len(points)))
+    scores: dict[int, float] = {}
+    for number, share in enumerate(rounds):
+        if number:
+            ranked = sorted(running, key=lambda candidate: -scores[candidate])
+            # Stock settings go on in any case, and come first: of equals they are the choice.
+            running = list(dict.fromkeys((0, *ranked[: max(1, round(len(ranked) * _GO_ON))])))
+        on = names[: max(1, round(len(names) * share))]
+        scores = {candidate: race.run(candidate, on) for candidate in running}
     best = max(scores, key=lambda candidate: scores[candidate])
-    error = _gain_error(counts[0], counts[best], names)
+    error = _gain_error(race.counts[0], race.counts[best], names)
     chosen = best if scores[best] - scores[0] > error else 0
     return Tuned(
-        parameters={"duplicate_iou": duplicate_iou, **points[chosen]},
+        option=tunable.option,
+        parameters=points[chosen],
         hota=scores[chosen],
         stock_hota=scores[0],
         best_hota=scores[best],
@@ -165,14 +263,6 @@ def tune_bytetrack(
         tried=len(points),
         sequences=tuple(names),
     )
-
-
-def _count(
-    frames: Sequence[tuple[VideoInfo, Detections]], truth: Video, tracker: Tracker
-) -> TrackingCounts:
-    """Raw counts of one sequence."""
-    (tracks,) = associate(frames, tracker, None)
-    return count_tracking(TrackingSequence(truth.table, tracks.table, truth.info.length))
 
 
 def _hota(counts: Iterable[TrackingCounts]) -> float:
@@ -183,6 +273,8 @@ def _gain_error(
     stock: Mapping[str, TrackingCounts], other: Mapping[str, TrackingCounts], names: Sequence[str]
 ) -> float:
     """Standard error of the difference of two HOTAs: leave out each sequence in turn."""
+    if len(names) < 2:
+        return 0.0
     gains = np.array(
         [
             _hota(other[name] for name in names if name != left_out)
@@ -190,6 +282,4 @@ def _gain_error(
             for left_out in names
         ]
     )
-    if len(names) < 2:
-        return 0.0
     return float(np.sqrt((len(names) - 1) * gains.var()))

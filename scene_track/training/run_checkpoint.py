@@ -204,15 +204,7 @@ class RunCheckpoint(Checkpoint):
         if stop:
             raise self._stop_request()
 
-    def on_validation_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
+    def on_validation_batch_end(self, trainer: pl.Trainer, *_: Any, **__: Any) -> None:
         """Answer signals; *last* was saved before the validation."""
         if self.received is not None and trainer.world_size == 1:  # of several: after a step
             raise self._stop_request()

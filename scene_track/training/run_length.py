@@ -102,9 +102,7 @@ class RunLength(pl.Callback):
             log.warning("step %d is the last of the run: nothing to train", trainer.global_step)
             trainer.should_stop = True
 
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any, **__: Any
-    ) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any, **__: Any) -> None:
         """Time the first steps and plan; stop when the limit is reached."""
         if not self._measured and self._time_steps(trainer):
             self._measured = True

@@ -40,6 +40,8 @@ _BRING = (
     "dataset.root",
     "dataset.train",
     "dataset.val",
+    "dataset.source.parts.videos.train",
+    "dataset.source.parts.videos.val",
     "model.backbone.weights",
     "model.backbone.name",
 )

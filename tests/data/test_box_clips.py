@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -47,6 +48,23 @@ def test_exact_detections_stay_on_the_boxes_whatever_the_transform() -> None:
         torch.testing.assert_close(steps.abs(), torch.full_like(steps, zoom), rtol=0.01, atol=0)
         mirrored += int((steps[..., 0] < 0).all())
     assert 0 < mirrored < len(dataset)
+
+
+def test_a_moving_camera_is_taken_off_where_enough_people_show_it() -> None:
+    """Five people stand still before a camera that moves by 3 pixels a frame to the right."""
+    video = walk(people=5, frames=40)
+    video.table.boxes[:, 0] = np.tile(40.0 * np.arange(5), 40) - 3.0 * video.table.frames + 200
+    video.table.boxes[:, 1] = 50
+    boxes = [BoxVideo.of(video, EXACT)]
+    off = {"flip": 0.0, "reverse": 0.0, "scale": 0.0, "shift": 0.0}
+    augment = shipped("dataset.augment", **off)
+    for pairs, moved in ((0, -3 / 400), (5, 0.0), (6, -3 / 400)):
+        dataset = BoxClips(
+            boxes, length=8, stride=8, max_interval=1, augment=augment, seed=0, camera=pairs
+        )
+        clip = torch.stack(dataset[(0, 1)].boxes)
+        steps = (clip[1:] - clip[:-1])[..., 0]
+        torch.testing.assert_close(steps, torch.full_like(steps, moved), rtol=0, atol=1e-6)
 
 
 def test_a_clip_may_run_backwards() -> None:

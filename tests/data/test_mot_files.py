@@ -154,7 +154,7 @@ decimals = st.from_regex(r"-?(\d{1,20}(\.\d{0,20})?|\.\d{1,20})", fullmatch=True
 @settings(max_examples=50, deadline=None)
 def test_decimals_are_read_as_python_reads_them(tmp_path_factory, numbers, ending: str) -> None:
     """Whichever of the two readers takes a file, to the last bit."""
-    file = tmp_path_factory.mktemp("boxes") / "b.txt"
+    file = tmp_path_factory.getbasetemp() / "b.txt"
     rows = [f"{k},1,{x},{y},1.50,2" for k, (x, y) in enumerate(numbers, start=1)]
     file.write_bytes(ending.join(rows).encode())
     table, _ = read_boxes(file)
@@ -172,7 +172,7 @@ finite = st.floats(min_value=-1e6, max_value=1e6)
 )
 @settings(max_examples=50, deadline=None)
 def test_results_come_back_bit_for_bit(tmp_path_factory, centres, sizes, confidence) -> None:
-    file = tmp_path_factory.mktemp("results") / "r.txt"
+    file = tmp_path_factory.getbasetemp() / "r.txt"
     table = BoxTable.from_arrays(
         frames=np.array([2, 1, 1, 9, 2, 2]),
         ids=np.array([5, 70, -3, 1, 4, 6]),

@@ -165,16 +165,6 @@ def test_random_weights_are_ready_to_train(size: str) -> None:
     assert norms[1] > 1e-2 * norms[-1]
 
 
-def test_frozen_has_no_graph(loaded: Loaded) -> None:
-    model = loaded("vits16", "timm")
-    model.set_frozen(True)
-    features = model.train()(picture(32, 48))
-    assert not any(module.training for module in model.modules())
-    assert not features.levels[0].requires_grad and not features.cls.requires_grad
-    model.set_frozen(False)
-    model.eval()
-
-
 def test_without_the_official_code_the_error_says_what_brings_it(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="make third-party") as error:
         official_factories(tmp_path / "dinov3")

@@ -1,9 +1,8 @@
-"""Choosing ByteTrack's parameters: never worse than stock, never another choice, fast to repeat."""
+"""Choosing thresholds: never worse than stock, never another choice, for every tracker."""
 
 from __future__ import annotations
 
 import pytest
-import torch
 
 from scene_track.config.shipped import build_option, option_values
 from scene_track.data.noise import Noise
@@ -11,13 +10,16 @@ from scene_track.metrics.tracking import TrackingSequence, count_tracking, track
 from scene_track.tracking.baselines import ByteTrack
 from scene_track.tracking.inference import associate
 from scene_track.tracking.noisy_truth import truth_as_detections
-from scene_track.tracking.tuning import GRID, candidates, light, tune_bytetrack
+from scene_track.tracking.truth import read_truth
+from scene_track.tracking.tuning import BASELINES, GRIDS, Tunable, candidates, light, tune
 from tests.tracking.stories import seen, walk
 
 pytestmark = pytest.mark.slow
 
 SEQUENCES = {name: walk(name, people=6, seed=seed) for seed, name in enumerate(("a", "b"))}
 FRAMES = list(truth_as_detections(SEQUENCES.values(), Noise(), seed=0))
+TRUTH = read_truth(SEQUENCES.values(), "dancetrack")
+BYTETRACK = Tunable.baseline("bytetrack", duplicate_iou=0.8)
 
 
 def hota(tracker: ByteTrack) -> float:
@@ -30,7 +32,7 @@ def hota(tracker: ByteTrack) -> float:
 
 def test_the_choice_is_never_worse_than_stock_where_it_was_made() -> None:
     for seed in (0, 1):
-        found = tune_bytetrack(FRAMES, SEQUENCES, combinations=8, seed=seed)
+        found = tune(BYTETRACK, FRAMES, TRUTH, combinations=8, seed=seed)
         assert found.stock_hota == pytest.approx(hota(build_option("tracker", "bytetrack")))
         assert found.hota == pytest.approx(
             hota(build_option("tracker", "bytetrack", **found.parameters))
@@ -40,22 +42,24 @@ def test_the_choice_is_never_worse_than_stock_where_it_was_made() -> None:
 
 
 def test_a_gain_that_may_be_chance_does_not_displace_the_stock_settings() -> None:
-    found = tune_bytetrack(FRAMES, SEQUENCES, combinations=20)
+    found = tune(BYTETRACK, FRAMES, TRUTH, combinations=20, seed=0)
     assert found.best_hota - found.stock_hota > 0
     if found.best_hota - found.stock_hota <= found.gain_error:
         assert found.hota == found.stock_hota
     else:
         assert found.hota == found.best_hota
-    single = tune_bytetrack(
-        [(v, d) for v, d in FRAMES if v.name == "a"], SEQUENCES, combinations=20
+    single = tune(
+        *(BYTETRACK, [(v, d) for v, d in FRAMES if v.name == "a"], TRUTH),
+        combinations=20,
+        seed=0,
     )
     assert single.gain_error == 0 and single.hota == single.best_hota
 
 
-def test_two_rounds_keep_the_stock_settings_in_the_race() -> None:
+def test_several_rounds_keep_the_stock_settings_in_the_race() -> None:
     many = {f"s{seed}": walk(f"s{seed}", people=5, frames=20, seed=seed) for seed in range(6)}
     frames = list(truth_as_detections(many.values(), Noise(), seed=0))
-    found = tune_bytetrack(frames, many, combinations=9)
+    found = tune(BYTETRACK, frames, read_truth(many.values(), "dancetrack"), combinations=9, seed=0)
     assert len(found.sequences) == 6 and found.tried == 9
     counts = [
         count_tracking(TrackingSequence(many[t.video.name].table, t.table, 20))
@@ -67,35 +71,39 @@ def test_two_rounds_keep_the_stock_settings_in_the_race() -> None:
 
 
 def test_one_combination_is_the_stock_one() -> None:
-    found = tune_bytetrack(FRAMES, SEQUENCES, combinations=1)
+    found = tune(BYTETRACK, FRAMES, TRUTH, combinations=1, seed=0)
     assert found.hota == found.stock_hota
     stock = option_values("tracker", "bytetrack")
     assert found.parameters.items() <= stock.items()
 
 
-def test_candidates_are_different_repeatable_and_what_bytetrack_takes() -> None:
-    first = candidates(60, seed=0)
-    stock = option_values("tracker", "bytetrack")
-    assert first[0].items() <= stock.items() and first[0].keys() == GRID.keys()
-    assert len(first) == 60 and first == candidates(60, seed=0)
-    assert first != candidates(60, seed=1)
-    assert len({tuple(point.items()) for point in first}) == 60
-    for point in first[1:]:
-        assert point.keys() == GRID.keys()
-        assert point["keep"] <= point["high_conf_det_threshold"]
-        build_option("tracker", "bytetrack", **point)
+@pytest.mark.parametrize("option", BASELINES)
+def test_candidates_are_different_repeatable_and_what_the_tracker_takes(option: str) -> None:
+    tunable = Tunable.baseline(option, duplicate_iou=0.8)
+    first = candidates(option, tunable.stock, 40, seed=0)
+    stock = option_values("tracker", option)
+    assert first[0].items() <= stock.items() and first[0].keys() == GRIDS[option].keys()
+    assert len(first) == 40 and first == candidates(option, tunable.stock, 40, seed=0)
+    assert first != candidates(option, tunable.stock, 40, seed=1)
+    assert len({tuple(point.items()) for point in first}) == 40
+    for point in first:
+        tunable.build(**point)
     with pytest.raises(ValueError, match="expected at least 1"):
-        candidates(0, seed=0)
+        candidates(option, tunable.stock, 0, seed=0)
 
 
-def test_frames_without_tokens_and_doubtful_boxes_tune_to_the_same() -> None:
-    heavy = [(v, d) for v, d in FRAMES]
-    for _, detections in heavy:
-        detections.tokens = torch.zeros(len(detections.boxes), 4)
-    lightened = [(v, light(d, 0.8)) for v, d in heavy]
-    assert all(d.tokens is None for _, d in lightened)
-    assert tune_bytetrack(heavy, SEQUENCES, combinations=3) == tune_bytetrack(
-        lightened, SEQUENCES, combinations=3
+def test_thresholds_rise_and_buffers_grow() -> None:
+    stock = Tunable.baseline("cbiou", duplicate_iou=0.8).stock
+    for point in candidates("cbiou", stock, 60, seed=0):
+        scores = ("keep", "high_conf_det_threshold", "track_activation_threshold")
+        assert [point[name] for name in scores] == sorted(point[name] for name in scores)
+        assert point["buffer_ratio_first"] <= point["buffer_ratio_second"]
+
+
+def test_frames_that_were_gated_once_tune_to_the_same() -> None:
+    lightened = [(v, light(d, 0.8)) for v, d in FRAMES]
+    assert tune(BYTETRACK, FRAMES, TRUTH, combinations=3, seed=0) == tune(
+        BYTETRACK, lightened, TRUTH, combinations=3, seed=0
     )
 
 
@@ -106,4 +114,4 @@ def test_nothing_below_the_lowest_keep_is_stored() -> None:
 
 def test_no_frames_is_a_mistake() -> None:
     with pytest.raises(ValueError, match="no frames"):
-        tune_bytetrack([], {})
+        tune(BYTETRACK, [], {}, combinations=2, seed=0)

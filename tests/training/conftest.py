@@ -132,6 +132,12 @@ class TinyModule(pl.LightningModule):
         }
 
 
+def tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Copies of weights and buffers, also of those that no checkpoint holds."""
+    named = [*module.named_parameters(), *module.named_buffers()]
+    return {name: value.detach().clone() for name, value in named}
+
+
 class Stop(pl.Callback):
     """Raises in a hook of a batch: the run ends in the middle of things."""
 

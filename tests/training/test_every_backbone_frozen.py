@@ -10,12 +10,13 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from hydra.utils import instantiate
-from torch import Tensor, nn
+from torch import Tensor
 
 from scene_track.models.backbones.base import Backbone
 from scene_track.training.checkpointing import FOLDER, LAST
 from tests.compose import compose_run
 from tests.test_contracts import options
+from tests.training.conftest import tensors
 
 pytestmark = pytest.mark.slow  # trains every backbone several times
 
@@ -41,14 +42,6 @@ def pictures(backbone: Backbone, count: int = 2) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     size = (backbone.size_multiple, 2 * backbone.size_multiple)
     return torch.randint(0, 256, (count, 3, *size), generator=generator, dtype=torch.uint8)
-
-
-def tensors(module: nn.Module) -> dict[str, Tensor]:
-    """Weights and buffers, also those that no checkpoint holds."""
-    return {
-        name: value.detach().clone()
-        for name, value in [*module.named_parameters(), *module.named_buffers()]
-    }
 
 
 class Still(pl.Callback):

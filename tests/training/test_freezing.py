@@ -18,6 +18,7 @@ from scene_track.training.freezing import BackboneFreezing
 from scene_track.training.parameter_groups import build_parameter_groups
 from scene_track.training.trained_run import load_model
 from tests.compose import TINY, compose_run
+from tests.training.conftest import tensors
 
 pytestmark = pytest.mark.slow
 
@@ -31,7 +32,7 @@ class Watch(pl.Callback):
 
     def on_train_batch_start(self, trainer, module, batch, batch_idx) -> None:
         backbone = module.model.backbone
-        self.before = everything(backbone)
+        self.before = tensors(backbone)
         for index, stage in enumerate(backbone.stages()):
             thawed = index >= backbone.frozen_stages
             assert all(p.requires_grad == thawed for p in stage.parameters())
@@ -42,7 +43,7 @@ class Watch(pl.Callback):
 
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx) -> None:
         backbone = module.model.backbone
-        now = everything(backbone)
+        now = tensors(backbone)
         for index, stage in enumerate(backbone.stages()):
             names = [n for n in now if any(n.startswith(part) for part in parts(backbone, stage))]
             assert names
@@ -53,12 +54,6 @@ class Watch(pl.Callback):
             else:
                 assert not any(same)
         self.frozen[trainer.current_epoch, batch_idx] = backbone.frozen_stages
-
-
-def everything(module: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """Weights and buffers, also those that no checkpoint holds."""
-    tensors = [*module.named_parameters(), *module.named_buffers()]
-    return {name: value.detach().clone() for name, value in tensors}
 
 
 def parts(backbone: torch.nn.Module, stage: Any) -> list[str]:
