@@ -42,6 +42,7 @@ _BRING = (
     "dataset.val",
     "dataset.source.parts.videos.train",
     "dataset.source.parts.videos.val",
+    "dataset.source.parts.stills.source.root",
     "model.backbone.weights",
     "model.backbone.name",
 )
