@@ -128,7 +128,7 @@ lock: $(STAMP)  ## Write requirements/ again: the versions of constraints.txt wi
 	echo opencv-python-headless | $(LOCK) --no-deps - -o requirements/headless.txt
 
 .PHONY: campaign
-campaign: $(STAMP)  ## Kill, damage and starve for about an hour: docs/reliability.md; ARGS="training=50" is a part
+campaign: $(STAMP)  ## Kill, damage and resume: docs/reliability.md; ARGS="training=50" is a part
 	$(BIN)/python -m tests.faults.campaign $(ARGS)
 
 .PHONY: third-party

@@ -157,6 +157,12 @@ def test_a_mistake_that_a_loading_process_found_is_one_line() -> None:
         wrapped.reraise()
     assert _mistake_of(caught.value) == "frame 3 is gone"
     assert _mistake_of(KeyError("five")) is None
+    assert _mistake_of(RuntimeError("five")) is None
+
+
+def test_what_lightning_says_of_the_launching_shell_is_one_line() -> None:
+    said = "You set `--ntasks=2` in your SLURM bash script,\nHINT: Use `--ntasks-per-node=2`."
+    assert _mistake_of(RuntimeError(said)) == said.replace("\n", " ")
 
 
 def test_in_a_sweep_the_other_jobs_go_on(app: Path) -> None:

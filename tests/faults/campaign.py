@@ -1,6 +1,6 @@
-"""The campaign of faults: ``python -m tests.faults.campaign [part=kills ...] [output=FILE.json]``.
+"""The campaign of faults: ``python -m tests.faults.campaign [part=count ...]``.
 
-    python -m tests.faults.campaign                         # all parts; about an hour on two cores
+    python -m tests.faults.campaign                         # all parts
     python -m tests.faults.campaign images=1000             # one part with its number
     python -m tests.faults.campaign training=50 workers=2   # with two loading processes
 
