@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from scene_track.data.batch import SceneBatch
 from scene_track.models.boxes import elementwise_iou
 from scene_track.models.identity import PointerIdentity, TrackMemory
+from scene_track.models.motion_prior import MOTION
 from scene_track.models.predictions import ScenePredictions
 from scene_track.objectives.losses import mostly_inside, pick
 
@@ -260,7 +261,7 @@ def _memory(
         clock.flatten(0, 1),
         present.flatten(0, 1),
     )
-    state, motion = state.view(b, s, t, width), motion.view(b, s, t, -1)
+    state, motion = state.view(b, s, t, width), motion.view(b, s, t, MOTION)
     last = last_before(present)  # [B, S, T]
     index = last.clamp(min=0)
 
@@ -283,7 +284,7 @@ def _memory(
     ]
     memory = TrackMemory(
         state=beside(pick(state, index), once.view(b, t, f, width)),
-        motion=beside(pick(motion, index), rest.view(b, t, f, -1)),
+        motion=beside(pick(motion, index), rest.view(b, t, f, MOTION)),
         box=beside(pick(boxes, index), extra.boxes),
         seconds=beside(clock.gather(2, index), seconds.unsqueeze(2).expand(b, t, f)),
         exists=torch.cat(exists, dim=2),
