@@ -21,6 +21,9 @@ JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# A path for Hydra within a word of the shell: a quote in it is closed, escaped and opened again.
+quote = '$(subst ','\'',$(1))'
 
 .PHONY: help
 help:  ## Show this list
@@ -68,7 +71,7 @@ sweep: $(STAMP)  ## Search rates and losses in eight short trials, and report: m
 .PHONY: report
 report: $(STAMP)  ## Report on a sweep again, or while it runs: make report SWEEP=outputs/sweeps/…
 	@test -n "$(SWEEP)" || { echo "say which: make report SWEEP=outputs/sweeps/NAME/TIME" >&2; exit 2; }
-	$(BIN)/python -m scene_track.report sweep='$(SWEEP)'
+	$(BIN)/python -m scene_track.report sweep=$(call quote,$(SWEEP))
 
 # Said before anything is installed.
 .PHONY: .checkpoint
@@ -77,11 +80,11 @@ report: $(STAMP)  ## Report on a sweep again, or while it runs: make report SWEE
 
 .PHONY: evaluate
 evaluate: .checkpoint $(STAMP)  ## Score a checkpoint on unseen sequences: make evaluate CKPT=outputs/runs/…
-	$(BIN)/python -m scene_track.evaluate checkpoint='$(CHECKPOINT)' $(ARGS)
+	$(BIN)/python -m scene_track.evaluate checkpoint=$(call quote,$(CHECKPOINT)) $(ARGS)
 
 .PHONY: compare
 compare: $(STAMP)  ## Train for three epochs and compare with ByteTrack, or compare a run: make compare CKPT=…
-	@run='$(CHECKPOINT)'; \
+	@run=$(call quote,$(CHECKPOINT)); \
 	if test -z "$$run"; then \
 		run="outputs/runs/compare/$$(date +%Y-%m-%d_%H-%M-%S)"; \
 		mkdir -p outputs/runs/compare; \
@@ -94,7 +97,7 @@ compare: $(STAMP)  ## Train for three epochs and compare with ByteTrack, or comp
 
 .PHONY: submit
 submit: .checkpoint $(STAMP)  ## Pack a checkpoint's tracks of the test split for the DanceTrack server: make submit CKPT=…
-	$(BIN)/python -m scene_track.submit checkpoint='$(CHECKPOINT)' $(ARGS)
+	$(BIN)/python -m scene_track.submit checkpoint=$(call quote,$(CHECKPOINT)) $(ARGS)
 
 .PHONY: tensorboard
 tensorboard: $(STAMP)  ## Show the curves and images of all runs in the browser
@@ -115,6 +118,19 @@ format: $(STAMP)  ## Bring the code into the format that lint asks for
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+LOCK := $(BIN)/python -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-strip-extras --no-annotate --no-emit-index-url --constraint constraints.txt \
+	--custom-compile-command "make lock"
+.PHONY: lock
+lock: $(STAMP)  ## Write requirements/ again: the versions of constraints.txt with the hashes of their files
+	$(PIP) uv==0.13.9
+	$(LOCK) --extra dev --extra pretrained pyproject.toml -o requirements/dev.txt
+	echo opencv-python-headless | $(LOCK) --no-deps - -o requirements/headless.txt
+
+.PHONY: campaign
+campaign: $(STAMP)  ## Kill, damage and resume: docs/reliability.md; ARGS="training=50" is a part
+	$(BIN)/python -m tests.faults.campaign $(ARGS)
+
 .PHONY: third-party
 third-party:  ## Fetch the reference projects (optional; needs the network)
 	@git submodule update --init --depth 1 || { \
@@ -132,15 +148,15 @@ clean-all: clean  ## Remove outputs/, data/ and .venv/ too: make clean-all CONFI
 	rm -rf outputs data $(VENV)
 
 # Installed again when what is to be installed has changed.
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml requirements/dev.txt
 	@test -n "$(PYTHON)" || { echo "no Python of 3.11 or newer found; name one: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2; exit 2; }
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 		echo "$(PYTHON) is not a Python of 3.11 or newer; name one: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2; exit 2; }
 	test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,pretrained]'
+	$(PIP) --require-hashes -r requirements/dev.txt
+	$(PIP) --no-deps --no-build-isolation -e .
 # opencv-python (which trackers asks for) loads libGL; on a machine without it, the build that has no
 # windows takes its place: the same module, and pip still counts both as installed.
 	@$(BIN)/python -c 'import cv2' 2>/dev/null || \
-		$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --force-reinstall \
-			-c constraints.txt opencv-python-headless
+		$(PIP) --no-deps --force-reinstall --require-hashes -r requirements/headless.txt
 	@touch $@

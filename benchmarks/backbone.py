@@ -1,8 +1,10 @@
-"""What a frozen backbone costs: frozen to trained, cached to frozen, a sweep with a cache.
+r"""What a frozen backbone costs: frozen to trained, cached to frozen, a sweep with a cache.
 
     python benchmarks/backbone.py                          # about 6 minutes on an idle core
     python benchmarks/backbone.py --repeats 1 --trials 0   # the two ratios of a step alone
     python benchmarks/backbone.py --size 224 384 --frames 4
+    python benchmarks/backbone.py --size 256 448 --frames 4 --bf16 --trials 0 \
+        model/backbone=efficientnet_lite0 recipe=mot dataset.batch_size=2   # another backbone
 
 DINOv3 ViT-S/16 with random weights (they cost what trained ones cost) under the scene model of
 ``dataset=dancetrack``, on drawn dancers. A step is everything: reading the clip, the move through
@@ -49,11 +51,12 @@ DENOISING = ("0", "0.5", "1")
 def configuration(root: Path, size: tuple[int, int], frames: int, *more: str) -> DictConfig:
     """A run of the DanceTrack recipe on drawn dancers of the right size."""
     height, width = size
+    chosen = any(word.startswith("model/backbone=") for word in more)
     overrides = [
         "dataset=synthetic_dance",
         "model/backbone=dinov3_vits16",
         "recipe=dancetrack",
-        "model.backbone.weights=null",
+        *([] if chosen else ["model.backbone.weights=null"]),
         f"dataset.root={root / 'dance'}",
         "dataset.source.train_sequences=2",
         "dataset.source.val_sequences=1",
@@ -117,7 +120,7 @@ def forever(data: TrackingDataModule) -> Iterator[SceneBatch]:
 def steps(root: Path, args: argparse.Namespace) -> None:
     """Print the ratios of a step: frozen to trained, and cached to frozen."""
     size = (args.size[0], args.size[1])
-    cfg = configuration(root, size, args.frames)
+    cfg = configuration(root, size, args.frames, *args.overrides)
     precision = torch.bfloat16 if args.bf16 else torch.float32
     data = instantiate(cfg.dataset)
     data.trainer = None
@@ -125,6 +128,7 @@ def steps(root: Path, args: argparse.Namespace) -> None:
     torch.manual_seed(0)
     module = build_module(cfg).train()
     backbone = module.model.backbone
+    assert backbone is not None
     step = stepper(module, forever(data), precision)
     trained = seconds(step, args.repeats)
     backbone.set_frozen(True)
@@ -139,7 +143,8 @@ def steps(root: Path, args: argparse.Namespace) -> None:
     computed = cache.take_counts().computed
     if computed:
         raise SystemExit(f"{computed} frames were not read from the cache: a time means nothing")
-    print(f"one step, ViT-S/16, {size[0]}x{size[1]}, {args.frames} frames, {precision}:")
+    name = " ".join(args.overrides) or "ViT-S/16"
+    print(f"one step, {name}, {size[0]}x{size[1]}, {args.frames} frames, {precision}:")
     print(f"  trained {trained:7.2f} s    frozen {frozen:7.2f} s    cached {cached:7.3f} s")
     print(f"ratio: a step, frozen to trained backbone: {frozen / trained:.3f} (aim: at most 0.45)")
     print(f"ratio: a step, cached to frozen backbone: {cached / frozen:.3f} (aim: at most 0.15)")
@@ -172,6 +177,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=2, help="of a clip")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--trials", type=int, default=9, help="of the sweep, 0-9")
+    parser.add_argument("overrides", nargs="*", help="of a step, such as model/backbone=NAME")
     parser.add_argument("--bf16", action="store_true", help="autocast, as trainer.precision=auto")
     args = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)

@@ -16,7 +16,7 @@ VERBS = {
     "train": "Train a model, or many with --multirun",
     "evaluate": "Track whole videos with a checkpoint and score the tracks",
     "predict": "Track a video with a checkpoint and draw the tracks",
-    "compare": "Compare a checkpoint's tracker with ByteTrack on the same detections",
+    "compare": "Compare a checkpoint's tracker with known ones on the same detections",
     "submit": "Pack tracks for the DanceTrack server",
     "export": "Write a checkpoint as ONNX or safetensors, for other programs",
     "score": "Score result files of any tracker against ground truth",

@@ -52,6 +52,7 @@ def options(
     overwrite: bool,
     baselines: list[BaselineName],
     tuning_sequences: Annotated[int, Field(ge=1)],
+    tuning_frames: Annotated[int, Field(ge=1)],
     tuning_combinations: Annotated[int, Field(ge=1)],
     clips: Annotated[int, Field(ge=0)],
     clip_format: Literal["gif", "mp4"],
@@ -69,6 +70,7 @@ def options(
         overwrite: replace an output folder's files.
         baselines: that are shown; none leaves the own tracker and the oracle.
         tuning_sequences: training sequences that thresholds are chosen on.
+        tuning_frames: of each of them, the first ones.
         tuning_combinations: that are tried of each tracker.
         clips: sequences to draw, the first ones: trackers side by side.
         clip_format: of the clips.
@@ -84,6 +86,7 @@ def compare(cfg: DictConfig) -> float:
     from scene_track.io.atomic import write_atomic
     from scene_track.tracking.comparison import CAUSAL, report, summarise
     from scene_track.tracking.truth import choose_benchmark
+    from scene_track.tracking.tuning import beginning
     from scene_track.training.checkpointing import load_checkpoint, resolve_checkpoint
     from scene_track.training.trained_run import run_folder
 
@@ -101,7 +104,8 @@ def compare(cfg: DictConfig) -> float:
     _refuse_what_cannot_be_compared(cfg.split, scored, training)
     benchmark = choose_benchmark(scored, cfg.benchmark)
     noise = Noise()
-    job = _Job(cfg, scored, training[: cfg.tuning_sequences], benchmark, noise)
+    searched = [beginning(one, cfg.tuning_frames) for one in training[: cfg.tuning_sequences]]
+    job = _Job(cfg, scored, searched, benchmark, noise)
     result = summarise([job.track(run, number) for number, run in enumerate(runs, start=1)])
     result |= {
         "checkpoints": [str(path) for path in paths],
@@ -236,7 +240,12 @@ class _Job:
 
         detected = _first_videos(_detect(run, "train"), len(self.training))
         # Held for all searches: the model looks at every training frame once.
-        seen = [(video, light(detections, duplicate_iou)) for video, detections in detected]
+        last = {sequence.name: int(sequence.frames[-1]) for sequence in self.training}
+        seen = [
+            (video, light(detections, duplicate_iou))
+            for video, detections in detected
+            if detections.frame <= last[video.name]
+        ]
         tuning = {names.TUNED[o]: tuned(names.TUNED[o], t, seen) for o, t in baselines.items()}
         if own is not None:
             tuning[names.OWN_TUNED] = tuned(names.OWN_TUNED, own, seen)

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -26,6 +27,11 @@ from scene_track.config.cli import run_main
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
+
+    from scene_track.data.video import Video
+    from scene_track.tracking.fault_report import FaultReport
+    from scene_track.tracking.split_report import SplitReport
+    from scene_track.training.trained_run import TrainedRun
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +46,8 @@ def options(
     clips: Annotated[int, Field(ge=0)],
     clip_format: Literal["gif", "mp4"],
     clip_width: Annotated[int, Field(ge=64, le=4096)],
+    faults: Annotated[int, Field(ge=0)],
+    faults_against: Literal["sort", "bytetrack", "ocsort", "botsort", "cbiou"] | None,
     **groups: Any,
 ) -> None:
     """What the command line accepts: the pre-flight check reads this signature.
@@ -55,6 +63,8 @@ def options(
         clips: sequences to draw, the first ones.
         clip_format: of the clips.
         clip_width: pixels; wider footage is scaled down to it.
+        faults: identity switches and losses to show, the costliest ones.
+        faults_against: baseline that is shown beside them; None = none.
         **groups: the configuration of a training run.
     """
 
@@ -77,18 +87,20 @@ def evaluate(cfg: DictConfig) -> float | None:
     run.data.prepare_data()
     sequences = run.data.sequences(cfg.split)
     report = run.evaluator.report(sequences, cfg.benchmark)
-    # The mark of a complete evaluation goes first: what is mixed with older files is not complete.
-    for pattern in ("metrics.json", *report.WRITES):
-        for file in sorted(folder.glob(pattern)):
-            file.unlink()
+    faults = _fault_report(cfg, run, sequences, report)
+    _remove_older(folder, report)
 
     speeds: dict[str, float] = {}
     frames, seconds = 0, 0.0
-    for number, (sequence, tracks) in enumerate(track_split(run, cfg.split, folder / "tracks")):
+    watch = None if faults is None else faults.watch
+    tracked = track_split(run, cfg.split, folder / "tracks", watch)
+    for number, (sequence, tracks) in enumerate(tracked):
         frames, seconds = frames + tracks.num_frames, seconds + tracks.compute_s
         speeds[sequence.name] = tracks.frames_per_second
         if sequence.labelled:
             report.count(sequence, tracks)
+        if faults is not None:
+            faults.count(sequence, tracks)
         if number < cfg.clips:
             clip = folder / "clips" / f"{sequence.name}.{cfg.clip_format}"
             report.write_clip(clip, sequence, tracks, width=cfg.clip_width)
@@ -110,6 +122,9 @@ def evaluate(cfg: DictConfig) -> float | None:
         "precision": run.precision,
     }
     report.pictures(folder, combined)
+    if faults is not None:
+        faults.write(folder, cfg.faults, f"Faults on the {cfg.split} split, {path}")
+        print(f"the worst faults: {folder / 'faults' / 'page.html'}")
     write_atomic(folder / "metrics.json", json.dumps(scores, indent=1, allow_nan=False) + "\n")
     print(report.table(scores))
     if report.benchmark is not None:
@@ -118,6 +133,45 @@ def evaluate(cfg: DictConfig) -> float | None:
     clips = f", {min(cfg.clips, len(sequences))} clips" if cfg.clips else ""
     print(f"tracks, metrics.json, pictures{clips} in {folder}; frames/s of model and tracker alone")
     return float(combined[report.OBJECTIVE])
+
+
+def _fault_report(
+    cfg: DictConfig, run: TrainedRun, sequences: Sequence[Video], report: SplitReport
+) -> FaultReport | None:
+    """What will find and show the faults, None if none are asked for.
+
+    Raises:
+        ValueError: there are no boxes, or no ground truth to be wrong about.
+    """
+    if not cfg.faults:
+        return None
+    from scene_track.config.shipped import build_option
+    from scene_track.metrics.benchmark import known
+    from scene_track.tracking.comparison import TITLES
+    from scene_track.tracking.fault_report import ORACLE, FaultReport
+    from scene_track.tracking.oracle import oracle_behind
+    from scene_track.training.trained_run import need_boxes
+
+    need_boxes(run, "faults=")
+    bare = [sequence.name for sequence in sequences if not sequence.labelled]
+    if bare or report.benchmark is None:
+        raise ValueError(
+            f"faults={cfg.faults} needs ground truth, and {len(bare)} of {len(sequences)} sequences"
+            f" of the {cfg.split} split have none, such as {bare[0]}: type split=val or faults=0"
+        )
+    others = {ORACLE: oracle_behind(run.tracker)}
+    if cfg.faults_against is not None:
+        others[TITLES[cfg.faults_against]] = build_option("tracker", cfg.faults_against)
+    return FaultReport(known(report.benchmark), others)
+
+
+def _remove_older(folder: Path, report: SplitReport) -> None:
+    """Remove the files of an evaluation before, the mark of a complete one first."""
+    from scene_track.tracking.fault_report import WRITES
+
+    for pattern in ("metrics.json", *report.WRITES, *WRITES):
+        for file in sorted(folder.glob(pattern)):
+            file.unlink()
 
 
 def _check_output(folder: Path, overwrite: bool) -> None:

@@ -122,7 +122,7 @@ def _card(cfg: DictConfig, trained: DictConfig, scores: dict[str, float], file: 
 
     name = str(trained.experiment_name)
     data = str(OmegaConf.select(trained, "dataset.source._target_")).rpartition(".")[2]
-    backbone = str(OmegaConf.select(trained, "model.backbone._target_"))
+    backbone = str(OmegaConf.select(trained, "model.backbone._target_", default="no backbone"))
     results = [
         EvalResult(
             task_type="object-tracking",

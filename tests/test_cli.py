@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import resource
 import subprocess
 import sys
 import textwrap
@@ -158,6 +157,12 @@ def test_a_mistake_that_a_loading_process_found_is_one_line() -> None:
         wrapped.reraise()
     assert _mistake_of(caught.value) == "frame 3 is gone"
     assert _mistake_of(KeyError("five")) is None
+    assert _mistake_of(RuntimeError("five")) is None
+
+
+def test_what_lightning_says_of_the_launching_shell_is_one_line() -> None:
+    said = "You set `--ntasks=2` in your SLURM bash script,\nHINT: Use `--ntasks-per-node=2`."
+    assert _mistake_of(RuntimeError(said)) == said.replace("\n", " ")
 
 
 def test_in_a_sweep_the_other_jobs_go_on(app: Path) -> None:
@@ -204,24 +209,21 @@ def test_cfg_shows_the_configuration_without_running(app: Path) -> None:
     assert "lr: 7" in result.stdout and "ran" not in result.stdout
 
 
-@pytest.mark.parametrize(("arguments", "limit_s"), [(["--help"], 1.0), (["--cfg", "job"], 1.0)])
-def test_help_and_cfg_of_the_real_entry_point_are_fast(
-    arguments: list[str], limit_s: float, tmp_path: Path
+@pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job"]])
+def test_help_and_cfg_of_the_real_entry_point_wait_for_no_heavy_import(
+    arguments: list[str], tmp_path: Path
 ) -> None:
     code = (
         f"import sys; sys.argv = ['train', *{arguments}]\n"
         "from scene_track.train import main\n"
         "main()\n"
-        "heavy = {'torch', 'pytorch_lightning', 'pydantic', 'scipy'} & set(sys.modules)\n"
+        "heavy = {'torch', 'pytorch_lightning', 'pydantic', 'scipy', 'pandas', 'matplotlib',\n"
+        "         'transformers', 'timm', 'optuna', 'cv2'} & set(sys.modules)\n"
         "sys.exit(f'imported {heavy}' if heavy else 0)"
     )
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     result = _run(tmp_path, "-c", code)
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert result.returncode == 0, result.stderr
     assert "denoiser" in result.stdout
-    # Processor time: other work on the machine does not count.
-    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < limit_s
 
 
 @pytest.mark.parametrize(

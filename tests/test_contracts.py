@@ -151,7 +151,11 @@ def test_every_dataset_composes_with_its_own_defaults(name: str, tmp_path: Path)
 
 def split_of(dataset: str) -> list[str]:
     """The splits that a dataset of one's own must be told."""
-    return ["dataset.train=[a]", "dataset.val=[b]"] if dataset == "mot" else []
+    part = "dataset.source.parts.videos"
+    return {
+        "mot": ["dataset.train=[a]", "dataset.val=[b]"],
+        "mixed": [f"{part}.train=[a]", f"{part}.val=[b]"],
+    }.get(dataset, [])
 
 
 @pytest.mark.parametrize("name", options("tracker"))

@@ -46,6 +46,7 @@ CONTEXTS = [
     ("config",),
     ("config", "dataset=tracknet"),
     ("config", "dataset=dancetrack", "head=scene3d"),
+    ("config", "dataset=mixed"),
     ("config", "model/backbone=hf_auto", "callbacks=median"),
     ("config", "sweep=optuna", "callbacks=patience"),
     ("config", "hydra/launcher=slurm"),

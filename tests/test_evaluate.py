@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-import scene_track.tracking.scene_report
+import scene_track.tracking.truth
 from scene_track.evaluate import evaluate
 from scene_track.training.trained_run import load_model
 from tests.compose import command
@@ -35,7 +35,8 @@ def test_the_best_checkpoint_evaluates_to_what_training_said(
     assert scores["combined"]["frames_per_second"] > 0
     assert scores["sequences"][name].keys() == scores["combined"].keys()
     lines = [line.split() for line in done.stdout.splitlines() if not line.startswith("[")]
-    head, rows = lines[0], {line[0]: line[1:] for line in lines[1:-1] if len(line) > 1}
+    assert lines[-2][:2] == ["benchmark:", "dancetrack"] and scores["benchmark"] == "dancetrack"
+    head, rows = lines[0], {line[0]: line[1:] for line in lines[1:-2] if len(line) > 1}
     columns = ["HOTA", "DetA", "AssA", "LocA", "IDF1", "MOTA", "IDSW", "FP", "FN", "frames/s"]
     assert head == ["sequence", *columns]
     assert rows.keys() == {name, "COMBINED"}
@@ -62,6 +63,25 @@ def test_a_split_without_ground_truth_says_that_there_is_nothing_to_score(
     assert not (tmp_path / "o" / "metrics.json").exists()
 
 
+def test_the_worst_faults_are_shown_beside_a_baseline(
+    run_folder: Path, tmp_path: Path, composed: Callable
+) -> None:
+    typed = ["evaluate", f"checkpoint={run_folder}", f"output={tmp_path}/o", "faults=3"]
+    # Whatever the model is sure of, so that even one of two epochs finds somebody now and then.
+    evaluate(composed(*typed, "tracker.birth=0", "tracker.exist_conf=0"))
+    folder = tmp_path / "o" / "faults"
+    data = json.loads((folder / "faults.json").read_text())
+    scores = json.loads((tmp_path / "o" / "metrics.json").read_text())["combined"]
+    assert data["summary"]["count"]["switch"] == scores["IDSW"]
+    strips = sorted(path.name for path in folder.glob("*.png"))
+    assert strips == [fault["image"] for fault in data["faults"]] and len(strips) <= 3
+    for fault in data["faults"]:
+        assert fault["others"].keys() == {"oracle", "ByteTrack"}
+    assert (folder / "page.html").is_file()
+    with pytest.raises(ValueError, match="needs ground truth"):
+        evaluate(composed(*typed, "split=test", "overwrite=true"))
+
+
 def test_a_stopped_evaluation_is_not_taken_for_a_complete_one(
     run_folder: Path, tmp_path: Path, composed: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -77,7 +97,7 @@ def test_a_stopped_evaluation_is_not_taken_for_a_complete_one(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(scene_track.tracking.scene_report, "count_tracking", stop)
+        patch.setattr(scene_track.tracking.truth, "count_tracking", stop)
         evaluate(composed(*typed, "overwrite=true"))
     # The first of two sequences was done.
     assert [path.name for path in folder.rglob("*.*")] == ["dance0001.txt"]

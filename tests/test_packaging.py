@@ -20,6 +20,13 @@ def project(repo_root: Path) -> dict:
     return tomllib.loads((repo_root / "pyproject.toml").read_text())
 
 
+def _copy_setup(repo_root: Path, folder: Path) -> None:
+    """Copies what `make` needs to set a checkout up."""
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copy(repo_root / name, folder)
+    shutil.copytree(repo_root / "requirements", folder / "requirements")
+
+
 def _make(repo_root: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     if shutil.which("make") is None:
         pytest.skip("needs make")
@@ -77,6 +84,31 @@ def test_constraints_are_plain_pins_that_cover_the_dependencies(
     assert not missing
 
 
+def test_installs_are_locked_by_hash_to_the_pinned_versions(repo_root: Path, project: dict) -> None:
+    pins = dict(
+        line.split("==")
+        for line in (repo_root / "constraints.txt").read_text().splitlines()
+        if "==" in line and not line.startswith("#")
+    )
+    pins = {_normalised(name): version for name, version in pins.items()}
+    locked: dict[str, str] = {}
+    for file in ("dev", "headless"):
+        text = (repo_root / "requirements" / f"{file}.txt").read_text()
+        assert "://" not in text, "an address"
+        for entry in re.split(r"\n(?=\S)", re.sub(r"^#.*\n", "", text, flags=re.MULTILINE)):
+            if not entry.strip():
+                continue
+            match = re.match(r"([A-Za-z0-9._-]+)(?:\[[^]]*\])?==([^ ]+)", entry)
+            assert match is not None and "--hash=sha256:" in entry, entry[:80]
+            locked[_normalised(match[1])] = match[2]
+    differing = {n for n in locked.keys() & pins.keys() if locked[n] != pins[n]}
+    assert not differing, "type make lock"
+    extras = project["project"]["optional-dependencies"]
+    wanted = project["project"]["dependencies"] + extras["dev"] + extras["pretrained"]
+    missing = [w for w in wanted if _normalised(re.split(r"[\[=<>~!; ]", w)[0]) not in locked]
+    assert not missing, "type make lock"
+
+
 def test_installed_versions_are_the_pinned_ones_that_matter(repo_root: Path) -> None:
     from importlib.metadata import version
 
@@ -114,11 +146,17 @@ def test_every_target_of_the_makefile_is_in_its_help(repo_root: Path) -> None:
 
 def test_make_train_and_test_set_everything_up_first(repo_root: Path, tmp_path: Path) -> None:
     # A checkout without .venv; -n prints what would be run.
-    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
-        shutil.copy(repo_root / name, tmp_path)
+    _copy_setup(repo_root, tmp_path)
     for target, last in (("train", "scene_track.train seed=3"), ("test", "bin/pytest")):
         shown = _make(tmp_path, "-n", target, "ARGS=seed=3").stdout
-        steps = ["-m venv", "pip install", "-c constraints.txt", "touch", last]
+        steps = [
+            "-m venv",
+            "pip install",
+            "--require-hashes -r requirements/dev.txt",
+            "-e .",
+            "touch",
+            last,
+        ]
         places = [shown.find(step) for step in steps]
         assert -1 not in places and places == sorted(places), shown
     shown = _make(tmp_path, "-n", "test").stdout
@@ -130,18 +168,16 @@ def test_make_train_and_test_set_everything_up_first(repo_root: Path, tmp_path: 
 def test_make_skips_the_set_up_that_is_done_and_repeats_it_for_new_pins(
     repo_root: Path, tmp_path: Path
 ) -> None:
-    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
-        shutil.copy(repo_root / name, tmp_path)
+    _copy_setup(repo_root, tmp_path)
     (tmp_path / ".venv").mkdir()
     (tmp_path / ".venv" / ".installed").touch()
     assert "pip install" not in _make(tmp_path, "-n", "train").stdout
-    shown = _make(tmp_path, "-n", "-W", "constraints.txt", "train").stdout
+    shown = _make(tmp_path, "-n", "-W", "requirements/dev.txt", "train").stdout
     assert "pip install" in shown
 
 
 def test_make_says_what_to_do_without_a_python(repo_root: Path, tmp_path: Path) -> None:
-    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
-        shutil.copy(repo_root / name, tmp_path)
+    _copy_setup(repo_root, tmp_path)
     for python in ("", "/no/such/python"):
         result = _make(tmp_path, "setup", f"PYTHON={python}")
         assert result.returncode != 0
@@ -152,8 +188,7 @@ def test_make_says_what_to_do_without_a_python(repo_root: Path, tmp_path: Path) 
 @pytest.fixture
 def recorder(repo_root: Path, tmp_path: Path) -> Path:
     """A checkout that is set up, with a Python that only writes down what it is asked to do."""
-    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
-        shutil.copy(repo_root / name, tmp_path)
+    _copy_setup(repo_root, tmp_path)
     python = tmp_path / ".venv" / "bin" / "python"
     python.parent.mkdir(parents=True)
     python.write_text('#!/bin/sh\necho "$@" >> calls\ntest ! -e fail\n')

@@ -236,6 +236,9 @@ def _mistake_of(error: BaseException) -> str | None:
             where = f"{match[1]}: "
         error = error.__cause__
     lightning = any(cls.__name__ == "MisconfigurationException" for cls in type(error).__mro__)
+    # What Lightning says of a logger's package that is not installed, and of Slurm's variables.
+    lightning |= isinstance(error, ModuleNotFoundError) and "pip install" in str(error)
+    lightning |= isinstance(error, RuntimeError) and "SLURM" in str(error)
     if not lightning and not isinstance(error, USER_ERRORS):
         return None
     text = of_the_disk(error) if isinstance(error, OSError) else str(error)

@@ -74,7 +74,8 @@ class SceneBatch:
             of all frames, ``[B, T, 3, 0, 0]``, unless the images were asked for.
         boxes: ``[B, T, M, 4]`` float32 cxcywh, 0-1 of the canvas; 0 where padded. A ball has width
             and height 0.
-        labels: ``[B, T, M]`` int64; 0 where padded.
+        labels: ``[B, T, M]`` int64; 0 where padded; -1 in a padded slot whose box is a region that
+            is left out of all losses.
         track_ids: ``[B, T, M]`` int64; -1 where padded.
         confidence: ``[B, T, M]`` float32; 0 where padded, else 1, or, in a mixed clip, the weight
             (0-1) of the clip that the object comes from.
@@ -141,6 +142,11 @@ class SceneBatch:
     def valid(self) -> Tensor:
         """``[B, T, M]`` bool, True = a real object."""
         return self.track_ids >= 0
+
+    @property
+    def ignored(self) -> Tensor:
+        """``[B, T, M]`` bool, True = the box is a region in which nobody is labelled."""
+        return self.labels < 0
 
     @property
     def annotated(self) -> Tensor:

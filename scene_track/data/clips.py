@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 
 from scene_track.data.feature_store import FeatureSource, FrameKey
-from scene_track.data.frame_store import FrameStore
+from scene_track.data.frame_store import FrameStore, read_frame
 from scene_track.data.images import FrameError
 from scene_track.data.resumable_loader import derive_seed
 from scene_track.data.samples import Sample, mix
+from scene_track.data.stills import CameraPath, as_clip, moved_boxes, render, resolution
 from scene_track.data.targets import Objects, read_objects
 from scene_track.data.transforms import Clip, ClipAugment
 from scene_track.data.video import OnError, Video
@@ -97,19 +98,22 @@ class _Clips:
             try:
                 frames.append(store.read(position))
             except FrameError as error:
-                if self.on_error == "raise":
-                    raise FrameError(
-                        f"{error}; restore it, or type dataset.on_error=skip to go on without"
-                    ) from None
-                file = store.sequence.files[position]
-                if file not in self.skipped:
-                    self.skipped.add(file)
-                    log.warning("skipped frame (%d so far): %s", len(self.skipped), error)
+                self._skip(store.sequence.files[position], error)
                 continue
             used.append(position)
         if not frames:
             return _Read(torch.zeros(0, 3, *store.size, dtype=torch.uint8), used, None)
         return _Read(torch.stack(frames), used, None)
+
+    def _skip(self, file: Path, error: FrameError) -> None:
+        """Log a frame that cannot be read, once; with ``on_error="raise"`` that is the end."""
+        if self.on_error == "raise":
+            raise FrameError(
+                f"{error}; restore it, or type dataset.on_error=skip to go on without"
+            ) from None
+        if file not in self.skipped:
+            self.skipped.add(file)
+            log.warning("skipped frame (%d so far): %s", len(self.skipped), error)
 
     def _look_up(
         self, number: int, positions: Sequence[int], *, mirrored: bool, pictures: bool | None = None
@@ -169,7 +173,7 @@ class _Clips:
             boxes=per_frame(boxes),
             labels=per_frame(torch.from_numpy(objects.labels)),
             track_ids=per_frame(torch.from_numpy(objects.ids)),
-            confidence=per_frame(torch.ones(len(objects.ids))),
+            confidence=per_frame(torch.from_numpy(objects.ids >= 0).float()),
             visibility=objects.visibility_per_frame(clip.keep),
             points=None if sequence.points is None else sequence.points[used],
             xyz=xyz,
@@ -197,6 +201,7 @@ class ClipDataset(_Clips):
         cache_dir: Path | None = None,
         on_error: OnError = "raise",
         features: FeatureSource | None = None,
+        camera: CameraPath | None = None,
     ) -> None:
         """Lists the windows.
 
@@ -216,6 +221,10 @@ class ClipDataset(_Clips):
             cache_dir: folder for resized frames; None = decode every time.
             on_error: ``raise``, or ``skip`` frames that cannot be read: the clip gets shorter.
             features: where features are looked for; None = nowhere.
+            camera: makes clips of still images; None = there are none.
+
+        Raises:
+            ValueError: there are still images and no camera.
         """
         base = (round(size[0] * base_scale), round(size[1] * base_scale))
         super().__init__(
@@ -226,6 +235,7 @@ class ClipDataset(_Clips):
         self.stride = stride
         self.max_interval = max_interval
         self.augment = augment
+        self.camera = camera
         self.seed = seed
         self.same_every_epoch = same_every_epoch
         self.windows = [
@@ -233,6 +243,11 @@ class ClipDataset(_Clips):
             for number, sequence in enumerate(self.sequences)
             for start in window_starts(len(sequence), length, stride)
         ]
+        if camera is None and any(s.ignored is not None for s in self.sequences):
+            raise ValueError(
+                "still images need a camera that makes clips of them: type dataset=coco,"
+                " dataset=crowdhuman or dataset=mixed, or give dataset.camera_path"
+            )
 
     def __len__(self) -> int:
         return len(self.windows)
@@ -270,6 +285,8 @@ class ClipDataset(_Clips):
         """One augmented clip; every draw comes from the generator."""
         number, _ = self.windows[index]
         sequence = self.sequences[number]
+        if sequence.ignored is not None:
+            return self._still(sequence, generator)
         asked = self.positions((epoch, index), generator)
         mirrored = self.augment.will_mirror(generator)
         if self.features.serves(epoch):
@@ -287,6 +304,42 @@ class ClipDataset(_Clips):
             canvas = self.augment.canvas(self.size)
             clip = Clip.of(torch.zeros(0, 3, *canvas, dtype=torch.uint8), corners)
         return self._sample(sequence, clip, read, objects, asked[0])
+
+    def _still(self, still: Video, generator: torch.Generator) -> Sample:
+        """A clip that a camera takes of a still image."""
+        camera = self.camera
+        assert camera is not None
+        interval = int(torch.randint(1, self.max_interval + 1, (), generator=generator))
+        sequence = as_clip(still, self.length, interval, camera.frame_rate)
+        image, canvas = _image_size(still), (self.stores[0].size)
+        seconds = torch.from_numpy(sequence.frames) / camera.frame_rate
+        maps = camera.draw(seconds, image, canvas, generator)
+        shrink = resolution(maps)
+        size = (max(1, round(image[0] * shrink)), max(1, round(image[1] * shrink)))
+        read = self._read_all(sequence, size)
+        objects = read_objects(sequence, read.used)
+        if not read.used:
+            empty = torch.zeros(0, 3, *self.augment.canvas(self.size), dtype=torch.uint8)
+            clip = Clip.of(empty, objects.corners(image, canvas))
+            return self._sample(sequence, clip, read, objects, 0)
+        frame = torch.repeat_interleave(torch.arange(self.length), torch.tensor(objects.counts))
+        corners = moved_boxes(maps[frame], torch.from_numpy(objects.boxes)).float()
+        frames = render(read.frames, maps, image, canvas)
+        frames, seen = camera.occlude(frames, corners, objects.counts, generator)
+        clip = self.augment(Clip.of(frames, corners), self.size, generator)
+        ignored = torch.from_numpy(objects.ids < 0)
+        boxes = clip.boxes.as_subclass(Tensor)
+        left = (boxes[:, 2:] - boxes[:, :2] >= 1).all(1)  # however little of a region is left
+        clip.keep = torch.where(ignored, left, clip.keep & seen)
+        return self._sample(sequence, clip, read, objects, 0)
+
+    def _read_all(self, still: Video, size: tuple[int, int]) -> _Read:
+        """The one image behind all frames of a clip, ``[3, h, w]``."""
+        try:
+            return _Read(read_frame(still, 0, size), list(range(len(still))), None)
+        except FrameError as error:
+            self._skip(still.files[0], error)
+            return _Read(torch.zeros(3, 0, 0, dtype=torch.uint8), [], None)
 
 
 class StreamDataset(_Clips):

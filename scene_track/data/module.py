@@ -27,6 +27,7 @@ from scene_track.data.detections import NOISE, TRUTH, BoxVideo, noise_of, read_b
 from scene_track.data.feature_store import FeatureSource
 from scene_track.data.further import Further
 from scene_track.data.resumable_loader import ResumableLoader, WatchedLoader
+from scene_track.data.stills import CameraPath
 from scene_track.data.transforms import ClipAugment
 from scene_track.data.video import Source, Video
 from scene_track.data.visibility import balanced_weights, count_visibility
@@ -64,11 +65,7 @@ class EvalWindow:
     """How sequences are cut into chunks for streaming."""
 
     def __init__(self, *, length: Annotated[int, Field(ge=1, le=1000)]) -> None:
-        """Sets the window.
-
-        Args:
-            length: frames per chunk.
-        """
+        """Sets the frames per chunk, ``length``."""
         self.length = length
 
 
@@ -124,6 +121,7 @@ class TrackingDataModule(LightningDataModule):
         cache_dir: str | None,
         on_error: Literal["raise", "skip"],
         seed: Annotated[int, Field(ge=0)],
+        camera_path: CameraPath | None,
         detections: Annotated[str, Field(min_length=1)] | None,
         further: list[Further],
         camera: Annotated[int, Field(ge=0)],
@@ -146,10 +144,11 @@ class TrackingDataModule(LightningDataModule):
             test: test split; None = there is none.
             base_scale: training frames are resized to this multiple of ``size`` (and so cached)
                 before scale jitter cuts into them.
-            cache: keep resized frames on disk: 3 x height x width bytes each.
+            cache: keep resized frames on disk.
             cache_dir: folder of the caches; None = ``<root>/.cache``.
             on_error: ``raise``, or ``skip`` faulty rows and frames, counted and logged.
             seed: of the order and of every random draw.
+            camera_path: makes training clips of still images; None = there are none.
             detections: folder of a detector's files, ``<sequence>.txt``, which the model is given
                 in place of images; ``noise`` = ground truth with errors, those of the detector
                 whose files other folders have, ``truth`` = without. None = images.
@@ -175,7 +174,7 @@ class TrackingDataModule(LightningDataModule):
         self.cache_dir = None if cache_dir is None else Path(cache_dir)
         self.on_error: Literal["raise", "skip"] = on_error
         self.seed = seed
-        self.detections, self.camera = detections, camera
+        self.detections, self.camera, self.camera_path = detections, camera, camera_path
         self.further = [f if isinstance(f, Further) else Further(**f) for f in further]
         self._box_videos: dict[str, list[BoxVideo]] = {}
         self.features = FeatureSource()
@@ -257,9 +256,6 @@ class TrackingDataModule(LightningDataModule):
 
         :func:`scene_track.data.visibility.balanced_weights` makes weights of them. None where
         targets are boxes.
-
-        Raises:
-            FileNotFoundError, ValueError: as :meth:`sequences`.
         """
         points = [s.points for s in self.sequences(split) if s.points is not None]
         return count_visibility(p[:, 2] for p in points).tolist() if points else None
@@ -332,6 +328,7 @@ class TrackingDataModule(LightningDataModule):
             cache_dir=self._cache_folder(_FRAMES) if self.cache else None,
             on_error=self.on_error,
             features=self.features,
+            camera=self.camera_path,
             **windows,
         )
 
@@ -432,10 +429,11 @@ class TrackingDataModule(LightningDataModule):
         changing = {f"augment.{k}": v for k, v in self.augment.unrepeatable().items()}
         if self.base_scale != 1:
             changing["base_scale"] = self.base_scale
+        changing |= {} if self.camera_path is None else {"camera_path": "{...}"}
         if not changing:
             return
         shown = ", ".join(f"dataset.{name}={value}" for name, value in changing.items())
-        off = {"base_scale": "1", "augment.crop": "null"}
+        off = {"base_scale": "1", "augment.crop": "null", "camera_path": "null"}
         typed = " ".join(f"dataset.{name}={off.get(name, '0')}" for name in changing)
         raise ValueError(
             "model.backbone.cache=true keeps one set of features per frame and one per mirrored"

@@ -194,6 +194,8 @@ def read_xyz(file: Path, table: BoxTable) -> NDArray[np.float64]:
         values = np.loadtxt(file, delimiter=",", ndmin=2, dtype=np.float64)
         if values.size and values.shape[1] != 5:
             raise ValueError(f"{values.shape[1]} columns")
+        if not np.isfinite(values).all():
+            raise ValueError("a number is not finite")
     except ValueError as error:
         raise ValueError(f"{file}: expected rows frame,id,x,y,z: {error}") from None
     where = {(int(r[0]), int(r[1])): r[2:] for r in values.reshape(-1, 5)}

@@ -163,6 +163,7 @@ def _positive(file: Path, section: configparser.SectionProxy, key: str) -> float
     text = section.get(key)
     if text is None:
         raise ValueError(f"{file}: key {key} is missing from [Sequence]")
+    text = " ".join(text.split())  # of an .ini file a value may have several lines
     try:
         value = parse_number(key, text)
     except ValueError:

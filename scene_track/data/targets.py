@@ -34,7 +34,7 @@ class Objects:
             edge of the image; a ball's width and height are 0.
         labels: ``[N]`` int64.
         ids: ``[N]`` int64.
-        visibility: ``[N]`` int64, 1 to 3.
+        visibility: ``[N]`` int64, 1 to 3; -1 for an ignored region.
         known: T flags, False = the frame is not annotated.
         single: True for balls: a frame without one says that it is absent.
         xyz: ``[N, 3]`` metres; None without positions.
@@ -97,7 +97,7 @@ def read_objects(sequence: Video, positions: Sequence[int]) -> Objects:
         boxes=column(sequence.table.boxes),
         labels=column(sequence.labels),
         ids=ids,
-        visibility=np.full(len(ids), int(Visibility.VISIBLE), dtype=np.int64),
+        visibility=np.where(ids < 0, int(Visibility.UNKNOWN), int(Visibility.VISIBLE)),
         known=[True] * len(rows),
         single=False,
         xyz=None if sequence.xyz is None else column(sequence.xyz),

@@ -62,6 +62,8 @@ class Video:
         points: ``[F, 3]`` (x, y, visibility) of the one ball in each of these frames: pixels, an
             integer is the centre of a pixel, NaN where it is not to be seen; visibility as
             :class:`scene_track.data.visibility.Visibility`. None for a video of boxes.
+        ignored: ``[K, 4]`` unlabelled regions of a still image, as boxes; None for a video.
+        origin: which source of a mixed dataset it is from.
         label_file: where the ground truth lies, or should, relative to ``folder``.
     """
 
@@ -75,6 +77,8 @@ class Video:
     xyz: NDArray[np.float64] | None
     labelled: bool
     points: NDArray[np.float64] | None = None
+    ignored: NDArray[np.float64] | None = None
+    origin: str = ""
     label_file: str = "gt/gt.txt"
 
     def __len__(self) -> int:

@@ -108,7 +108,8 @@ class AssociationModel(ClipModel):
         if frames.shape[-1] != 5 or frames.ndim != 4:
             raise ValueError(
                 f"model=association reads detections, and was given images {list(frames.shape)}:"
-                " type dataset.detections=FOLDER, or dataset.detections=noise"
+                " type dataset.detections=FOLDER; for images take its head into a scene model by"
+                " init_from=RUN init_parts=[model.identity]"
             )
         boxes, scores = frames[..., :4].float(), frames[..., 4].float()
         exists = (scores >= 0) & ~padding_mask.unsqueeze(-1)

@@ -139,15 +139,15 @@ def nms_keep(boxes: Tensor, iou_threshold: float) -> Tensor:
         return keep
     better = torch.ones(k, k, dtype=torch.bool, device=boxes.device).tril(-1)  # [i, j]: j before i
     suppressed = (pairwise_iou(boxes, boxes) > iou_threshold) & better
-    if boxes.device.type == "cpu" and not suppressed.any():
+    # On an accelerator, looking costs more (it waits for the device) than the rounds it saves; in
+    # an exported graph every round is written out.
+    looks = boxes.device.type == "cpu" and not torch.compiler.is_exporting()
+    if looks and not suppressed.any():
         return keep
     suppresses = suppressed.float()
     for _ in range(k):
         # Counts the kept, better, overlapping boxes; only "none" matters: exact in any precision.
         settled = torch.matmul(suppresses, keep.unsqueeze(-1).float()).squeeze(-1) == 0
-        # On an accelerator, looking costs more (it waits for the device) than the rounds it saves;
-        # in an exported graph every round is written out.
-        looks = boxes.device.type == "cpu" and not torch.compiler.is_exporting()
         if looks and torch.equal(settled, keep):
             break
         keep = settled

@@ -14,6 +14,7 @@ Pointing does not depend on how identities are named, so there is no vocabulary 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -82,7 +83,8 @@ def _take(values: Tensor, past: Tensor) -> Tensor:
     s, t = values.shape[:2]
     rows = past + t * torch.arange(s, device=past.device).view(s, 1, 1)
     # The backward pass of an embedding adds whole rows; that of fancy indexing takes ten times it.
-    flat = F.embedding(rows, values.reshape(s * t, -1))
+    # Written out: where there is no track there is no -1 to infer.
+    flat = F.embedding(rows, values.reshape(s * t, math.prod(values.shape[2:])))
     return flat.view(*past.shape, *values.shape[2:])
 
 

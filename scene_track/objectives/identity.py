@@ -21,8 +21,9 @@ from torch.nn import functional as F
 from scene_track.data.batch import SceneBatch
 from scene_track.models.boxes import elementwise_iou
 from scene_track.models.identity import PointerIdentity, TrackMemory
+from scene_track.models.motion_prior import MOTION
 from scene_track.models.predictions import ScenePredictions
-from scene_track.objectives.losses import pick
+from scene_track.objectives.losses import mostly_inside, pick
 
 # Frames for which a false detection stays in memory: the cost of a clip grows with its length, not
 # with the square of it.
@@ -125,7 +126,7 @@ class IdentityLoss(nn.Module):
         boxes = predictions.boxes.detach().float()
         seconds = batch.seconds
         tracks = self._tracks(tokens, boxes, matches, batch)
-        extra = self._unmatched(predictions, tokens, boxes, matches)
+        extra = self._unmatched(predictions, tokens, boxes, matches, batch)
         seen = self._augment(tracks) if head.training else tracks
         memory, state = _memory(head, seen, extra, seconds)
         count = tracks.present.shape[2]
@@ -179,13 +180,19 @@ class IdentityLoss(nn.Module):
         )
 
     def _unmatched(
-        self, predictions: ScenePredictions, tokens: Tensor, boxes: Tensor, matches: Tensor
+        self,
+        predictions: ScenePredictions,
+        tokens: Tensor,
+        boxes: Tensor,
+        matches: Tensor,
+        batch: SceneBatch,
     ) -> TrackGrid:
-        """The most confident unmatched detections of each frame."""
+        """The most confident unmatched detections of each frame, outside ignored regions."""
         b, t, queries = tokens.shape[:3]
         wanted = min(self.false_positives, queries)
         taken = torch.zeros(b, t, queries + 1, dtype=torch.bool, device=tokens.device)
         taken = taken.scatter(2, torch.where(matches >= 0, matches, queries), True)[..., :queries]
+        taken = taken | mostly_inside(boxes, batch.boxes, batch.ignored)
         score = predictions.exist_conf.squeeze(-1).detach().masked_fill(taken, -1.0)
         best, index = score.topk(wanted, dim=2)
         return TrackGrid(
@@ -254,7 +261,7 @@ def _memory(
         clock.flatten(0, 1),
         present.flatten(0, 1),
     )
-    state, motion = state.view(b, s, t, width), motion.view(b, s, t, -1)
+    state, motion = state.view(b, s, t, width), motion.view(b, s, t, MOTION)
     last = last_before(present)  # [B, S, T]
     index = last.clamp(min=0)
 
@@ -277,7 +284,7 @@ def _memory(
     ]
     memory = TrackMemory(
         state=beside(pick(state, index), once.view(b, t, f, width)),
-        motion=beside(pick(motion, index), rest.view(b, t, f, -1)),
+        motion=beside(pick(motion, index), rest.view(b, t, f, MOTION)),
         box=beside(pick(boxes, index), extra.boxes),
         seconds=beside(clock.gather(2, index), seconds.unsqueeze(2).expand(b, t, f)),
         exists=torch.cat(exists, dim=2),

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from scene_track.models.boxes import at_least_float32, elementwise_giou
+from scene_track.models.boxes import at_least_float32, cxcywh_to_xyxy, elementwise_giou
 
 
 def _masked(loss: Tensor, mask: Tensor | None) -> Tensor:
@@ -132,6 +132,48 @@ def draw_center_heatmap(
     channel = labels.masked_fill(~valid, 0).unsqueeze(-1).expand(n, m, height * width)
     heat = boxes.new_zeros(n, num_classes, height * width)
     return heat.scatter_reduce_(1, channel, bumps, "amax").view(n, num_classes, height, width)
+
+
+@torch.no_grad()
+def mostly_inside(boxes: Tensor, regions: Tensor, mask: Tensor) -> Tensor:
+    """Whether at least half of a box lies in one of the regions, as COCO matches crowd regions.
+
+    Args:
+        boxes: ``[..., Q, 4]`` cxcywh, 0-1 of the canvas.
+        regions: ``[..., M, 4]`` cxcywh.
+        mask: ``[..., M]`` bool, True = a region.
+
+    Returns:
+        ``[..., Q]`` bool.
+    """
+    a = cxcywh_to_xyxy(at_least_float32(boxes)).unsqueeze(-2)
+    b = cxcywh_to_xyxy(at_least_float32(regions)).unsqueeze(-3)
+    overlap = torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])
+    width, height = overlap.clamp(min=0).unbind(-1)
+    box_width, box_height = (a[..., 2:] - a[..., :2]).unbind(-1)
+    inside = (width * height >= 0.5 * box_width * box_height) & (overlap > 0).all(-1)
+    return (inside & mask.unsqueeze(-2)).any(-1)
+
+
+@torch.no_grad()
+def cells_inside(regions: Tensor, mask: Tensor, height: int, width: int) -> Tensor:
+    """The cells of a map whose centre lies in one of the regions.
+
+    Args:
+        regions: ``[N, M, 4]`` cxcywh, 0-1 of the canvas.
+        mask: ``[N, M]`` bool, True = a region.
+        height: rows h of the map.
+        width: columns w of the map.
+
+    Returns:
+        ``[N, h, w]`` bool.
+    """
+    corners = cxcywh_to_xyxy(regions.float())
+    x = (torch.arange(width, device=regions.device) + 0.5) / width
+    y = (torch.arange(height, device=regions.device) + 0.5) / height
+    across = (x >= corners[..., :1]) & (x < corners[..., 2:3])  # [N, M, w]
+    down = (y >= corners[..., 1:2]) & (y < corners[..., 3:]) & mask.unsqueeze(-1)  # [N, M, h]
+    return torch.bmm(down.float().transpose(1, 2), across.float()) > 0
 
 
 def quality_focal_loss(

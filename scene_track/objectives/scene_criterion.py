@@ -25,8 +25,10 @@ from scene_track.objectives.identity import IdentityLoss
 from scene_track.objectives.losses import (
     box_giou,
     box_l1,
+    cells_inside,
     draw_center_heatmap,
     heatmap_focal_loss,
+    mostly_inside,
     pick,
     sigmoid_focal_loss,
 )
@@ -40,21 +42,27 @@ class _Targets:
 
     Attributes:
         boxes: ``[B, T, M, 4]`` float32 cxcywh.
-        labels: ``[B, T, M]``.
+        labels: ``[B, T, M]``; 0 where not valid.
         valid: ``[B, T, M]`` bool, True = a real object of a real frame.
         present: ``[B, T]`` bool, False = padding frame.
+        ignored: ``[B, T, M]`` bool, True = the box is a region that no loss looks at.
     """
 
     boxes: Tensor
     labels: Tensor
     valid: Tensor
     present: Tensor
+    ignored: Tensor
 
     @classmethod
     def of(cls, batch: SceneBatch) -> _Targets:
         present = ~batch.padding_mask
         valid = batch.valid & present.unsqueeze(-1)
-        return cls(batch.boxes.float(), batch.labels, valid, present)
+        return cls(batch.boxes.float(), batch.labels.clamp(min=0), valid, present, batch.ignored)
+
+    def counts(self, boxes: Tensor) -> Tensor:
+        """``[B, T, Q]`` bool: these ``[B, T, Q, 4]`` boxes are right or wrong, not ignored."""
+        return self.present.unsqueeze(-1) & ~mostly_inside(boxes, self.boxes, self.ignored)
 
 
 class _WeightedSum:
@@ -234,7 +242,7 @@ class SceneCriterion(nn.Module):
         found = self.matcher.match_padded(
             clip.cls_logits[:, around].flatten(0, 1),
             clip.boxes[:, around].float().flatten(0, 1),
-            batch.labels[:, around].flatten(0, 1),
+            batch.labels[:, around].clamp(min=0).flatten(0, 1),
             batch.boxes[:, around].float().flatten(0, 1),
             valid.flatten(0, 1),
         ).view(*valid.shape)
@@ -251,11 +259,11 @@ class SceneCriterion(nn.Module):
         exist = torch.zeros_like(layer.exist_logits.squeeze(-1))
         # amax, not assignment: unmatched objects also point at query 0 and must not erase it.
         exist.scatter_reduce_(2, query, matched.float(), "amax")
-        onehot = F.one_hot(targets.labels.clamp(min=0), classes).float() * matched.unsqueeze(-1)
+        onehot = F.one_hot(targets.labels, classes).float() * matched.unsqueeze(-1)
         target.scatter_reduce_(2, query.unsqueeze(-1).expand(-1, -1, -1, classes), onehot, "amax")
         picked = pick(layer.boxes.float(), query)
         near = matched & self._near(picked, targets.boxes)
-        counts = targets.present.unsqueeze(-1).expand_as(exist)
+        counts = (exist > 0) | targets.counts(layer.boxes)
         return self._set_losses(layer, target, exist, counts, picked, targets.boxes, near)
 
     def _denoising(
@@ -267,6 +275,8 @@ class SceneCriterion(nn.Module):
         shape = (*targets.present.shape, queries.valid.shape[1])
         counts = queries.valid.view(shape) & targets.present.unsqueeze(-1)
         positive = counts & queries.positive.view(shape)
+        noised = queries.boxes.detach().sigmoid().view(*shape, 4)
+        counts = counts & (positive | targets.counts(noised))
         index = queries.target_index.reshape(shape)
         wanted = pick(targets.boxes, index)
         label = targets.labels.gather(2, index)
@@ -333,7 +343,8 @@ class SceneCriterion(nn.Module):
             w,
             sigma_fraction=self.heat_sigma,
         )
-        mask = targets.present.flatten()[:, None, None, None]
+        ignored = cells_inside(boxes, targets.ignored.flatten(0, 1), h, w).unsqueeze(1)
+        mask = targets.present.flatten()[:, None, None, None] & (~ignored | (heat >= 1))
         offsets = boxes.new_tensor(((0, 0), (1, 0), (-1, 0), (0, 1), (0, -1)))
         limit = boxes.new_tensor((w, h))
         cells = (boxes[..., :2] * limit).floor().unsqueeze(2) + offsets  # [N, M, 5, 2]

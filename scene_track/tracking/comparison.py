@@ -24,17 +24,17 @@ CRITERION = 0.6  # of a baseline's HOTA and IDF1, after three epochs
 
 CAUSAL, CONFIGURED = "own tracker, causal", "own tracker, as configured"
 OWN_TUNED, ORACLE = "own tracker, tuned", "oracle association"
-_TITLES = {
+TITLES = {
     "sort": "SORT",
     "bytetrack": "ByteTrack",
     "ocsort": "OC-SORT",
     "botsort": "BoT-SORT",
     "cbiou": "C-BIoU",
 }
-STOCK = {option: f"{title}, stock" for option, title in _TITLES.items()}
-TUNED = {option: f"{title}, tuned" for option, title in _TITLES.items()}
+STOCK = {option: f"{title}, stock" for option, title in TITLES.items()}
+TUNED = {option: f"{title}, tuned" for option, title in TITLES.items()}
 ON_EXACT, ON_NOISY = "ByteTrack, tuned, on exact truth", "ByteTrack, tuned, on noisy truth"
-assert tuple(_TITLES) == BASELINES
+assert tuple(TITLES) == BASELINES
 
 _FRACTIONS = ("HOTA", "DetA", "AssA", "LocA", "IDF1", "MOTA")
 _COUNTS = ("IDSW", "FP", "FN")

@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from scene_track.config.shipped import build_option, option_values
+from scene_track.data.video import Video
 from scene_track.metrics.tracking import TrackingCounts, tracking_metrics
 from scene_track.models.identity import PointerIdentity
 from scene_track.tracking.inference import associate
@@ -177,6 +178,14 @@ def _in_order(point: Mapping[str, float]) -> bool:
     """Whether what must rise does; see ``_RISING``."""
     chains = ([point[name] for name in chain if name in point] for chain in _RISING)
     return all(values == sorted(values) for values in chains)
+
+
+def beginning(video: Video, count: int) -> Video:
+    """A video, or the first ``count`` frames of it, under the same name."""
+    if len(video) <= count:
+        return video
+    first, last = int(video.frames[0]), int(video.frames[count - 1])
+    return replace(video.between(first, last), name=video.name)
 
 
 def light(detections: Detections, duplicate_iou: float) -> Detections:

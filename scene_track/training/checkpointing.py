@@ -17,7 +17,7 @@ from torch import Tensor
 
 from scene_track.config.resumed import refuse_another_run
 from scene_track.io.atomic import atomic_path
-from scene_track.models.weights import compare_state_dicts
+from scene_track.models.weights import check_sums, compare_state_dicts
 
 log = logging.getLogger(__name__)
 
@@ -38,8 +38,14 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     ) -> None:
         """Write ``checkpoint`` to ``path`` atomically."""
         del storage_options
-        with atomic_path(Path(path)) as temporary:
-            torch.save(checkpoint, temporary)
+        with atomic_path(Path(path)) as temporary, temporary.open("wb") as file:
+            try:
+                torch.save(checkpoint, file)
+            except RuntimeError as error:
+                # What torch's writer says of a full disk names neither the disk nor the file.
+                if isinstance(error.__context__, OSError):
+                    raise error.__context__ from None
+                raise
 
     def load_checkpoint(
         self,
@@ -62,7 +68,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}")
-    if not zipfile.is_zipfile(path):  # the directory of a zip file is its end: a torn one has none
+    if not _is_zip(path):  # the directory of a zip file is its end: a torn one has none
         size = path.stat().st_size
         with path.open("rb") as file:
             head = file.read(512).lstrip().lower()
@@ -73,18 +79,16 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             )
         raise ValueError(f"{path} is torn ({size} bytes) or not a checkpoint: take another one")
     try:
-        with zipfile.ZipFile(path) as archive:
-            # torch checks no sums: weights that a broken transfer changed would load in silence.
-            broken = archive.testzip()
-        if broken is not None:
-            raise ValueError(f"{path} is damaged (in {broken}): take another one")
+        check_sums(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(
             f"{path} holds objects other than tensors and plain containers; such a file is not"
             " opened because loading it could run code"
         ) from error
-    except (RuntimeError, zipfile.BadZipFile) as error:
+    except Exception as error:  # damaged data lead a reader to almost any exception
+        if isinstance(error, OSError) and error.filename is not None:
+            raise  # such as a file that may not be read
         reason = str(error).split("\n")[0].split(". ")[0]  # the rest is advice to torch's authors
         raise ValueError(f"{path} is damaged ({reason}): take another one") from error
     if not isinstance(content, dict):
@@ -92,6 +96,13 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             f"{path} holds a {type(content).__name__}, expected a checkpoint: take another one"
         )
     return content
+
+
+def _is_zip(path: Path) -> bool:
+    try:
+        return zipfile.is_zipfile(path)
+    except zipfile.BadZipFile:  # its end says that it is one of several files
+        return False
 
 
 def resolve_checkpoint(where: str | os.PathLike[str], *, prefer: Literal["best", "last"]) -> Path:

@@ -142,5 +142,5 @@ def validation_metrics(checkpoint: Mapping[str, Any], trained: DictConfig) -> di
     return {
         name: float(entry["last"])
         for name, entry in summary.get("metrics", {}).items()
-        if name in logged and name != "val/loss"
+        if name in logged and name != "val/loss" and entry["last"] is not None  # NaN is null
     }

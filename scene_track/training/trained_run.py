@@ -6,7 +6,7 @@ The model is rebuilt from the configuration in the checkpoint, and every tensor 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from scene_track.models.streaming_step import OnnxModel
 from scene_track.models.weights import compare_state_dicts
 from scene_track.tracking.evaluation import Evaluator
 from scene_track.tracking.inference import SequenceTracks, associate, detect_videos
-from scene_track.tracking.tracker import Tracker
+from scene_track.tracking.tracker import Detections, Tracker, VideoInfo
 from scene_track.training.checkpointing import FOLDER, load_checkpoint, resolve_checkpoint
 from scene_track.training.exported import open_onnx, read_exported
 from scene_track.training.feature_caching import FeatureCache, cache_for
@@ -192,7 +192,10 @@ def need_boxes(run: TrainedRun, command: str) -> None:
 
 
 def track_split(
-    run: TrainedRun, split: str, folder: Path
+    run: TrainedRun,
+    split: str,
+    folder: Path,
+    watch: Callable[[VideoInfo, Detections], None] | None = None,
 ) -> Iterator[tuple[Video, SequenceTracks]]:
     """Run the tracker over a split; each result file is written as its video ends.
 
@@ -200,6 +203,7 @@ def track_split(
         run: model, data and tracker.
         split: of its data.
         folder: where the result file of each video is written.
+        watch: is given every frame's detections before the tracker is.
 
     Yields:
         Each video with its tracks.
@@ -226,6 +230,8 @@ def track_split(
         features=None if cache is None else cache.of,
         read=run.evaluator.read,
     )
+    if watch is not None:
+        detections = _watched(detections, watch)
     for tracks in associate(detections, run.tracker, run.model.identity):
         name = tracks.video.name
         run.evaluator.report.write_tracks(folder, tracks)
@@ -239,6 +245,14 @@ def track_split(
         cache.report(counts, split)
         if counts.read:
             log.warning("frames/s leaves the backbone out where its features were read")
+
+
+def _watched(
+    frames: Iterator[tuple[VideoInfo, Detections]], watch: Callable[[VideoInfo, Detections], None]
+) -> Iterator[tuple[VideoInfo, Detections]]:
+    for video, detections in frames:
+        watch(video, detections)
+        yield video, detections
 
 
 def _feature_cache(run: TrainedRun) -> FeatureCache | None:

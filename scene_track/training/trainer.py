@@ -17,6 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from scene_track.training.checkpointing import AtomicCheckpointIO
 from scene_track.training.precision import resolve_precision
 from scene_track.training.run_length import RunLength
+from scene_track.training.threads import CpuThreads
 
 
 class SharedStatistics(pl.Callback):
@@ -76,6 +77,7 @@ def build_trainer(
     *,
     max_steps: Annotated[int, Field(ge=1)] | None,
     budget: Duration | None,
+    threads: Annotated[int, Field(ge=1)] | Literal["auto"] | None,
     callbacks: Sequence[pl.Callback] = (),
     loggers: Sequence[Logger] = (),
     **options: Unpack[TrainerOptions],
@@ -86,6 +88,7 @@ def build_trainer(
         max_steps: optimiser steps of the whole run; None = no limit.
         budget: time of the whole run, by which the number of steps is planned, see ``RunLength``;
             None = no limit.
+        threads: that compute on a CPU, see ``CpuThreads``.
         callbacks: built callbacks.
         loggers: built loggers.
         options: the other values of ``conf/trainer``.
@@ -103,7 +106,8 @@ def build_trainer(
         )
     # A user's choice, or one that Lightning would not carry out for callbacks of other classes.
     dropped = (ProgressBar,) * (not options["enable_progress_bar"]) + (Checkpoint,) * bool(fast)
-    kept = [c for c in (*callbacks, SharedStatistics()) if not isinstance(c, dropped)]
+    own = (SharedStatistics(), CpuThreads(threads=threads))
+    kept = [c for c in (*callbacks, *own) if not isinstance(c, dropped)]
     if not fast:
         kept.append(RunLength(max_steps=max_steps, budget=budget))
     _quieten_lightning()

@@ -40,6 +40,9 @@ _BRING = (
     "dataset.root",
     "dataset.train",
     "dataset.val",
+    "dataset.source.parts.videos.train",
+    "dataset.source.parts.videos.val",
+    "dataset.source.parts.stills.source.root",
     "model.backbone.weights",
     "model.backbone.name",
 )

@@ -47,3 +47,13 @@ def test_steps_equal_the_streamed_model(overrides: list[str]) -> None:
 def test_a_model_that_looks_ahead_has_no_step() -> None:
     with pytest.raises(ValueError, match=r"model\.decoder\.temporal_radius=1"):
         StreamingStep(build("model.decoder.temporal_radius=1"))
+
+
+@torch.no_grad()
+def test_nothing_in_a_step_depends_on_its_data() -> None:
+    """What PyTorch can capture as one graph, for any exporter; an early exit would be refused."""
+    step = StreamingStep(build("model.proposals.candidates=8")).eval()
+    frame = torch.zeros(1, 3, 64, 96, dtype=torch.uint8)
+    program = torch.export.export(step, (frame, torch.zeros(1), *step.first.values()), strict=False)
+    called = {str(node.target) for node in program.graph.nodes}
+    assert "aten.grid_sampler_2d.default" not in called

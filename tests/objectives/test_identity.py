@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scene_track.models.identity import PointerIdentity, TrackMemory, TrackRings, newest
-from scene_track.objectives.identity import TrackGrid, identity_slots, last_before
+from scene_track.objectives.identity import TrackGrid, _memory, identity_slots, last_before
 from tests.compose import shipped
 
 
@@ -162,3 +162,14 @@ def test_switches_and_drops_change_memory_and_keep_its_members() -> None:
     assert (missing.int().diff(dim=1).clamp(min=0).sum(1) <= 1).all() and missing.any()  # one span
     same = augmented()
     assert torch.equal(same.tokens, tracks.tokens) and same.present.all()
+
+
+def test_memory_without_false_detections_is_that_of_the_tracks() -> None:
+    def grid(tracks: int) -> TrackGrid:
+        present = torch.ones(2, 5, tracks, dtype=torch.bool)
+        boxes = torch.rand(2, 5, tracks, 4) / 5 + 0.2
+        return TrackGrid(torch.randn(2, 5, tracks, 16), boxes, present)
+
+    memory, _ = _memory(head(), grid(3), grid(0), torch.arange(5).float().expand(2, 5) / 20)
+    assert memory.exists.shape == (2, 5, 3)
+    assert not memory.exists[:, 0].any() and memory.exists[:, 1:].all()

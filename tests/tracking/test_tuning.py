@@ -11,7 +11,15 @@ from scene_track.tracking.baselines import ByteTrack
 from scene_track.tracking.inference import associate
 from scene_track.tracking.noisy_truth import truth_as_detections
 from scene_track.tracking.truth import read_truth
-from scene_track.tracking.tuning import BASELINES, GRIDS, Tunable, candidates, light, tune
+from scene_track.tracking.tuning import (
+    BASELINES,
+    GRIDS,
+    Tunable,
+    beginning,
+    candidates,
+    light,
+    tune,
+)
 from tests.tracking.stories import seen, walk
 
 pytestmark = pytest.mark.slow
@@ -110,6 +118,12 @@ def test_frames_that_were_gated_once_tune_to_the_same() -> None:
 def test_nothing_below_the_lowest_keep_is_stored() -> None:
     kept = light(seen([0.2, 0.5, 0.8], 1, [0.05, 0.15, 0.9]), 0.8)
     assert kept.scores.tolist() == pytest.approx([0.9, 0.15])
+
+
+def test_the_beginning_of_a_video_has_its_name_and_its_rows() -> None:
+    cut = beginning(SEQUENCES["a"], 10)
+    assert cut.name == "a" and len(cut) == 10 and cut.table.frames.max() == 10
+    assert beginning(SEQUENCES["a"], 40) is SEQUENCES["a"]
 
 
 def test_no_frames_is_a_mistake() -> None:

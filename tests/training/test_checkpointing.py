@@ -6,7 +6,7 @@ import os
 import signal
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pytest
@@ -35,8 +35,8 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch) -> None
     io = AtomicCheckpointIO()
     io.save_checkpoint({"value": torch.ones(3)}, path)
 
-    def torn(content: Any, target: Path) -> None:
-        Path(target).write_bytes(b"half")
+    def torn(content: Any, target: BinaryIO) -> None:
+        target.write(b"half")
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:

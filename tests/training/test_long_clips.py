@@ -25,8 +25,9 @@ def test_the_detector_is_not_trained_on_padding() -> None:
     batch = make_batch(frames=8)
     batch.padding_mask[:, 3:] = True
     batch.num_frames = 3
-    for _ in range(5):
-        losses = module_of("model.detector_frames=3").losses(batch, denoise=True)[1]
+    module = module_of("model.detector_frames=3")
+    for _ in range(5):  # the frames that train are drawn at random
+        losses = module.losses(batch, denoise=True)[1]
         assert losses["num_targets"] == 2 * 3 * 3
 
 

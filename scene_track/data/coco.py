@@ -1,0 +1,318 @@
+"""Reads COCO JSON: images with boxes, categories by their name.
+
+``iscrowd`` annotations are regions in which nobody is labelled one by one: they are no objects, and
+what is found in them is neither right nor wrong (see ``Video.ignored``).
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import DirectoryPath, Field
+
+from scene_track.data.stills import still_video
+from scene_track.data.video import OnError, Video
+
+log = logging.getLogger(__name__)
+
+_SHOWN = 3
+_HUGE = 4.0
+"""A box may reach past the image (people cut by the border), but not by this many images."""
+
+
+@dataclass
+class Faults:
+    """What is wrong with a file of annotations: an error at once, or counted and logged.
+
+    Attributes:
+        file: that is read.
+        on_error: ``raise`` or ``skip``.
+        found: the faults so far.
+    """
+
+    file: Path
+    on_error: OnError
+    found: list[str] = field(default_factory=list)
+
+    def add(self, fault: str, kind: type[Exception] = ValueError) -> None:
+        """Record a fault.
+
+        Raises:
+            ValueError, FileNotFoundError: with ``on_error="raise"``.
+        """
+        if self.on_error == "raise":
+            raise kind(f"{self.file}: {fault}; or type dataset.on_error=skip to go on without")
+        self.found.append(fault)
+
+    def report(self) -> None:
+        """Log the count and the first faults."""
+        if self.found:
+            shown = "; ".join(self.found[:_SHOWN])
+            log.warning("%s: skipped %d faults: %s", self.file, len(self.found), shown)
+
+
+def box_fault(box: Any, size: tuple[int, int]) -> str | None:
+    """What is wrong with a box, or None.
+
+    Args:
+        box: left, top, width, height in pixels, as a file has it.
+        size: (height, width) of the image.
+    """
+    if not isinstance(box, list) or len(box) != 4:
+        return f"box {box}, expected [left, top, width, height]"
+    if not all(isinstance(x, int | float) and math.isfinite(x) for x in box):
+        return f"box {box}, expected four finite numbers"
+    left, top, width, height = box
+    if width <= 0 or height <= 0:
+        return f"box {box} has no area"
+    if width > _HUGE * size[1] or height > _HUGE * size[0]:
+        return f"box {box} is huge for an image of {size[1]}x{size[0]}"
+    if left >= size[1] or top >= size[0] or left + width <= 0 or top + height <= 0:
+        return f"box {box} lies outside the image of {size[1]}x{size[0]}"
+    return None
+
+
+@dataclass
+class StillBoxes:
+    """The annotations of one image.
+
+    Attributes:
+        boxes: left, top, width, height of each object in pixels.
+        labels: class index of each object.
+        ignored: left, top, width, height of each ignored region.
+    """
+
+    boxes: list[list[float]] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)
+    ignored: list[list[float]] = field(default_factory=list)
+
+    def video(self, file: Path, name: str, size: tuple[int, int]) -> Video:
+        """The image as a video of one frame; see :func:`scene_track.data.stills.still_video`."""
+        return still_video(
+            file,
+            name=name,
+            size=size,
+            boxes=np.array(self.boxes, dtype=np.float64),
+            labels=self.labels,
+            ignored=np.array(self.ignored, dtype=np.float64),
+        )
+
+
+class CocoFolder:
+    """Images with COCO annotations under one root."""
+
+    def __init__(
+        self,
+        *,
+        root: DirectoryPath,
+        annotations: str,
+        images: str,
+        classes: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)],
+    ) -> None:
+        """Describes the folder; nothing is read yet.
+
+        Args:
+            root: folder of the dataset.
+            annotations: JSON file under the root, with ``{split}`` where the split's name stands.
+            images: folder of the images under the root, with ``{split}`` likewise.
+            classes: names of categories; their order gives label indices from 0. Annotations of
+                other categories are dropped.
+
+        Raises:
+            ValueError: if ``classes`` names a category twice.
+        """
+        self.root = Path(root)
+        self.annotations, self.images = annotations, images
+        self.classes = [str(name) for name in classes]
+        if len(set(self.classes)) < len(self.classes):
+            raise ValueError(f"dataset.source.classes names a category twice: {self.classes}")
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Class names by label index."""
+        return tuple(self.classes)
+
+    def prepare(self) -> Path:
+        """The root.
+
+        Raises:
+            FileNotFoundError: if it is not there.
+        """
+        if not self.root.is_dir():
+            raise FileNotFoundError(f"{self.root}: no such folder. Type dataset.root=FOLDER")
+        return self.root
+
+    def sequences(
+        self,
+        split: str | Sequence[str],
+        *,
+        on_error: OnError = "raise",
+        cache_dir: Path | None = None,
+        images: bool = True,
+    ) -> list[Video]:
+        """Reads one or several splits: a video of one frame per image.
+
+        Args:
+            split: name that replaces ``{split}``, or a list of such names.
+            on_error: ``raise``, or ``skip`` what is wrong, counted and logged.
+            cache_dir: not used: a file is parsed in seconds.
+            images: not used: stills are nothing without.
+
+        Raises:
+            FileNotFoundError: a file or folder is not there.
+            ValueError: for wrong content.
+        """
+        self.prepare()
+        names = [split] if isinstance(split, str) else list(split)
+        return [video for name in names for video in self._split(name, on_error)]
+
+    def _split(self, split: str, on_error: OnError) -> list[Video]:
+        file = self.root / self.annotations.replace("{split}", split)
+        content = read_json(file)
+        faults = Faults(file, on_error)
+        labels = self._labels(file, content["categories"])
+        sizes = _image_sizes(faults, content["images"])
+        stills: defaultdict[Any, StillBoxes] = defaultdict(StillBoxes)
+        for annotation in content["annotations"]:
+            _place(annotation, sizes, labels, stills, faults)
+        counts = [0] * len(self.classes)
+        for still in stills.values():
+            for label in still.labels:
+                counts[label] += 1
+        if empty := [n for n, count in zip(self.classes, counts, strict=True) if not count]:
+            raise ValueError(
+                f"{file}: category {empty[0]} is empty, no box of it is in the file; type"
+                " dataset.source.classes=[NAME] with others"
+            )
+        folder = self.root / self.images.replace("{split}", split)
+        if not folder.is_dir():
+            raise FileNotFoundError(
+                f"{folder}: no such folder of images; type dataset.source.images=FOLDER"
+            )
+        videos: list[Video] = []
+        for number, image in sizes.items():
+            path = folder / image.file
+            if not path.is_file():
+                faults.add(f"{path}: the image file is missing", FileNotFoundError)
+                continue
+            name = Path(image.file).with_suffix("").as_posix().replace("/", "_")
+            videos.append(stills[number].video(path, name, image.size))
+        faults.report()
+        return videos
+
+    def _labels(self, file: Path, categories: list[dict[str, Any]]) -> dict[Any, int | None]:
+        """Label index of each category id; None = not wanted."""
+        found = {c.get("name"): c.get("id") for c in categories}
+        if absent := [name for name in self.classes if name not in found]:
+            listed = ", ".join(str(name) for name in list(found)[:8]) or "none"
+            raise ValueError(
+                f"{file}: no category {absent[0]}, the file has {listed}"
+                f"{', ...' if len(found) > 8 else ''}; type dataset.source.classes=[NAME]"
+            )
+        wanted = {found[name]: label for label, name in enumerate(self.classes)}
+        return {c.get("id"): wanted.get(c.get("id")) for c in categories}
+
+
+@dataclass(frozen=True)
+class _Image:
+    """A row of ``images``: its file name and (height, width)."""
+
+    file: str
+    size: tuple[int, int]
+
+
+def read_json(file: Path) -> dict[str, list[Any]]:
+    """The content of a COCO file with its three lists.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no COCO JSON.
+    """
+    if not file.is_file():
+        folder = file.parent
+        found = sorted(p.name for p in folder.glob("*.json")) if folder.is_dir() else []
+        texts = any(folder.parent.glob("labels/**/*.txt")) if folder.parent.is_dir() else False
+        yolo = "; labels/ holds text files, as of YOLO: convert them to COCO JSON" if texts else ""
+        raise FileNotFoundError(
+            f"{file}: no such file; {folder} holds {', '.join(found[:4]) or 'no .json'}{yolo}. Type"
+            " dataset.source.annotations=FILE, or dataset.train=NAME dataset.val=NAME"
+        )
+    text = file.read_text(encoding="utf-8", errors="replace")
+    try:
+        content = json.loads(text)
+    except ValueError as error:
+        first = text.lstrip()[:40].splitlines()
+        raise ValueError(
+            f"{file}: not JSON ({error}); it begins with {first[0] if first else 'nothing'!r}."
+            " Expected a COCO file with images, annotations and categories"
+        ) from None
+    lacking = [
+        key
+        for key in ("images", "annotations", "categories")
+        if not isinstance(content, dict) or not isinstance(content.get(key), list)
+    ]
+    if lacking:
+        raise ValueError(f"{file}: no list {lacking[0]!r}; expected a COCO instances file")
+    if not content["images"]:
+        raise ValueError(f"{file}: the list 'images' is empty")
+    return content
+
+
+def _image_sizes(faults: Faults, images: list[dict[str, Any]]) -> dict[Any, _Image]:
+    """The images by their id."""
+    sizes: dict[Any, _Image] = {}
+    for row in images:
+        try:
+            size = (int(row["height"]), int(row["width"]))
+            number, name = row["id"], str(row["file_name"])
+        except (KeyError, TypeError, ValueError):
+            faults.add(f"image {row} lacks id, file_name, width or height")
+            continue
+        if min(size) < 1:
+            faults.add(f"image {number} is {size[1]}x{size[0]} pixels")
+        elif number in sizes:
+            faults.add(f"two images have the id {number}: {sizes[number].file}, {name}")
+        else:
+            sizes[number] = _Image(name, size)
+    return sizes
+
+
+def _place(
+    annotation: dict[str, Any],
+    sizes: dict[Any, _Image],
+    labels: dict[Any, int | None],
+    stills: defaultdict[Any, StillBoxes],
+    faults: Faults,
+) -> None:
+    """Add an annotation to its image."""
+    name = f"annotation {annotation.get('id')}"
+    category, number = annotation.get("category_id"), annotation.get("image_id")
+    if category not in labels:
+        faults.add(f"{name}: category_id {category} is not in the file's categories")
+        return
+    label = labels[category]
+    if label is None:
+        return
+    if number not in sizes:
+        faults.add(f"{name}: image_id {number} is not in the file's images")
+        return
+    if annotation.get("bbox") is None:
+        what = "polygons and no bbox" if annotation.get("segmentation") else "no bbox"
+        faults.add(f"{name} has {what}; boxes are needed")
+        return
+    fault = box_fault(annotation["bbox"], sizes[number].size)
+    if fault is not None:
+        faults.add(f"{name}: {fault}")
+    elif annotation.get("iscrowd") or annotation.get("ignore"):
+        stills[number].ignored.append(annotation["bbox"])
+    else:
+        stills[number].boxes.append(annotation["bbox"])
+        stills[number].labels.append(label)

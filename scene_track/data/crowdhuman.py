@@ -1,0 +1,142 @@
+"""Reads CrowdHuman (Shao et al., arXiv 1805.00123): one JSON object per line of an ``.odgt`` file.
+
+The full box of a person is taken (``fbox``, also of what is hidden, and beyond the border of the
+image), as MOTChallenge labels people. Boxes with ``extra.ignore`` and those tagged ``mask`` are
+regions in which nobody is labelled one by one.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import DirectoryPath
+
+from scene_track.data.coco import Faults, StillBoxes, box_fault
+from scene_track.data.images import FrameError, image_size
+from scene_track.data.video import OnError, Video
+
+PERSON = "person"
+
+
+class CrowdHumanFolder:
+    """Images with CrowdHuman annotations under one root."""
+
+    def __init__(self, *, root: DirectoryPath, annotations: str, images: str) -> None:
+        """Describes the folder; nothing is read yet.
+
+        Args:
+            root: folder of the dataset.
+            annotations: ``.odgt`` file under the root, with ``{split}`` where the split's name
+                stands.
+            images: folder of the images under the root, with ``{split}`` likewise.
+        """
+        self.root = Path(root)
+        self.annotations, self.images = annotations, images
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Class names by label index."""
+        return (PERSON,)
+
+    def prepare(self) -> Path:
+        """The root.
+
+        Raises:
+            FileNotFoundError: if it is not there.
+        """
+        if not self.root.is_dir():
+            raise FileNotFoundError(f"{self.root}: no such folder. Type dataset.root=FOLDER")
+        return self.root
+
+    def sequences(
+        self,
+        split: str | Sequence[str],
+        *,
+        on_error: OnError = "raise",
+        cache_dir: Path | None = None,
+        images: bool = True,
+    ) -> list[Video]:
+        """Reads one or several splits: a video of one frame per image.
+
+        Args:
+            split: name that replaces ``{split}``, or a list of such names.
+            on_error: ``raise``, or ``skip`` what is wrong, counted and logged.
+            cache_dir: not used.
+            images: not used: stills are nothing without.
+
+        Raises:
+            FileNotFoundError: a file or folder is not there.
+            ValueError: for wrong content.
+        """
+        self.prepare()
+        names = [split] if isinstance(split, str) else list(split)
+        return [video for name in names for video in self._split(name, on_error)]
+
+    def _split(self, split: str, on_error: OnError) -> list[Video]:
+        file = self.root / self.annotations.replace("{split}", split)
+        folder = self.root / self.images.replace("{split}", split)
+        if not file.is_file():
+            found = ", ".join(sorted(p.name for p in file.parent.glob("*.odgt"))) or "no .odgt"
+            raise FileNotFoundError(
+                f"{file}: no such file; {file.parent} holds {found}. Type"
+                " dataset.source.annotations=FILE, or dataset.train=NAME dataset.val=NAME"
+            )
+        faults = Faults(file, on_error)
+        videos: dict[str, Video] = {}
+        text = file.read_text(encoding="utf-8", errors="replace")
+        for number, line in enumerate(text.splitlines(), start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+                name, people = str(row["ID"]), list(row["gtboxes"])
+            except (ValueError, KeyError, TypeError):
+                faults.add(
+                    f"line {number}: expected a JSON object with ID and gtboxes, found"
+                    f" {line[:40]!r}"
+                )
+                continue
+            path = folder / f"{name}.jpg"
+            size = _image_size(path, faults)
+            if name in videos:
+                faults.add(f"line {number}: image {name} is there twice")
+            elif size is not None:
+                still = _boxes(people, size, f"line {number}", faults)
+                videos[name] = still.video(path, name, size)
+        if not videos:
+            raise ValueError(f"{file}: no image with annotations in it")
+        if not any(len(video.labels) for video in videos.values()):
+            raise ValueError(f"{file}: category {PERSON} is empty, no box of it is in the file")
+        faults.report()
+        return list(videos.values())
+
+
+def _image_size(path: Path, faults: Faults) -> tuple[int, int] | None:
+    """(height, width): the annotations do not state them, and only the file's head is read."""
+    try:
+        return image_size(path)
+    except FrameError as error:
+        faults.add(str(error))
+        return None
+
+
+def _boxes(
+    people: list[dict[str, Any]], size: tuple[int, int], where: str, faults: Faults
+) -> StillBoxes:
+    """The objects and ignored regions of an image."""
+    still = StillBoxes()
+    for person in people:
+        box = person.get("fbox")
+        if fault := box_fault(box, size):
+            faults.add(f"{where}: {fault}")
+            continue
+        assert box is not None
+        if person.get("tag") != PERSON or person.get("extra", {}).get("ignore"):
+            still.ignored.append(box)
+        else:
+            still.boxes.append(box)
+            still.labels.append(0)
+    return still

@@ -1,0 +1,72 @@
+"""The short version of ``python -m tests.faults.campaign``; the figures are in reliability.md."""
+
+from __future__ import annotations
+
+import multiprocessing
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from scene_track.data.frame_store import FrameStore, read_frame
+from scene_track.data.video import read_sequence
+from tests.faults import kills, malformed
+
+_FEW = settings(
+    max_examples=25,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in malformed.KINDS if kind not in ("jpeg", "png")])
+@_FEW
+@given(seed=st.integers(0, 2**32 - 1))
+def test_a_malformed_file_is_read_or_one_line_with_its_name(
+    tmp_path: Path, kind: str, seed: int
+) -> None:
+    malformed.attempt(kind, tmp_path, seed)
+
+
+def test_a_sum_that_is_wrong_is_found_in_weights_and_checkpoints(tmp_path: Path) -> None:
+    for kind in ("weights", "checkpoint"):
+        name, content, read = malformed.KINDS[kind]
+        raw = bytearray(content())
+        place = raw.index(torch.arange(64.0).numpy().tobytes())
+        raw[place + 100] ^= 1
+        (tmp_path / name).write_bytes(raw)
+        with pytest.raises(ValueError, match=name):
+            read(tmp_path / name)
+
+
+def test_killed_processes_leave_a_cache_of_the_right_frames(tmp_path: Path) -> None:
+    file = tmp_path / "A" / "seqinfo.ini"
+    file.parent.mkdir()
+    file.write_text(malformed.SEQINFO)
+    malformed.KINDS["sequence"][2](file)
+    video = read_sequence(file.parent, classes={1: "person"})
+    context = multiprocessing.get_context("fork")
+    for pause in (0.0, 0.005, 0.02):
+        process = context.Process(target=_fill, args=(video, tmp_path / "cache"))
+        process.start()
+        process.join(pause)
+        process.kill()
+        process.join()
+        store = FrameStore(video, (16, 24), tmp_path / "cache")
+        for position in range(len(video)):
+            assert torch.equal(store.read(position), read_frame(video, position, (16, 24)))
+
+
+def _fill(video, folder: Path) -> None:
+    while True:
+        for position in range(len(video)):
+            FrameStore(video, (16, 24), folder).read(position)
+
+
+@pytest.mark.slow
+def test_a_training_that_is_killed_twice_ends_with_the_same_weights(tmp_path: Path) -> None:
+    tally = kills.training(tmp_path, kills=2, workers=0, seed=1, epochs=1)
+    assert (tally.torn, tally.different) == (0, 0)
