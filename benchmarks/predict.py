@@ -55,7 +55,7 @@ def watch_memory(folder: Path, stop: threading.Event) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("run")
     parser.add_argument("video", nargs="?", type=Path)
     parser.add_argument("--frames", type=int, default=2000)

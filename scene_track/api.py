@@ -264,11 +264,11 @@ class Run:
             collect=False,
         )
         try:
-            for video, detections in self._detect(windows()):
+            for video, found in self._detect(windows()):
                 speeds.frames += 1
-                speeds.model.busy_s += detections.compute_s
+                speeds.model.busy_s += found.compute_s
                 started = time.perf_counter()
-                association.push(video, detections, waiting.popleft())
+                association.push(video, found, waiting.popleft())
                 speeds.tracking.busy_s += time.perf_counter() - started
                 while ready:
                     yield ready.popleft()
