@@ -69,7 +69,7 @@ class RunSummary(pl.Callback):
     ``finished``, or what stopped the run); ``epoch``; ``step``; ``wall_s`` (seconds of fitting,
     earlier parts of a resumed run included); ``seed``; ``processes``; ``effective_batch`` (clips
     per optimiser step over all processes; null where the data has no batch size);
-    ``learning_rate`` (the highest of all parts); ``git_sha``; ``packages``.
+    ``learning_rate`` (of the parts without a rate of their own); ``git_sha``; ``packages``.
     """
 
     def __init__(
@@ -155,11 +155,13 @@ class RunSummary(pl.Callback):
         micro = trainer.accumulate_grad_batches
         total = None if batch is None else batch * trainer.world_size * micro
         groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
-        rate = max((group.get("initial_lr", group["lr"]) for group in groups), default=None)
+        # Parts with a rate of their own, such as the motion prior, are in the table of groups.
+        base = [group for group in groups if group.get("name", "").startswith("base/")] or groups
+        rate = max((group.get("initial_lr", group["lr"]) for group in base), default=None)
         self._scale = {"processes": trainer.world_size}
         self._scale |= {"effective_batch": total, "learning_rate": rate}
         log.info(
-            "process %d of %d: effective batch %s clips (%s per process, %d accumulated), highest"
+            "process %d of %d: effective batch %s clips (%s per process, %d accumulated),"
             " learning rate %s",
             *(trainer.global_rank + 1, trainer.world_size, total, batch, micro),
             "none" if rate is None else f"{rate:g}",

@@ -127,7 +127,7 @@ def test_choosing_a_ball_brings_everything_that_goes_with_it(name: str, tmp_path
 
 def test_a_head_that_does_not_go_with_the_model_is_named(tmp_path: Path) -> None:
     for words in (["head=heatmap"], ["dataset=tracknet", f"dataset.root={tmp_path}", "head=bbox"]):
-        with pytest.raises(ConfigError, match="such as model=scene head=bbox or model=heatmap"):
+        with pytest.raises(ConfigError, match="choose model= and head= that go together"):
             check(compose_run(words))
 
 

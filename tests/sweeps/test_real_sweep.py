@@ -29,7 +29,7 @@ def test_every_process_of_a_trial_has_the_trial_s_own_values(sweep: Path) -> Non
     (trial,) = trials(sweep)
     assert trial.state == "complete" and trial.params == {"optimizer.lr": "0.0003"}
     folder = sweep / "0"
-    said = "effective batch 4 clips (2 per process, 1 accumulated), highest learning rate 0.0003\n"
+    said = "effective batch 4 clips (2 per process, 1 accumulated), learning rate 0.0003\n"
     assert f"process 1 of 2: {said}" in (folder / "train.log").read_text()
     assert f"process 2 of 2: {said}" in (folder / "train_ddp_process_1.log").read_text()
     summary = json.loads((folder / "summary.json").read_text())
