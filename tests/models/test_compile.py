@@ -47,6 +47,7 @@ def test_a_compiled_model_learns_the_same(monkeypatch: pytest.MonkeyPatch) -> No
     assert gradients.keys() == wanted.keys()
     for name, value in wanted.items():
         torch.testing.assert_close(gradients[name], value, rtol=1e-2, atol=1e-4, msg=name)
+    assert compiled.model.backbone is not None
     compiled.model.backbone.set_frozen(True)  # what is compiled sees it
     compiled.zero_grad()
     _, gradients = step(compiled)

@@ -136,7 +136,9 @@ def test_a_padded_model_trains_and_its_cells_are_places_of_the_picture(
     losses["total"].backward()
     assert not [n for n, p in module.named_parameters() if p.requires_grad and p.grad is None]
     # a bright spot moves the feature of its own cell, in 0-1 of the picture, the most
-    backbone = module.model.backbone.eval()
+    backbone = module.model.backbone
+    assert backbone is not None
+    backbone.eval()
     frames = torch.full((2, 3, *size), 90, dtype=torch.uint8)
     row, column = size[0] - 6, size[1] - 6
     frames[1, :, row : row + 4, column : column + 4] = 255
