@@ -351,6 +351,9 @@ def _load(cache: Path, fingerprint: str) -> dict[str, Any] | None:
     return content
 
 
+_COLUMNS = ("frames", "ids", "boxes", "classes", "visibility")
+
+
 def _parse(
     folder: Path, classes: dict[int, str], on_error: OnError, images: bool
 ) -> tuple[dict[str, Any], list[str]]:
@@ -409,13 +412,7 @@ def _parse(
         "frames": list(files),
         "files": list(files.values()),
         "labelled": labelled,
-        "rows": {
-            "frames": table.frames.tolist(),
-            "ids": table.ids.tolist(),
-            "boxes": table.boxes.tolist(),
-            "classes": table.classes.tolist(),
-            "visibility": table.visibility.tolist(),
-        },
+        "rows": {name: getattr(table, name).tolist() for name in _COLUMNS},
         "xyz": None if xyz is None else [None if np.isnan(r).any() else r.tolist() for r in xyz],
     }
     return content, problems
