@@ -176,7 +176,10 @@ def test_a_search_replaces_what_a_vanished_machine_had_waiting(app: App) -> None
     os.utime(app.sweep / "0" / records.RECORD, (0, 0))
     done = app.run(*SEARCH, f"hydra.sweeper.storage={url}", "hydra.sweeper.n_trials=2", "x=1,2")
     assert done.returncode == 0, done.stderr
-    assert [s for _, s in study(app.folder / "study.db")] == ["FAIL", "RUNNING", "COMPLETE"]
+    # A point that the search draws twice is one more FAIL between the others.
+    states = [s for _, s in study(app.folder / "study.db")]
+    assert states[:2] == ["FAIL", "RUNNING"] and set(states[2:-1]) <= {"FAIL"}
+    assert states[-1] == "COMPLETE"
     assert "still make 1 trials (trial 1 of the study, /on/its/own/disk)" in done.stdout
 
 
