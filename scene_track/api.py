@@ -44,6 +44,7 @@ from scene_track.training.trained_run import (
     refuse_other_tracker,
 )
 
+_LONGEST = 8  # frames of a window where the model sees no images
 _AHEAD = 2  # windows that are read while the model works on another one
 
 
@@ -238,7 +239,9 @@ class Run:
         self._check_input(detections)
         boxes = None if detections is None else _boxes_of(Path(detections), footage)
         speeds = speeds or Speeds()
-        length = 1 if footage.live else self.window
+        # Windows of boxes are long, and the images of a video are kept until they are drawn.
+        window = min(self.window, _LONGEST) if self._reads_detections else self.window
+        length = 1 if footage.live else window
         items = speeds.reading.timed((frame, self._fit(frame)) for frame in footage.frames)
         if ahead:
             items = read_ahead(items, _AHEAD * length, stop=stop, newest=footage.live)
@@ -371,19 +374,23 @@ def _result(frame: FootageFrame, tracks: TrackedFrame, size: tuple[int, int]) ->
     )
 
 
-def _class_names(config: DictConfig) -> tuple[str, ...]:
-    """Class names of a run's data, which need not be there."""
-    classes = OmegaConf.select(config, "dataset.source.classes")
-    if isinstance(classes, DictConfig):
-        return tuple(str(name) for name in classes.values())
-    name = OmegaConf.select(config, "dataset.source.class_name")
-    if name is not None:
-        return (str(name),)
-    # Of drawn data the class of the source says it, if it is one of ours.
-    target = str(OmegaConf.select(config, "dataset.source._target_"))
-    if target.startswith("scene_track."):
-        return tuple(getattr(get_class(target), "class_names", ()))
-    return ()
+def class_names_of(source: DictConfig) -> tuple[str, ...]:
+    """Class names of a configured source by label index; the data need not be there."""
+    parts = source.get("parts")
+    if parts is not None:  # of dataset=mixed; equal names are one class
+        own = [class_names_of(part.source) for part in parts.values() if part is not None]
+        return tuple(dict.fromkeys(name for names in own for name in names))
+    classes = source.get("classes")
+    if classes is not None:
+        return tuple(map(str, classes.values() if isinstance(classes, DictConfig) else classes))
+    if source.get("class_name") is not None:
+        return (str(source.class_name),)
+    # Of other data the class of the source says it, if it is one of ours.
+    target = str(source.get("_target_"))
+    names = (
+        getattr(get_class(target), "class_names", ()) if target.startswith("scene_track.") else ()
+    )
+    return names if isinstance(names, tuple) else ()
 
 
 def load(
@@ -425,7 +432,7 @@ def load(
         tracker=own,
         size=(int(height), int(width)),
         window=int(config.dataset.eval_window.length),
-        class_names=_class_names(config),
+        class_names=class_names_of(config.dataset.source),
         device=where,
         autocast=autocast_type(precision_of(config, where)),
         trusted=prefixes,

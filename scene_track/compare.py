@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import DirectoryPath, Field, FilePath
 
 from scene_track.config.cli import run_main
+from scene_track.config.paths import refuse_in_use
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -98,7 +99,7 @@ def compare(cfg: DictConfig) -> float:
             f"checkpoint={named}: expected one or more different runs, type checkpoint=[RUN1,RUN2]"
         )
     folder = Path(cfg.output or run_folder(paths[0]) / f"comparison_{cfg.split}")
-    _check_output(folder, cfg.overwrite)
+    refuse_in_use(folder, overwrite=cfg.overwrite, what="a comparison")
     runs = _load(cfg, paths)
     scored, training = (runs[0].data.sequences(split) for split in (cfg.split, "train"))
     _refuse_what_cannot_be_compared(cfg.split, scored, training)
@@ -341,17 +342,6 @@ def _refuse_what_cannot_be_compared(
                 " which the model was trained and thresholds are chosen: name other"
                 f" sequences by dataset.train=... or dataset.{split}=..."
             )
-
-
-def _check_output(folder: Path, overwrite: bool) -> None:
-    """Raise a ``ValueError`` where something would be overwritten that nobody gave up."""
-    if folder.is_file():
-        raise ValueError(f"output={folder} is a file, expected a folder: type output=FOLDER")
-    if folder.exists() and any(folder.iterdir()) and not overwrite:
-        raise ValueError(
-            f"{folder} is not empty, it holds {min(entry.name for entry in folder.iterdir())}:"
-            " type overwrite=true to replace a comparison in it, or output=FOLDER"
-        )
 
 
 def _own(tracker: Tracker) -> dict[str, Tracker]:

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import DirectoryPath, Field, FilePath
 
 from scene_track.config.cli import run_main
+from scene_track.config.paths import refuse_in_use
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -82,7 +83,7 @@ def evaluate(cfg: DictConfig) -> float | None:
     # All that can be wrong with the command is said before the minutes of tracking.
     path = resolve_checkpoint(cfg.checkpoint, prefer="best")
     folder = Path(cfg.output or run_folder(path) / f"evaluation_{cfg.split}")
-    _check_output(folder, cfg.overwrite)
+    refuse_in_use(folder, overwrite=cfg.overwrite, what="an evaluation", holds=_held(folder))
     run = load_run(cfg)
     run.data.prepare_data()
     sequences = run.data.sequences(cfg.split)
@@ -174,27 +175,19 @@ def _remove_older(folder: Path, report: SplitReport) -> None:
             file.unlink()
 
 
-def _check_output(folder: Path, overwrite: bool) -> None:
-    """Refuse a folder that is in use, saying what is in it.
-
-    Raises:
-        ValueError: it holds something and nobody typed ``overwrite=true``, or it is a file.
-    """
-    if folder.is_file():
-        raise ValueError(f"output={folder} is a file, expected a folder: type output=FOLDER")
-    if overwrite or not folder.exists() or not any(folder.iterdir()):
-        return
+def _held(folder: Path) -> str:
+    """What an output folder holds, in words; empty if it is not there."""
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return ""
     results = sum(1 for file in folder.glob("tracks/*") if file.suffix in (".txt", ".csv"))
     if (folder / "metrics.json").exists():
-        what = f"a complete evaluation ({results} result files and metrics.json)"
-    elif results:
-        what = (
+        return f"a complete evaluation ({results} result files and metrics.json)"
+    if results:
+        return (
             f"{results} result files and no metrics.json (an evaluation that was stopped, or of a"
             " split without ground truth)"
         )
-    else:
-        what = f"other files, such as {min(entry.name for entry in folder.iterdir())}"
-    raise ValueError(f"{folder} holds {what}: type overwrite=true to replace it, or output=FOLDER")
+    return f"other files, such as {min(entry.name for entry in folder.iterdir())}"
 
 
 def main() -> None:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import DirectoryPath, Field, FilePath
 
 from scene_track.config.cli import run_main
+from scene_track.config.paths import refuse_in_use
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -68,7 +69,7 @@ def export(cfg: DictConfig) -> Path:
     if source.name in (exported.ONNX, exported.WEIGHTS):
         raise ValueError(f"{source} is an export already: type checkpoint=RUN or a .ckpt file")
     folder = Path(cfg.output or run_folder(source) / f"export_{cfg.format}")
-    _check_output(folder, cfg.overwrite)
+    refuse_in_use(folder, overwrite=cfg.overwrite, what="an export")
     model, trained = load_model(source, cfg.trusted_targets)
     half = cfg.weights == "fp16"
     step: bytes | None = None
@@ -96,21 +97,6 @@ def export(cfg: DictConfig) -> Path:
     size = path.stat().st_size / 1e6
     print(f"{path}: {size:.1f} MB, weights {cfg.weights}; configuration and card beside it")
     return path
-
-
-def _check_output(folder: Path, overwrite: bool) -> None:
-    """Refuse a folder that is in use.
-
-    Raises:
-        ValueError: it holds something and nobody typed ``overwrite=true``, or it is a file.
-    """
-    if folder.is_file():
-        raise ValueError(f"output={folder} is a file, expected a folder: type output=FOLDER")
-    if not overwrite and folder.exists() and any(folder.iterdir()):
-        raise ValueError(
-            f"{folder} is not empty: type overwrite=true to replace an export in it, or"
-            " output=FOLDER"
-        )
 
 
 def _card(cfg: DictConfig, trained: DictConfig, scores: dict[str, float], file: str) -> str:

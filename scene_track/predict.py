@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import DirectoryPath, Field, FilePath
 
 from scene_track.config.cli import run_main
+from scene_track.config.paths import refuse_in_use
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -85,7 +86,9 @@ def predict(cfg: DictConfig) -> None:
     typed = HydraConfig.get().overrides.task
     refuse_without_effect(typed)
     if cfg.output is not None:
-        _refuse_in_use(Path(cfg.output), cfg.overwrite)
+        refuse_in_use(Path(cfg.output), overwrite=cfg.overwrite, what="a prediction")
+        if Path(cfg.output).is_dir():
+            _refuse_strange(Path(cfg.output))
     footage = open_footage(cfg.source, cfg.fps)
     folder = Path(cfg.output or Path(HydraConfig.get().runtime.output_dir) / footage.name)
     run = load(cfg.checkpoint, trusted=cfg.trusted_targets)
@@ -168,19 +171,14 @@ def write_tracks(
     )
 
 
-def _refuse_in_use(folder: Path, overwrite: bool) -> None:
-    """Refuse a folder that holds something, as ``ValueError``."""
-    if folder.is_file():
-        raise ValueError(f"output={folder} is a file, expected a folder: type output=FOLDER")
-    if not overwrite and folder.exists() and any(folder.iterdir()):
-        raise ValueError(f"{folder} is not empty: type overwrite=true to replace it, or output=")
-    if overwrite and folder.is_dir():
-        strange = [file.name for file in folder.iterdir() if file.name not in _FILES]
-        if strange:
-            raise ValueError(
-                f"{folder} holds more than a prediction, such as {min(strange)}: type another"
-                " output=FOLDER"
-            )
+def _refuse_strange(folder: Path) -> None:
+    """Refuse to replace a folder that holds more than a prediction, as ``ValueError``."""
+    strange = [file.name for file in folder.iterdir() if file.name not in _FILES]
+    if strange:
+        raise ValueError(
+            f"{folder} holds more than a prediction, such as {min(strange)}: type another"
+            " output=FOLDER"
+        )
 
 
 _FILES = ("tracks.txt", "ball.csv", "tracks.json", "video.mp4", "video.gif")

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hydra.errors import InstantiationException
 from omegaconf import OmegaConf
 
 from scene_track.config.check import ConfigError, check
@@ -64,6 +65,15 @@ def test_every_parameter_learns_from_detections(choice: str) -> None:
         for name, parameter in module.named_parameters():
             assert parameter.grad is not None, f"{name} got no gradient: DDP would hang"
             assert parameter.grad.isfinite().all(), name
+
+
+def test_half_precision_works_and_a_detached_head_is_refused() -> None:
+    module, batch = module_of(), window()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        loss = module.losses(batch, denoise=False)[1]["total"]
+    assert loss.isfinite()
+    with pytest.raises(InstantiationException, match=r"model\.identity\.detach=true"):
+        module_of("model.identity.detach=true")
 
 
 def test_a_few_steps_lower_the_loss() -> None:

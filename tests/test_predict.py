@@ -25,6 +25,7 @@ import scene_track
 from scene_track import api
 from scene_track.ball.point_files import PointRules, read_points
 from scene_track.config.cli import with_brought
+from scene_track.config.paths import config_dir
 from scene_track.data.footage import FootageFrame, open_footage
 from scene_track.data.mot_files import read_boxes
 from scene_track.evaluate import evaluate
@@ -34,6 +35,7 @@ from scene_track.tracking.tracker import TrackedFrame
 from tests.compose import TINY_BALL, compose_run
 from tests.videos import squares, write_video
 
+CONF = Path(config_dir())
 SURE = ("tracker=identity", "tracker.exist_conf=0.001", "tracker.birth=0.002")
 """Of a model that has seen two batches, everything is a track."""
 
@@ -43,6 +45,18 @@ def run(run_folder: Path) -> api.Run:
     loaded = scene_track.load(run_folder, device="cpu")
     sure = {"exist_conf": 0.001, "birth": 0.002}
     return loaded.with_tracker(OmegaConf.create({**loaded.tracker, **sure}))
+
+
+@pytest.mark.parametrize("name", [path.stem for path in CONF.glob("dataset/[!_]*.yaml")])
+def test_the_classes_of_a_run_are_known_without_its_data(name: str) -> None:
+    wanted = {"dancetrack": "dancer", "synthetic_dance": "dancer"}
+    wanted |= {"synthetic_tennis": "ball", "tracknet": "ball"}
+    source = compose_run([f"dataset={name}", "dataset.root=/nowhere"]).dataset.source
+    assert api.class_names_of(source) == (wanted.get(name, "person"),)
+    if name == "mixed":
+        stills = compose_run(["dataset=coco", "dataset.source.classes=[person,dog]"]).dataset
+        source.parts.stills = {"source": stills.source}
+        assert api.class_names_of(source) == ("person", "dog")
 
 
 def test_a_sequence_folder_gives_the_tracks_of_evaluate(

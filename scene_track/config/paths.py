@@ -26,3 +26,26 @@ def config_dir() -> str:
     raise FileNotFoundError(
         f"no config.yaml: looked in {looked}; install the package again (pip install -e .)"
     )
+
+
+def refuse_in_use(folder: Path, *, overwrite: bool, what: str, holds: str = "") -> None:
+    """Refuse an output folder that holds something.
+
+    Args:
+        folder: the option ``output``.
+        overwrite: the option of that name.
+        what: what a command writes there, such as ``an export``.
+        holds: what is in it; empty = its first entry is named.
+
+    Raises:
+        ValueError: it holds something and ``overwrite`` is false, or it is a file.
+    """
+    if folder.is_file():
+        raise ValueError(f"output={folder} is a file, expected a folder: type output=FOLDER")
+    if overwrite or not folder.exists() or not any(folder.iterdir()):
+        return
+    holds = holds or min(entry.name for entry in folder.iterdir())
+    raise ValueError(
+        f"{folder} is not empty, it holds {holds}: type overwrite=true to replace {what} in it, or"
+        " output=FOLDER"
+    )

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import repeat
 
 import numpy as np
 import torch
@@ -73,7 +74,7 @@ class BoxClips(ClipDataset):
         video = self.videos[number]
         positions = self.positions((epoch, index), generator)
         random = np.random.default_rng(derive_seed(self.seed, epoch, index))
-        sample = _sample(video, positions, random)
+        sample = _sample(video, positions, repeat(random))
         flipped = float(torch.rand((), generator=generator)) < self.augment.flip
         zoom, *move = (2 * torch.rand(3, generator=generator) - 1).tolist()
         zoom = math.exp(zoom * self.augment.scale)
@@ -122,8 +123,9 @@ class BoxStream:
         number, start = self.chunks[index]
         video = self.videos[number]
         stop = min(start + self.length, len(video.video))
-        random = np.random.default_rng((zlib.crc32(video.video.name.encode()), start))
-        return _sample(video, [] if self.idle else list(range(start, stop)), random)
+        positions = [] if self.idle else list(range(start, stop))
+        name = zlib.crc32(video.video.name.encode())
+        return _sample(video, positions, (np.random.default_rng((name, p)) for p in positions))
 
 
 class MixedClips:
@@ -133,14 +135,23 @@ class MixedClips:
     round: a weight of 1/3 sees all of them in three epochs.
     """
 
-    def __init__(self, parts: Sequence[ClipDataset], weights: Sequence[float], seed: int) -> None:
+    def __init__(
+        self,
+        parts: Sequence[ClipDataset],
+        weights: Sequence[float],
+        seed: int,
+        *,
+        same_every_epoch: bool = False,
+    ) -> None:
         """Joins the parts.
 
         Args:
             parts: one or more.
             weights: one per part, > 0.
             seed: of the order in which a part's windows come.
+            same_every_epoch: give those of the first epoch again and again.
         """
+        self.same_every_epoch = same_every_epoch
         self.parts = list(parts)
         self.counts = [
             max(1, round(len(part) * weight)) for part, weight in zip(parts, weights, strict=True)
@@ -156,7 +167,7 @@ class MixedClips:
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         """The sample of an (epoch, index) pair."""
-        epoch, index = key
+        epoch, index = (0, key[1]) if self.same_every_epoch else key
         number = int(np.searchsorted(self._starts, index, side="right")) - 1
         part, order = self.parts[number], self._orders[number]
         turn, place = divmod(
@@ -175,8 +186,16 @@ def _camera_shifts(video: BoxVideo, pairs: int) -> NDArray[np.float64]:
     return shifts
 
 
-def _sample(video: BoxVideo, positions: Sequence[int], random: np.random.Generator) -> Sample:
-    """Ground truth and detections of some frames, as they are in the files."""
+def _sample(
+    video: BoxVideo, positions: Sequence[int], randoms: Iterable[np.random.Generator]
+) -> Sample:
+    """Ground truth and detections of some frames, as they are in the files.
+
+    Args:
+        video: the video.
+        positions: of the frames.
+        randoms: draw the errors of each frame where noise stands in for detections.
+    """
     true = video.video
     rows = [true.rows(position) for position in positions]
 
@@ -186,7 +205,7 @@ def _sample(video: BoxVideo, positions: Sequence[int], random: np.random.Generat
         return list(torch.from_numpy(joined).to(kind, copy=True).split(counts))
 
     ids = column(true.table.ids, torch.long)
-    found = [video.detections(position, random) for position in positions]
+    found = [video.detections(p, random) for p, random in zip(positions, randoms, strict=False)]
     numbers = true.frames[list(positions) or [0]]
     return Sample(
         frames=torch.zeros(len(positions), 3, 0, 0, dtype=torch.uint8),

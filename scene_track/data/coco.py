@@ -8,105 +8,20 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 from pydantic import DirectoryPath, Field
 
-from scene_track.data.stills import still_video
+from scene_track.data.still_folder import Faults, StillBoxes, StillFolder, box_fault
 from scene_track.data.video import OnError, Video
 
 log = logging.getLogger(__name__)
 
-_SHOWN = 3
-_HUGE = 4.0
-"""A box may reach past the image (people cut by the border), but not by this many images."""
 
-
-@dataclass
-class Faults:
-    """What is wrong with a file of annotations: an error at once, or counted and logged.
-
-    Attributes:
-        file: that is read.
-        on_error: ``raise`` or ``skip``.
-        found: the faults so far.
-    """
-
-    file: Path
-    on_error: OnError
-    found: list[str] = field(default_factory=list)
-
-    def add(self, fault: str, kind: type[Exception] = ValueError) -> None:
-        """Record a fault.
-
-        Raises:
-            ValueError, FileNotFoundError: with ``on_error="raise"``.
-        """
-        if self.on_error == "raise":
-            raise kind(f"{self.file}: {fault}; or type dataset.on_error=skip to go on without")
-        self.found.append(fault)
-
-    def report(self) -> None:
-        """Log the count and the first faults."""
-        if self.found:
-            shown = "; ".join(self.found[:_SHOWN])
-            log.warning("%s: skipped %d faults: %s", self.file, len(self.found), shown)
-
-
-def box_fault(box: Any, size: tuple[int, int]) -> str | None:
-    """What is wrong with a box, or None.
-
-    Args:
-        box: left, top, width, height in pixels, as a file has it.
-        size: (height, width) of the image.
-    """
-    if not isinstance(box, list) or len(box) != 4:
-        return f"box {box}, expected [left, top, width, height]"
-    if not all(isinstance(x, int | float) and math.isfinite(x) for x in box):
-        return f"box {box}, expected four finite numbers"
-    left, top, width, height = box
-    if width <= 0 or height <= 0:
-        return f"box {box} has no area"
-    if width > _HUGE * size[1] or height > _HUGE * size[0]:
-        return f"box {box} is huge for an image of {size[1]}x{size[0]}"
-    if left >= size[1] or top >= size[0] or left + width <= 0 or top + height <= 0:
-        return f"box {box} lies outside the image of {size[1]}x{size[0]}"
-    return None
-
-
-@dataclass
-class StillBoxes:
-    """The annotations of one image.
-
-    Attributes:
-        boxes: left, top, width, height of each object in pixels.
-        labels: class index of each object.
-        ignored: left, top, width, height of each ignored region.
-    """
-
-    boxes: list[list[float]] = field(default_factory=list)
-    labels: list[int] = field(default_factory=list)
-    ignored: list[list[float]] = field(default_factory=list)
-
-    def video(self, file: Path, name: str, size: tuple[int, int]) -> Video:
-        """The image as a video of one frame; see :func:`scene_track.data.stills.still_video`."""
-        return still_video(
-            file,
-            name=name,
-            size=size,
-            boxes=np.array(self.boxes, dtype=np.float64),
-            labels=self.labels,
-            ignored=np.array(self.ignored, dtype=np.float64),
-        )
-
-
-class CocoFolder:
+class CocoFolder(StillFolder):
     """Images with COCO annotations under one root."""
 
     def __init__(
@@ -129,8 +44,7 @@ class CocoFolder:
         Raises:
             ValueError: if ``classes`` names a category twice.
         """
-        self.root = Path(root)
-        self.annotations, self.images = annotations, images
+        super().__init__(root=root, annotations=annotations, images=images)
         self.classes = [str(name) for name in classes]
         if len(set(self.classes)) < len(self.classes):
             raise ValueError(f"dataset.source.classes names a category twice: {self.classes}")
@@ -140,42 +54,8 @@ class CocoFolder:
         """Class names by label index."""
         return tuple(self.classes)
 
-    def prepare(self) -> Path:
-        """The root.
-
-        Raises:
-            FileNotFoundError: if it is not there.
-        """
-        if not self.root.is_dir():
-            raise FileNotFoundError(f"{self.root}: no such folder. Type dataset.root=FOLDER")
-        return self.root
-
-    def sequences(
-        self,
-        split: str | Sequence[str],
-        *,
-        on_error: OnError = "raise",
-        cache_dir: Path | None = None,
-        images: bool = True,
-    ) -> list[Video]:
-        """Reads one or several splits: a video of one frame per image.
-
-        Args:
-            split: name that replaces ``{split}``, or a list of such names.
-            on_error: ``raise``, or ``skip`` what is wrong, counted and logged.
-            cache_dir: not used: a file is parsed in seconds.
-            images: not used: stills are nothing without.
-
-        Raises:
-            FileNotFoundError: a file or folder is not there.
-            ValueError: for wrong content.
-        """
-        self.prepare()
-        names = [split] if isinstance(split, str) else list(split)
-        return [video for name in names for video in self._split(name, on_error)]
-
-    def _split(self, split: str, on_error: OnError) -> list[Video]:
-        file = self.root / self.annotations.replace("{split}", split)
+    def read(self, file: Path, folder: Path, on_error: OnError) -> list[Video]:
+        """See ``StillFolder.read``."""
         content = read_json(file)
         faults = Faults(file, on_error)
         labels = self._labels(file, content["categories"])
@@ -192,7 +72,6 @@ class CocoFolder:
                 f"{file}: category {empty[0]} is empty, no box of it is in the file; type"
                 " dataset.source.classes=[NAME] with others"
             )
-        folder = self.root / self.images.replace("{split}", split)
         if not folder.is_dir():
             raise FileNotFoundError(
                 f"{folder}: no such folder of images; type dataset.source.images=FOLDER"

@@ -8,76 +8,23 @@ regions in which nobody is labelled one by one.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import DirectoryPath
-
-from scene_track.data.coco import Faults, StillBoxes, box_fault
 from scene_track.data.images import FrameError, image_size
+from scene_track.data.still_folder import Faults, StillBoxes, StillFolder, box_fault
 from scene_track.data.video import OnError, Video
 
 PERSON = "person"
 
 
-class CrowdHumanFolder:
+class CrowdHumanFolder(StillFolder):
     """Images with CrowdHuman annotations under one root."""
 
-    def __init__(self, *, root: DirectoryPath, annotations: str, images: str) -> None:
-        """Describes the folder; nothing is read yet.
+    class_names = (PERSON,)
 
-        Args:
-            root: folder of the dataset.
-            annotations: ``.odgt`` file under the root, with ``{split}`` where the split's name
-                stands.
-            images: folder of the images under the root, with ``{split}`` likewise.
-        """
-        self.root = Path(root)
-        self.annotations, self.images = annotations, images
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """Class names by label index."""
-        return (PERSON,)
-
-    def prepare(self) -> Path:
-        """The root.
-
-        Raises:
-            FileNotFoundError: if it is not there.
-        """
-        if not self.root.is_dir():
-            raise FileNotFoundError(f"{self.root}: no such folder. Type dataset.root=FOLDER")
-        return self.root
-
-    def sequences(
-        self,
-        split: str | Sequence[str],
-        *,
-        on_error: OnError = "raise",
-        cache_dir: Path | None = None,
-        images: bool = True,
-    ) -> list[Video]:
-        """Reads one or several splits: a video of one frame per image.
-
-        Args:
-            split: name that replaces ``{split}``, or a list of such names.
-            on_error: ``raise``, or ``skip`` what is wrong, counted and logged.
-            cache_dir: not used.
-            images: not used: stills are nothing without.
-
-        Raises:
-            FileNotFoundError: a file or folder is not there.
-            ValueError: for wrong content.
-        """
-        self.prepare()
-        names = [split] if isinstance(split, str) else list(split)
-        return [video for name in names for video in self._split(name, on_error)]
-
-    def _split(self, split: str, on_error: OnError) -> list[Video]:
-        file = self.root / self.annotations.replace("{split}", split)
-        folder = self.root / self.images.replace("{split}", split)
+    def read(self, file: Path, folder: Path, on_error: OnError) -> list[Video]:
+        """See ``StillFolder.read``."""
         if not file.is_file():
             found = ", ".join(sorted(p.name for p in file.parent.glob("*.odgt"))) or "no .odgt"
             raise FileNotFoundError(

@@ -158,7 +158,10 @@ class MixedDataModule(TrackingDataModule):
         total = sum(part.weight for part in parts.values())
         wanted = {n: self.clips_per_epoch * part.weight / total for n, part in parts.items()}
         mixed = MixedClips(
-            list(clips.values()), [wanted[n] / len(clips[n]) for n in parts], self.seed
+            list(clips.values()),
+            [wanted[n] / len(clips[n]) for n in parts],
+            self.seed,
+            same_every_epoch=overfit,
         )
         for name, count in zip(parts, mixed.counts, strict=True):
             log.info(

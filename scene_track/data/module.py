@@ -299,13 +299,18 @@ class TrackingDataModule(LightningDataModule):
                 )
             cache_dir = self._cache_folder(_METADATA)
             classes = getattr(self.source, "classes", {1: "person"})
+            if not isinstance(classes, dict):
+                raise ValueError(
+                    "dataset.further: its folders have numbers for classes, and this dataset has"
+                    " names; type dataset=mixed for both in one run"
+                )
             videos = folder.videos(classes, on_error=self.on_error, cache_dir=cache_dir)
             boxes = None
             if folder.detections is not None:
                 boxes = self._with_detections(videos, folder.detections, folder.root)
             parts.append(self._clips(videos, boxes, overfit))
         weights = [1.0, *(folder.weight for folder in self.further)]
-        return MixedClips(parts, weights, self.seed)
+        return MixedClips(parts, weights, self.seed, same_every_epoch=overfit)
 
     def _clips(
         self, videos: list[Video], boxes: list[BoxVideo] | None, overfit: bool

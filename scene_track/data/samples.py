@@ -89,12 +89,15 @@ def mix(first: Sample, second: Sample, weight: float) -> Sample:
             getattr(result, name)[t] = torch.cat(
                 (getattr(first, name)[t], getattr(second, name)[t])
             )
-        result.track_ids[t] = torch.cat((first.track_ids[t], second.track_ids[t] + offset))
+        ids = second.track_ids[t]  # -1 = an ignored region, which has no identity
+        result.track_ids[t] = torch.cat(
+            (first.track_ids[t], torch.where(ids < 0, ids, ids + offset))
+        )
         result.confidence[t] = torch.cat(
             (first.confidence[t] * weight, second.confidence[t] * (1 - weight))
         )
         seen = torch.cat((first.visibility[t], second.visibility[t]))
-        visible = seen[seen > Visibility.ABSENT]
+        visible = seen[seen != Visibility.ABSENT]
         result.visibility[t] = visible if len(visible) else seen[:1]
         if result.xyz is not None and first.xyz is not None and second.xyz is not None:
             result.xyz[t] = torch.cat((first.xyz[t], second.xyz[t]))

@@ -77,8 +77,16 @@ class AssociationModel(ClipModel):
         Args:
             dim: width D of what the head makes tokens of; that of a scene model, to exchange heads.
             identity: pointer head.
+
+        Raises:
+            ValueError: the head keeps its loss from what its tokens are made of.
         """
         super().__init__()
+        if identity.detach:
+            raise ValueError(
+                "model.identity.detach=true: nothing else trains the tokens of model=association;"
+                " type model.identity.detach=false"
+            )
         self.backbone = None
         self.identity = identity
         self.features = nn.Sequential(nn.Linear(_FEATURES, dim), nn.GELU(), nn.Linear(dim, dim))
@@ -114,7 +122,8 @@ class AssociationModel(ClipModel):
         boxes, scores = frames[..., :4].float(), frames[..., 4].float()
         exists = (scores >= 0) & ~padding_mask.unsqueeze(-1)
         scores = scores.clamp(min=0) * exists
-        tokens = self.features(detection_features(boxes, scores, exists))
+        # Losses and trackers take tokens without autocast.
+        tokens = self.features(detection_features(boxes, scores, exists)).float()
         b, t, q = scores.shape
         empty = boxes.new_zeros(b, t, 0, 0, 0)
         predictions = ScenePredictions(

@@ -41,10 +41,12 @@ def identity_slots(track_ids: Tensor) -> Tensor:
         ``[B, L]`` int64 slot of each entry, -1 = no object.
     """
     known = track_ids >= 0
-    length = track_ids.shape[1]
-    order = torch.arange(length, device=track_ids.device)
-    same = (track_ids.unsqueeze(2) == track_ids.unsqueeze(1)) & known.unsqueeze(1)
-    first = torch.where(same, order, length).amin(dim=2).clamp(max=length - 1)
+    order = torch.arange(track_ids.shape[1], device=track_ids.device)
+    # Equal identities stand side by side once sorted, the first appearance first: no [L, L] table.
+    ids, places = track_ids.sort(dim=1, stable=True)
+    begins = F.pad(ids[:, 1:] != ids[:, :-1], (1, 0), value=True)
+    run = torch.where(begins, order, 0).cummax(dim=1).values
+    first = torch.zeros_like(places).scatter(1, places, places.gather(1, run))
     is_first = (first == order) & known
     number = is_first.long().cumsum(dim=1) - 1
     return number.gather(1, first).masked_fill(~known, -1)
@@ -187,12 +189,13 @@ class IdentityLoss(nn.Module):
         matches: Tensor,
         batch: SceneBatch,
     ) -> TrackGrid:
-        """The most confident unmatched detections of each frame, outside ignored regions."""
+        """The most confident unmatched detections of each true frame, outside ignored regions."""
         b, t, queries = tokens.shape[:3]
         wanted = min(self.false_positives, queries)
         taken = torch.zeros(b, t, queries + 1, dtype=torch.bool, device=tokens.device)
         taken = taken.scatter(2, torch.where(matches >= 0, matches, queries), True)[..., :queries]
         taken = taken | mostly_inside(boxes, batch.boxes, batch.ignored)
+        taken = taken | batch.padding_mask.unsqueeze(-1)
         score = predictions.exist_conf.squeeze(-1).detach().masked_fill(taken, -1.0)
         best, index = score.topk(wanted, dim=2)
         return TrackGrid(

@@ -62,10 +62,13 @@ def window_detections(
     boxes, scores = predictions.boxes[0].float(), predictions.exist_conf[0, :, :, 0].float()
     tokens = None if head is None else head.tokens(predictions.tokens[0], scores).float()
     labels = predictions.cls_logits[0].argmax(-1)
+    # Only the oracle looks at the ground truth, on the host: copied once per window.
+    valid, true_boxes, true_ids = (
+        field[0].cpu() for field in (batch.valid, batch.boxes, batch.track_ids)
+    )
     clock = batch.seconds[0].tolist()
     numbers = batch.frame_indices[0].tolist()
     for t in torch.nonzero(~batch.padding_mask[0]).flatten().tolist():
-        valid = batch.valid[0, t]
         yield (
             t,
             Detections(
@@ -75,8 +78,8 @@ def window_detections(
                 scores=scores[t],
                 labels=labels[t],
                 tokens=None if tokens is None else tokens[t],
-                true_boxes=batch.boxes[0, t, valid],
-                true_ids=batch.track_ids[0, t, valid],
+                true_boxes=true_boxes[t, valid[t]],
+                true_ids=true_ids[t, valid[t]],
             ),
         )
 

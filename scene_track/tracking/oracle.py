@@ -69,7 +69,6 @@ class OracleTracker(Tracker):
 
     def start(self, video: VideoInfo, head: PointerIdentity | None) -> None:
         """See ``Tracker.start``; needs no pointer head."""
-        self._video = video
         self._names, self._next = {}, 1
 
     def update(self, detections: Detections) -> list[TrackedFrame]:
@@ -84,9 +83,9 @@ class OracleTracker(Tracker):
                 f" {detections.frame} has none: choose a split with gt/gt.txt, or another tracker"
             )
         seen = detections.distinct(self.exist_conf, self.duplicate_iou)
-        overlap = pairwise_iou(seen.boxes.double(), detections.true_boxes.double()).cpu().numpy()
+        overlap = pairwise_iou(seen.boxes.double().cpu(), detections.true_boxes.double()).numpy()
         scores = seen.scores.double().cpu().numpy()
-        true_ids = detections.true_ids.cpu().numpy()
+        true_ids = detections.true_ids.numpy()
         overlap = np.where(overlap >= self.iou, overlap, 0.0)
         ids = np.zeros(len(scores), dtype=np.int64)
         for row, column in zip(*linear_sum_assignment(overlap, maximize=True), strict=True):

@@ -40,6 +40,8 @@ class VideoInfo:
 class Detections:
     """What a model sees in one frame, before anybody is told apart.
 
+    Tensors are on the device of the model, the ground truth on the host.
+
     Attributes:
         frame: number of the frame, as in the files.
         seconds: its time since the start of the video.
@@ -88,6 +90,8 @@ class Detections:
 @dataclass
 class TrackedFrame:
     """Tracks of one frame.
+
+    Tensors are on the device of the model, the ground truth on the host.
 
     Attributes:
         frame: number of the frame, as in the files.

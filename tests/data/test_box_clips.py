@@ -93,10 +93,10 @@ def test_a_stream_is_whole_and_the_same_every_time() -> None:
     video = BoxVideo.of(walk(people=3, frames=50), Noise())
     chunks = [BoxStream([video], length=16)[index] for index in range(4)]
     assert torch.cat([c.frame_indices for c in chunks]).tolist() == video.video.frames.tolist()
-    again = BoxStream([video], length=16)[2]
-    assert all(
-        torch.equal(a, b) for a, b in zip(detections(chunks[2]), detections(again), strict=True)
-    )
+    drawn = [box for chunk in chunks for box in detections(chunk)]
+    whole = detections(BoxStream([video], length=50)[0])  # however it is cut into chunks
+    assert all(torch.equal(a, b) for a, b in zip(drawn, whole, strict=True))
+    assert not torch.equal(drawn[0][:, :4], drawn[1][:, :4])
 
 
 def test_folders_have_their_share_of_an_epoch_and_all_clips_come() -> None:
@@ -113,6 +113,14 @@ def test_folders_have_their_share_of_an_epoch_and_all_clips_come() -> None:
             mixed[(epoch, index)]
     assert {index for _, index in asked[0]} == set(range(len(long)))  # half in each epoch
     assert all(len(set(keys)) == len(keys) for keys in asked.values())  # no clip twice
+
+
+def test_clips_to_learn_by_heart_are_the_same_in_every_epoch() -> None:
+    parts = [clips(frames=80), clips(frames=24, seed=1)]
+    for same in (True, False):
+        mixed = MixedClips(parts, [0.5, 1.0], seed=0, same_every_epoch=same)
+        starts = [[int(mixed[(e, i)].frame_indices[0]) for i in range(len(mixed))] for e in (0, 1)]
+        assert (starts[0] == starts[1]) == same
 
 
 def test_further_folders_must_give_what_the_first_gives(tmp_path: Path) -> None:

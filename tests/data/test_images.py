@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from scene_track.data.images import FrameError, image_size, read_image
+from tests.faults.malformed import damaged
 
 HEIGHT, WIDTH = 30, 50
 
@@ -99,23 +100,6 @@ def test_other_files_are_refused_by_name(colours: Image.Image, tmp_path: Path) -
         for read in (read_image, image_size):
             with pytest.raises(FrameError, match=name):
                 read(tmp_path / name)
-
-
-def damaged(raw: bytes, seed: int) -> bytes:
-    """A file with a bit flipped, bytes changed, a part cut off, or a part filled with zeros."""
-    rng = np.random.default_rng(seed)
-    data = bytearray(raw)
-    start = int(rng.integers(len(data)))
-    match seed % 4:
-        case 0:
-            data[start] ^= 1 << int(rng.integers(8))
-        case 1:
-            data[start : start + 8] = rng.bytes(len(data[start : start + 8]))
-        case 2:
-            del data[start:]
-        case _:
-            data[start : start + 512] = bytes(len(data[start : start + 512]))
-    return bytes(data)
 
 
 @pytest.mark.parametrize("extension", ["jpeg", "png"])

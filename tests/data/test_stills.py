@@ -17,7 +17,9 @@ from hypothesis import strategies as st
 from scene_track.config.check import check
 from scene_track.data.collate import collate
 from scene_track.data.export_coco import main as export_coco
+from scene_track.data.samples import Sample, mix
 from scene_track.data.stills import CameraPath, covered_share, moved_boxes, render, resolution
+from scene_track.data.visibility import Visibility
 from tests.compose import compose_run, shipped
 from tests.data.still_folders import SIZE, draw, write_coco
 
@@ -240,3 +242,19 @@ def test_a_still_without_anybody_is_a_clip_without_objects(tmp_path: Path) -> No
     clips = coco(root)._clips([nobody], None, True)
     batch = collate([clips[0, 0]], 4)
     assert not batch.valid.any() and not batch.padding_mask.any()
+
+
+def test_ignored_regions_of_a_mixed_clip_stay_nobody() -> None:
+    def sample(number: int) -> Sample:
+        two = torch.tensor((int(Visibility.VISIBLE), int(Visibility.UNKNOWN)))
+        return Sample(
+            frames=torch.zeros(1, 3, 4, 4, dtype=torch.uint8),
+            boxes=[torch.rand(2, 4)], labels=[torch.tensor((0, -1))],
+            track_ids=[torch.tensor((number, -1))], confidence=[torch.ones(2)],
+            visibility=[two], points=None, xyz=None, frame_indices=torch.ones(1, dtype=torch.long),
+            sequence=None,  # type: ignore[arg-type]
+        )  # fmt: skip
+
+    mixed = mix(sample(1), sample(1), 0.5)
+    assert mixed.track_ids[0].tolist() == [1, -1, 3, -1]
+    assert len(mixed.visibility[0]) == len(mixed.boxes[0]) == 4

@@ -6,7 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from scene_track.data.batch import SceneBatch
 from scene_track.models.identity import PointerIdentity, TrackMemory, TrackRings, newest
+from scene_track.models.predictions import DensePredictions, ScenePredictions
 from scene_track.objectives.identity import TrackGrid, _memory, identity_slots, last_before
 from tests.compose import shipped
 
@@ -173,3 +175,21 @@ def test_memory_without_false_detections_is_that_of_the_tracks() -> None:
     memory, _ = _memory(head(), grid(3), grid(0), torch.arange(5).float().expand(2, 5) / 20)
     assert memory.exists.shape == (2, 5, 3)
     assert not memory.exists[:, 0].any() and memory.exists[:, 1:].all()
+
+
+def test_detections_on_padding_are_nobody() -> None:
+    loss = shipped("head.criterion.identity", false_positives=2, false_positive_score=0.5)
+    boxes = torch.rand(1, 4, 3, 4) * 0.2 + 0.3
+    tokens, matches = torch.randn(1, 4, 3, 16), torch.full((1, 4, 2), -1)
+    batch = SceneBatch.unlabelled(
+        torch.zeros(2, 3, 4, 4, dtype=torch.uint8), [1, 2], [0.1, 0.2],
+        name="padded", frame_rate=10.0, size=(4, 4), length=4,
+    )  # fmt: skip
+    predictions = ScenePredictions(
+        bbox_center=boxes[..., :2], bbox_size=boxes[..., 2:],
+        exist_conf=torch.full((1, 4, 3, 1), 0.9), cls_logits=torch.zeros(1, 4, 3, 1),
+        tokens=tokens, layers=[],
+        dense=DensePredictions(heat_logits=torch.zeros(0), boxes=torch.zeros(0)),
+    )  # fmt: skip
+    found = loss._unmatched(predictions, tokens, boxes, matches, batch)
+    assert found.present[0].sum(-1).tolist() == [2, 2, 0, 0]
