@@ -6,7 +6,8 @@
 
 A benchmark is a script that prints lines ``ratio: WHAT: NUMBER``. Arguments that keep it short
 stand below. ``footage.py`` measures a dataset, ``loaders.py`` errors, and ``dancetrack_folds.py``
-tracking, not time: they are not run here.
+tracking, not time; ``association.py``, ``export.py`` and ``predict.py`` want detections or a run:
+they are not run here.
 """
 
 from __future__ import annotations

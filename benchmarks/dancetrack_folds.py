@@ -58,8 +58,10 @@ def run_fold(data: Path, output: Path, fold: int, seed: int, words: list[str]) -
 
 
 def run(module: str, *words: str) -> None:
-    """One command of the package; its log goes to the terminal."""
-    subprocess.run([sys.executable, "-m", f"scene_track.{module}", *words], check=True)
+    """One command of the package; its log goes to the terminal, and its error ends the program."""
+    code = subprocess.run([sys.executable, "-m", f"scene_track.{module}", *words]).returncode
+    if code:
+        raise SystemExit(code)
 
 
 def main() -> None:

@@ -237,6 +237,12 @@ class Run:
             stop: once set, no further frame is read: the tracks end there.
         """
         self._check_input(detections)
+        tracker = instantiate(self.tracker)
+        if tracker.needs_truth:
+            raise ValueError(
+                f"{type(tracker).__name__} needs ground truth, which a video has not: type"
+                " tracker=identity or tracker=bytetrack"
+            )
         boxes = None if detections is None else _boxes_of(Path(detections), footage)
         speeds = speeds or Speeds()
         # Windows of boxes are long, and the images of a video are kept until they are drawn.
@@ -261,7 +267,7 @@ class Run:
                 yield self._window(part, footage, length, boxes)
 
         association = Association(
-            instantiate(self.tracker),
+            tracker,
             self.model.identity,
             lambda _, tracks, frame: ready.append(_result(frame, tracks, size)),
             collect=False,

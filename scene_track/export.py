@@ -76,7 +76,7 @@ def export(cfg: DictConfig) -> Path:
     if cfg.format == "onnx":
         if not isinstance(model, SceneModel):
             raise ValueError(
-                f"{source} is a {type(model).__name__}: format=onnx is for people with boxes"
+                f"{source} holds {type(model).__name__}: format=onnx is for people with boxes"
                 " (model=scene); type format=safetensors"
             )
         height, width = trained.dataset.size

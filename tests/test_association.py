@@ -54,6 +54,19 @@ def test_images_are_refused_before_a_run() -> None:
         check(compose_run([*BOXES, "dataset.detections=null"]))
 
 
+def test_a_wrong_key_of_a_further_folder_is_named(tmp_path: Path) -> None:
+    words = [*BOXES, "dataset=dancetrack", f"dataset.root={tmp_path}"]
+    for entry, line in (
+        (
+            f"{{root: {tmp_path}, wieght: 1}}",
+            r"further\[0\]\.wieght: unknown key; allowed: .*weight",
+        ),
+        ("{weight: 1}", r"further\[0\]\.root: is required"),
+    ):
+        with pytest.raises(ConfigError, match=line):
+            check(compose_run([*words, f"dataset.further=[{entry}]"]))
+
+
 @pytest.mark.parametrize("choice", ["model.identity.content=true", "model.identity.interaction=0"])
 def test_every_parameter_learns_from_detections(choice: str) -> None:
     module = module_of(choice).train()

@@ -280,3 +280,9 @@ def test_detections_of_a_file_are_told_apart(tmp_path: Path, composed: Callable)
     np.testing.assert_allclose(moving.boxes[:, 0], 4.0 * np.arange(10), atol=1e-3)
     with pytest.raises(ValueError, match="detections=FILE"):
         predict(composed("predict", *words, "overwrite=true"))
+
+
+def test_the_oracle_is_refused_where_there_is_no_truth(run: api.Run) -> None:
+    frames = [np.zeros((48, 64, 3), np.uint8)]
+    with pytest.raises(ValueError, match="needs ground truth.*tracker=identity"):
+        next(run.track(frames, fps=10, tracker="oracle"))

@@ -59,13 +59,27 @@ def fault(parameter: Parameter, value: Any) -> str | None:
     """What is wrong with a value, to follow its key; None if nothing is."""
     try:
         parameter.adapter.validate_json(json.dumps(value, default=str), strict=True)
-    except pydantic.ValidationError:
+    except pydantic.ValidationError as error:
         words, schema = described(parameter), _schema(parameter)
+        if inside := _key_of_an_entry(error, schema):
+            return inside
         # Field(description=...) says what to do; a model has a title, and its docstring there.
         advice = "" if "title" in schema else schema.get("description", "")
         return f"={shown(value)}: must be {words}{_place(value, words)}" + (
             f"; {advice}" if advice else ""
         )
+    return None
+
+
+def _key_of_an_entry(error: pydantic.ValidationError, schema: Mapping[str, Any]) -> str | None:
+    """What is wrong with a key of an entry of a list, to follow the list's key; None if nothing."""
+    entry = str(schema.get("items", {}).get("$ref", "")).rpartition("/")[2]
+    known = ", ".join(schema.get("$defs", {}).get(entry, {}).get("properties", ()))
+    wrong = {"extra_forbidden": f"unknown key; allowed: {known}", "missing": "is required"}
+    for found in error.errors():
+        index, *keys = found["loc"] or (None,)
+        if known and keys and isinstance(index, int) and found["type"] in wrong:
+            return f"[{index}].{'.'.join(map(str, keys))}: {wrong[found['type']]}"
     return None
 
 

@@ -295,7 +295,7 @@ class _Container:
         path = Path(self._address)
         if path.is_file():
             if path.stat().st_size == 0:
-                return "the file is empty"
+                return "the file is empty; type source=VIDEO with another"
             boxes = _top_boxes(path)
             if boxes[:1] == [b"ftyp"] and b"moov" not in boxes:
                 return (

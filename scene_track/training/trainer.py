@@ -42,7 +42,9 @@ class SharedStatistics(pl.Callback):
             trainer.model.require_forward_param_sync = True
 
 
-Duration = Annotated[str, Field(pattern=r"^\d\d:\d\d:\d\d:\d\d$")]
+Duration = Annotated[
+    str, Field(pattern=r"^\d\d:\d\d:\d\d:\d\d$", description="type DD:HH:MM:SS, 00:00:11:00")
+]
 
 
 class TrainerOptions(TypedDict):

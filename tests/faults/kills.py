@@ -35,18 +35,21 @@ _STOPPED = -signal.SIGKILL
 
 @dataclass
 class Tally:
-    """What a part of the campaign found."""
+    """What a part of the campaign found; None = it does not look at that."""
 
     kills: int = 0
-    torn: int = 0
-    lost: int = 0
-    different: int = 0
+    torn: int | None = None
+    lost: int | None = None
+    different: int | None = None
 
     def __str__(self) -> str:
-        return (
-            f"{self.kills} kills: {self.torn} torn files, {self.lost} lost,"
-            f" {self.different} different results"
-        )
+        found = {
+            "torn files": self.torn,
+            "lost": self.lost,
+            "different results": self.different,
+        }
+        parts = [f"{count} {what}" for what, count in found.items() if count is not None]
+        return f"{self.kills} kills: {', '.join(parts)}"
 
 
 def start(work: Callable[[], object], log: Path) -> int:
@@ -158,7 +161,7 @@ def digest(checkpoint: Path) -> str:
 
 def training(folder: Path, kills: int, workers: int, seed: int, epochs: int = 3) -> Tally:
     """Kills trainings and resumes them; the weights at the end are those of an undisturbed run."""
-    log, tally, chance = folder / "log", Tally(), random.Random(seed)
+    log, tally, chance = folder / "log", Tally(torn=0, different=0), random.Random(seed)
     words = [
         *(*MINIMAL, *dataset(folder / "data"), "trainer.limit_train_batches=1.0"),
         *(f"trainer.max_epochs={epochs}", "viz.max_frames=0"),
@@ -186,17 +189,17 @@ def training(folder: Path, kills: int, workers: int, seed: int, epochs: int = 3)
         while code == _STOPPED and tally.kills < kills:
             code = run(name, chance.uniform(0.1, length), last(name).is_file())
             tally.kills += code == _STOPPED
-            tally.torn += len(torn_files(folder / name))
+            tally.torn = (tally.torn or 0) + len(torn_files(folder / name))
         if code == _STOPPED:
             code = run(name, 600, last(name).is_file())
         assert code == 0, log.read_text()[-3000:]
-        tally.different += digest(last(name)) != expected
+        tally.different = (tally.different or 0) + (digest(last(name)) != expected)
     return tally
 
 
 def cache(folder: Path, videos: Sequence[Video], kills: int, seed: int) -> Tally:
     """Kills processes that fill one frame cache; every frame is that of the file."""
-    tally, chance, size = Tally(), random.Random(seed), (48, 72)
+    tally, chance, size = Tally(different=0), random.Random(seed), (48, 72)
 
     def fill() -> None:
         torch.set_num_threads(1)
@@ -217,7 +220,7 @@ def cache(folder: Path, videos: Sequence[Video], kills: int, seed: int) -> Tally
             store = FrameStore(video, size, folder / "cache")
             for position in range(len(video)):
                 same = torch.equal(store.read(position), read_frame(video, position, size))
-                tally.different += not same
+                tally.different = (tally.different or 0) + (not same)
     return tally
 
 
@@ -225,7 +228,7 @@ def command_with_files(
     folder: Path, module: str, words: Sequence[str], output: Path, kills: int, seed: int
 ) -> Tally:
     """Kills a command that writes a folder; whole files alone have their names."""
-    tally, chance, log = Tally(), random.Random(seed), folder / "log"
+    tally, chance, log = Tally(torn=0), random.Random(seed), folder / "log"
     again = [*words, f"output={output}", "overwrite=true", f"hydra.run.dir={folder / 'logs'}"]
     began = time.monotonic()
     assert end(start(command(module, again, folder), log), 600) == 0, log.read_text()[-3000:]
@@ -233,13 +236,13 @@ def command_with_files(
     while tally.kills < kills:
         child = start(command(module, again, folder), log)
         tally.kills += end(child, chance.uniform(0.3 * length, length)) == _STOPPED
-        tally.torn += len(torn_files(output))
+        tally.torn = (tally.torn or 0) + len(torn_files(output))
     return tally
 
 
 def sweep(folder: Path, kills: int, seed: int) -> Tally:
     """Kills a sweep of three trials until it is through; each is there once."""
-    tally, chance, place = Tally(), random.Random(seed), folder / "sweep"
+    tally, chance, place = Tally(torn=0), random.Random(seed), folder / "sweep"
     words = [
         *(sys.executable, "-m", "scene_track.train", "--multirun", *MINIMAL),
         *(*dataset(folder / "data"), "optimizer.lr=1e-4,2e-4,3e-4", "viz.max_frames=0"),
@@ -259,7 +262,8 @@ def sweep(folder: Path, kills: int, seed: int) -> Tally:
             os.killpg(child.pid, signal.SIGKILL)
             child.wait()
             tally.kills += 1
-            tally.torn += len(torn_files(place)) if place.exists() else 0
+            if place.exists():
+                tally.torn = (tally.torn or 0) + len(torn_files(place))
             continue
         trials = read_all(place)
         tally.lost = 3 - sum(trial.state == "complete" for trial in trials.values())

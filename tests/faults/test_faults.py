@@ -53,6 +53,8 @@ def test_killed_processes_leave_a_cache_of_the_right_frames(tmp_path: Path) -> N
         process = context.Process(target=_fill, args=(video, tmp_path / "cache"))
         process.start()
         process.join(pause)
+        while pause and not any((tmp_path / "cache").rglob("*.*")):
+            process.join(0.005)  # a kill before anything is written proves nothing
         process.kill()
         process.join()
         store = FrameStore(video, (16, 24), tmp_path / "cache")

@@ -52,6 +52,7 @@ def test_the_choice_is_never_worse_than_stock_where_it_was_made() -> None:
 def test_a_gain_that_may_be_chance_does_not_displace_the_stock_settings() -> None:
     found = tune(BYTETRACK, FRAMES, TRUTH, combinations=20, seed=0)
     assert found.best_hota - found.stock_hota > 0
+    assert found.gain_error > 0
     if found.best_hota - found.stock_hota <= found.gain_error:
         assert found.hota == found.stock_hota
     else:
