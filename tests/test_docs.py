@@ -62,12 +62,18 @@ CONTEXTS = [
 
 
 def _commands() -> Iterator[tuple[str, str, str]]:
-    """(page, entry point, rest of the line) of every command in the code blocks."""
+    """(page, entry point, rest of the line) of every command in code blocks and in the text."""
+    command = r"python -m scene_track\.([\w.]+)([^;`]*)"
+    for page in LIVING:
+        text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+        for code in re.findall(r"`([^`\n]+)`", text):
+            for verb, rest in re.findall(command, code):
+                yield page.name, verb, rest
     for page in PAGES:
         for block in re.findall(r"```bash\n(.*?)```", page.read_text(), re.DOTALL):
             lines = re.sub(r"\\\n\s*", "", block).splitlines()
             for line in lines:
-                for verb, rest in re.findall(r"python -m scene_track\.([\w.]+)([^;]*)", line):
+                for verb, rest in re.findall(command, line):
                     yield page.name, verb, rest
 
 

@@ -162,8 +162,8 @@ def _find_files(folder: Path, videos: Sequence[Video], known: set[str]) -> dict[
         there = first_few([f.name for f in found.values()]) or "no .txt file"
         raise FileNotFoundError(
             f"dataset.detections={folder}: no file for {len(missing)} of {len(names)} sequences:"
-            f" {first_few(missing)}; it holds {there}; type dataset.detections=FOLDER, noise or truth;"
-            " an empty file says that nothing was found"
+            f" {first_few(missing)}; it holds {there}; type"
+            " dataset.detections=FOLDER, noise or truth; an empty file says that nothing was found"
         )
     foreign = [f.name for name, f in found.items() if name not in known]
     if foreign:

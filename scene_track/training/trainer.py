@@ -42,9 +42,7 @@ class SharedStatistics(pl.Callback):
             trainer.model.require_forward_param_sync = True
 
 
-Duration = Annotated[
-    str, Field(pattern=r"^\d\d:\d\d:\d\d:\d\d$", description="type DD:HH:MM:SS, 00:00:11:00")
-]
+Duration = Annotated[str, Field(pattern=r"^\d\d:\d\d:\d\d:\d\d$")]
 
 
 class TrainerOptions(TypedDict):
@@ -78,7 +76,9 @@ class TrainerOptions(TypedDict):
 def build_trainer(
     *,
     max_steps: Annotated[int, Field(ge=1)] | None,
-    budget: Duration | None,
+    budget: Annotated[
+        Duration | None, Field(description="type DD:HH:MM:SS, 00:03:00:00 for three hours")
+    ],
     threads: Annotated[int, Field(ge=1)] | Literal["auto"] | None,
     callbacks: Sequence[pl.Callback] = (),
     loggers: Sequence[Logger] = (),
