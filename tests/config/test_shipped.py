@@ -107,7 +107,8 @@ def test_every_file_opens_with_what_it_is(file: Path) -> None:
         ("dataset.size", [100, 224], "=[100,224]: height and width must be multiples of 16"),
         ("dataset.augment.crop", [180, 320], "=[180,320]: height and width must be multiples of"),
         ("dataset.detections", "noise", "=noise: SceneModel reads images"),
-        ("dataset.further", [{"root": "/"}, {}], "=[{root:/},{}]: must be a list"),
+        ("dataset.further", [{"root": "/"}, {}], "[1].root: is required"),
+        ("dataset.further", "sportsmot", "=sportsmot: must be a list"),
         ("dataset.batch_size", 0, "=0: must be an integer >= 1"),
         ("model.dim", 56, "=56: must be an integer"),  # what its group norm cannot divide
         ("monitor.metric", "val/hotta", "=val/hotta: SceneEvaluator does not log it; did you mean"),
