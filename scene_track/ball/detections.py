@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Annotated
 
 import torch
@@ -15,25 +16,19 @@ from scene_track.models.predictions import HeatmapPredictions
 from scene_track.tracking.tracker import Detections
 
 
+@dataclass(kw_only=True)
 class PeakFinder:
-    """Reads the hottest peaks out of the heatmaps of a window."""
+    """Reads the hottest peaks out of the heatmaps of a window; see ``find_peaks``.
 
-    def __init__(
-        self,
-        *,
-        count: Annotated[int, Field(ge=1, le=100)],
-        refine: Refinement,
-        radius: Annotated[int, Field(ge=1, le=32)],
-    ) -> None:
-        """Store how peaks are read; see ``find_peaks``.
+    Attributes:
+        count: peaks per frame.
+        refine: where in the hottest cell the ball is.
+        radius: cells; no two peaks are this close, and a soft-arg-max looks no farther.
+    """
 
-        Args:
-            count: peaks per frame.
-            refine: where in the hottest cell the ball is.
-            radius: cells; no two peaks are this close, and a soft-arg-max looks no farther.
-        """
-        self.count, self.radius = count, radius
-        self.refine: Refinement = refine
+    count: Annotated[int, Field(ge=1, le=100)]
+    refine: Refinement
+    radius: Annotated[int, Field(ge=1, le=32)]
 
     def __call__(
         self, model: ClipModel, predictions: HeatmapPredictions, batch: SceneBatch

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -39,62 +40,45 @@ _FRAMES = "frames"
 _FEATURES = "features"
 
 
+@dataclass(kw_only=True)
 class Window:
-    """How training clips are cut from sequences."""
+    """How training clips are cut from sequences.
 
-    def __init__(
-        self,
-        *,
-        length: Annotated[int, Field(ge=1, le=1000)],
-        stride: Annotated[int, Field(ge=1, le=100_000)],
-        max_interval: Annotated[int, Field(ge=1, le=1000)],
-    ) -> None:
-        """Sets the window.
+    Attributes:
+        length: frames per clip.
+        stride: frames between the starts of windows.
+        max_interval: a clip takes every k-th frame, k random from 1 to this.
+    """
 
-        Args:
-            length: frames per clip.
-            stride: frames between the starts of windows.
-            max_interval: a clip takes every k-th frame, k random from 1 to this.
-        """
-        self.length = length
-        self.stride = stride
-        self.max_interval = max_interval
+    length: Annotated[int, Field(ge=1, le=1000)]
+    stride: Annotated[int, Field(ge=1, le=100_000)]
+    max_interval: Annotated[int, Field(ge=1, le=1000)]
 
 
+@dataclass(kw_only=True)
 class EvalWindow:
-    """How sequences are cut into chunks for streaming."""
+    """How sequences are cut into chunks of ``length`` frames for streaming."""
 
-    def __init__(self, *, length: Annotated[int, Field(ge=1, le=1000)]) -> None:
-        """Sets the frames per chunk, ``length``."""
-        self.length = length
+    length: Annotated[int, Field(ge=1, le=1000)]
 
 
+@dataclass(kw_only=True)
 class Loader:
-    """How batches are made ready."""
+    """How batches are made ready.
 
-    def __init__(
-        self,
-        *,
-        num_workers: Annotated[int, Field(ge=0, le=256)],
-        pin_memory: bool,
-        persistent_workers: bool,
-        prefetch_factor: Annotated[int, Field(ge=1, le=64)],
-        drop_last: bool,
-    ) -> None:
-        """Sets the loader.
+    Attributes:
+        num_workers: processes that prepare batches; 0 = the training process itself.
+        pin_memory: page-locked batches, for a GPU.
+        persistent_workers: keep the processes between epochs.
+        prefetch_factor: batches that each process prepares ahead.
+        drop_last: leave out a last training batch that is not full.
+    """
 
-        Args:
-            num_workers: processes that prepare batches; 0 = the training process itself.
-            pin_memory: page-locked batches, for a GPU.
-            persistent_workers: keep the processes between epochs.
-            prefetch_factor: batches that each process prepares ahead.
-            drop_last: leave out a last training batch that is not full.
-        """
-        self.num_workers = num_workers
-        self.pin_memory = pin_memory
-        self.persistent_workers = persistent_workers
-        self.prefetch_factor = prefetch_factor
-        self.drop_last = drop_last
+    num_workers: Annotated[int, Field(ge=0, le=256)]
+    pin_memory: bool
+    persistent_workers: bool
+    prefetch_factor: Annotated[int, Field(ge=1, le=64)]
+    drop_last: bool
 
 
 class TrackingDataModule(LightningDataModule):
