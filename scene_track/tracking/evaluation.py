@@ -74,7 +74,7 @@ class Evaluator(ABC, Generic[_Shown]):
 
         Args:
             tracker: turns detections into tracks.
-            visualiser: collects frames for the image of the epoch.
+            visualiser: collects frames for the image of the epoch; None draws nothing.
         """
         self.tracker, self.visualiser = tracker, visualiser
         self.reset()
@@ -88,7 +88,8 @@ class Evaluator(ABC, Generic[_Shown]):
         self._videos = {video.name: video for video in videos}
         self._association: Association | None = None
         self._counts = self.report(list(self._videos.values()), "auto")
-        self.visualiser.reset()
+        if self.visualiser is not None:
+            self.visualiser.reset()
 
     @torch.no_grad()
     def update(self, model: Any, predictions: Any, batch: SceneBatch) -> None:
@@ -126,19 +127,19 @@ class Evaluator(ABC, Generic[_Shown]):
 
     def picture(self) -> NDArray[np.uint8] | None:
         """``[H, W, 3]`` uint8 contact sheet of the epoch; None without frames."""
-        return self.visualiser.picture() if len(self.visualiser) else None
+        return self.visualiser.picture() if self.visualiser else None
 
     @abstractmethod
     def figures(self, total: Any) -> dict[str, float]:
         """The logged figures of the counts of all videos."""
 
-    @abstractmethod
     def show(self, window: Window, t: int, detections: Detections) -> _Shown | None:
         """What is kept of frame ``t`` of a window to draw it later; None if it is not drawn."""
+        return None
 
-    @abstractmethod
     def draw(self, video: VideoInfo, tracks: TrackedFrame, shown: _Shown) -> None:
-        """Offers a frame whose tracks are final to the visualiser."""
+        """Offers a frame whose tracks are final, and of which something is kept, to be drawn."""
+        raise NotImplementedError
 
     def _release(self, video: VideoInfo, tracks: TrackedFrame, shown: _Shown | None) -> None:
         if shown is not None:
