@@ -201,7 +201,7 @@ class ClipDataset(_Clips):
         cache_dir: Path | None = None,
         on_error: OnError = "raise",
         features: FeatureSource | None = None,
-        camera: CameraPath | None = None,
+        camera_path: CameraPath | None = None,
     ) -> None:
         """Lists the windows.
 
@@ -221,10 +221,10 @@ class ClipDataset(_Clips):
             cache_dir: folder for resized frames; None = decode every time.
             on_error: ``raise``, or ``skip`` frames that cannot be read: the clip gets shorter.
             features: where features are looked for; None = nowhere.
-            camera: makes clips of still images; None = there are none.
+            camera_path: makes clips of still images; None = there are none.
 
         Raises:
-            ValueError: there are still images and no camera.
+            ValueError: there are still images and no camera path.
         """
         base = (round(size[0] * base_scale), round(size[1] * base_scale))
         super().__init__(
@@ -235,7 +235,7 @@ class ClipDataset(_Clips):
         self.stride = stride
         self.max_interval = max_interval
         self.augment = augment
-        self.camera = camera
+        self.camera_path = camera_path
         self.seed = seed
         self.same_every_epoch = same_every_epoch
         self.windows = [
@@ -243,7 +243,7 @@ class ClipDataset(_Clips):
             for number, sequence in enumerate(self.sequences)
             for start in window_starts(len(sequence), length, stride)
         ]
-        if camera is None and any(s.ignored is not None for s in self.sequences):
+        if camera_path is None and any(s.ignored is not None for s in self.sequences):
             raise ValueError(
                 "still images need a camera that makes clips of them: type dataset=coco,"
                 " dataset=crowdhuman or dataset=mixed, or give dataset.camera_path"
@@ -307,7 +307,7 @@ class ClipDataset(_Clips):
 
     def _still(self, still: Video, generator: torch.Generator) -> Sample:
         """A clip that a camera takes of a still image."""
-        camera = self.camera
+        camera = self.camera_path
         assert camera is not None
         interval = int(torch.randint(1, self.max_interval + 1, (), generator=generator))
         sequence = as_clip(still, self.length, interval, camera.frame_rate)

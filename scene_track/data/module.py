@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,12 +20,12 @@ from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from scene_track.data.batch import SceneBatch
-from scene_track.data.box_clips import BoxClips, BoxStream, MixedClips
+from scene_track.data.box_clips import BoxClips, BoxStream
 from scene_track.data.clips import ClipDataset, StreamDataset
 from scene_track.data.collate import collate_shared
 from scene_track.data.detections import NOISE, TRUTH, BoxVideo, noise_of, read_box_videos
 from scene_track.data.feature_store import FeatureSource
-from scene_track.data.further import Further
+from scene_track.data.parts import Further, MixedClips, MixedSource, Part
 from scene_track.data.resumable_loader import ResumableLoader, WatchedLoader
 from scene_track.data.stills import CameraPath
 from scene_track.data.transforms import ClipAugment
@@ -83,6 +82,9 @@ class Loader:
 
 class TrackingDataModule(LightningDataModule):
     """Training, validation and test data of a tracker."""
+
+    clips_per_epoch: int | None = None
+    """Clips of all parts together, by weight; None: weights are multiples of a part's windows."""
 
     def __init__(
         self,
@@ -208,12 +210,7 @@ class TrackingDataModule(LightningDataModule):
                 raise ValueError(
                     f"there is no {split} split: type dataset.{split}=FOLDER, or name another split"
                 )
-            sequences = self.source.sequences(
-                where,
-                on_error=self.on_error,
-                cache_dir=self._cache_folder(_METADATA),
-                images=self.detections is None,
-            )
+            sequences = self.source.sequences(where, **self._how(images=self.detections is None))
             unlabelled = [s.name for s in sequences if not s.labelled]
             if unlabelled and split != "test":
                 # A forgotten gt folder would otherwise be trained on as frames without objects.
@@ -235,21 +232,18 @@ class TrackingDataModule(LightningDataModule):
                 )
         return self._sequences[split]
 
-    def visibility_counts(self, split: str) -> list[int] | None:
-        """``[4]`` frames of a split in which the ball is absent, visible, hard to see, occluded.
+    def _how(self, *, images: bool) -> dict[str, Any]:
+        """Arguments of ``Source.sequences``."""
+        cache_dir = self._cache_folder(_METADATA)
+        return {"on_error": self.on_error, "cache_dir": cache_dir, "images": images}
 
-        :func:`scene_track.data.visibility.balanced_weights` makes weights of them. None where
-        targets are boxes.
-        """
+    def visibility_counts(self, split: str) -> list[int] | None:
+        """``[4]`` frames in which the ball is absent, visible, hard, occluded; None for boxes."""
         points = [s.points for s in self.sequences(split) if s.points is not None]
         return count_visibility(p[:, 2] for p in points).tolist() if points else None
 
     def train_dataloader(self) -> ResumableLoader:
-        """Training batches, shuffled.
-
-        The same loader on every call; Lightning saves its position in checkpoints and gives it
-        back.
-        """
+        """Training batches, shuffled: the same loader on every call, whose position is saved."""
         if self._train_loader is None:
             # Learning a few batches by heart needs the same batches again and again.
             overfit = bool(getattr(self.trainer, "overfit_batches", 0))
@@ -269,32 +263,47 @@ class TrackingDataModule(LightningDataModule):
         return self._train_loader
 
     def _training_clips(self, overfit: bool) -> ClipDataset | MixedClips:
-        """The clips of all folders."""
-        parts = [self._clips(self.sequences("train"), self._boxes("train"), overfit)]
-        if not self.further:
-            return parts[0]
-        for folder in self.further:
-            if (folder.detections is None) != (self.detections is None):
+        """The clips of all parts; logs how many of an epoch are from which."""
+        videos, itself = self.sequences("train"), Part.of(self.source, self.detections)
+        parts = dict(self.source.parts if isinstance(self.source, MixedSource) else {"": itself})
+        further = {f"dataset.further[{i}]": folder for i, folder in enumerate(self.further)}
+        self._check_alike(parts | further)
+        for name, folder in further.items():
+            part = parts[name] = folder.part(self.source)
+            how = self._how(images=part.detections is None)
+            videos = videos + part.sequences("train", self.class_names, name=name, **how)
+        clips: dict[str, ClipDataset] = {}
+        read = {name: [video for video in videos if video.origin == name] for name in parts}
+        for name, part in parts.items():
+            boxes = self._boxes("train")
+            if name and part.detections is not None:
+                boxes = self._with_detections(read[name], part.detections, part.source.root)
+            clips[name] = self._clips(read[name], boxes, overfit)
+        if list(clips) == [""]:
+            return clips[""]
+        weights = {name: part.weight for name, part in parts.items()}
+        if self.clips_per_epoch is not None:
+            unit = self.clips_per_epoch / sum(weights.values())
+            weights = {name: weight * unit / len(clips[name]) for name, weight in weights.items()}
+        mixed = MixedClips(
+            list(clips.values()), list(weights.values()), self.seed, same_every_epoch=overfit
+        )
+        for name, count in zip(parts, mixed.counts, strict=True):
+            log.info(
+                "%d of %d clips of an epoch are from %s (%d windows of %d videos or images)",
+                *(count, len(mixed), name or self.root, len(clips[name]), len(read[name])),
+            )
+        return mixed
+
+    def _check_alike(self, parts: Mapping[str, Part | Further]) -> None:
+        """Refuses images in one part of a run and detections in another."""
+        for name, part in parts.items():
+            if (part.detections is None) != (self.detections is None):
+                kind, other = ("images", "detections")[:: 1 if part.detections is None else -1]
                 raise ValueError(
-                    f"dataset.further: {folder.root} gives"
-                    f" {'images' if folder.detections is None else 'detections'} and dataset.root"
-                    f" {'images' if self.detections is None else 'detections'}: all folders of a"
-                    " run give the same; type detections=FOLDER or detections=noise for each"
+                    f"{name} gives {kind} and dataset.root {other}: all parts of a run give the"
+                    " same; type detections=FOLDER or detections=noise for each"
                 )
-            cache_dir = self._cache_folder(_METADATA)
-            classes = getattr(self.source, "classes", {1: "person"})
-            if not isinstance(classes, dict):
-                raise ValueError(
-                    "dataset.further: its folders have numbers for classes, and this dataset has"
-                    " names; type dataset=mixed for both in one run"
-                )
-            videos = folder.videos(classes, on_error=self.on_error, cache_dir=cache_dir)
-            boxes = None
-            if folder.detections is not None:
-                boxes = self._with_detections(videos, folder.detections, folder.root)
-            parts.append(self._clips(videos, boxes, overfit))
-        weights = [1.0, *(folder.weight for folder in self.further)]
-        return MixedClips(parts, weights, self.seed, same_every_epoch=overfit)
 
     def _clips(
         self, videos: list[Video], boxes: list[BoxVideo] | None, overfit: bool
@@ -309,7 +318,7 @@ class TrackingDataModule(LightningDataModule):
             "same_every_epoch": overfit,
         }
         if boxes is not None:
-            return BoxClips(boxes, camera=self.camera, **windows)
+            return BoxClips(boxes, camera_pairs=self.camera, **windows)
         return ClipDataset(
             videos,
             size=self.size,
@@ -317,7 +326,7 @@ class TrackingDataModule(LightningDataModule):
             cache_dir=self._cache_folder(_FRAMES) if self.cache else None,
             on_error=self.on_error,
             features=self.features,
-            camera=self.camera_path,
+            camera_path=self.camera_path,
             **windows,
         )
 
@@ -400,11 +409,7 @@ class TrackingDataModule(LightningDataModule):
         return None
 
     def feature_folder(self) -> Path:
-        """Where features of frames are kept.
-
-        Raises:
-            ValueError: there is no folder that can be written to.
-        """
+        """Where features of frames are kept; a ``ValueError`` where nothing can be written."""
         folder = self._cache_folder(_FEATURES)
         assert folder is not None
         return folder
@@ -431,9 +436,8 @@ class TrackingDataModule(LightningDataModule):
         )
 
 
-def _share(sequences: Sequence[Video]) -> list[Video]:
+def _share(sequences: list[Video]) -> list[Video]:
     """Every world-size-th sequence, from this process's rank on."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
-        rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
-        return list(sequences)[rank::world]
-    return list(sequences)
+        return sequences[torch.distributed.get_rank() :: torch.distributed.get_world_size()]
+    return sequences
