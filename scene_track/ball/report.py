@@ -63,7 +63,7 @@ class BallReport(SplitReport):
         """See ``SplitReport.count``."""
         found = ball_table(tracks)
         truth = _points_of(sequence)[np.searchsorted(sequence.frames, found.frames)]
-        size = (sequence.info.height, sequence.info.width)
+        size = sequence.info.size
         self.counts[sequence.name] = count_ball(truth, found.points, size)
         self._shown.append((sequence, found))
 
@@ -86,7 +86,7 @@ class BallReport(SplitReport):
                     yield frame, picture, points[frame]
 
         every = drawn_every(path, info.frame_rate)
-        drawn = draw_flight(frames(), (info.height, info.width), name=footage.name, every=every)
+        drawn = draw_flight(frames(), info.size, name=footage.name, every=every)
         write_clip(path, drawn, info.frame_rate / every)
 
 
@@ -116,7 +116,7 @@ def _points_of(sequence: Video) -> NDArray[np.float64]:
 
 def _sheet(sequence: Video, found: PointTable) -> NDArray[np.uint8]:
     """Frames spread over a clip, at the size of the footage: a ball is only a few pixels."""
-    size = (sequence.info.height, sequence.info.width)
+    size = sequence.info.size
     sheet = BallVisualiser(max_frames=_SHEET_FRAMES, columns=3, panel_width=448, around=32)
     count = min(_SHEET_FRAMES, len(found))
     for row in np.linspace(0, len(found) - 1, count).round().astype(int).tolist():

@@ -62,15 +62,6 @@ def window_starts(count: int, length: int, stride: int) -> list[int]:
     return starts
 
 
-def _image_size(sequence: Video) -> tuple[int, int]:
-    """(height, width) of the original in pixels."""
-    return sequence.info.height, sequence.info.width
-
-
-def _canvas(frames: Tensor) -> tuple[int, int]:
-    return frames.shape[-2], frames.shape[-1]
-
-
 class _Clips:
     """What training and streaming clips share: reading frames and targets at given positions."""
 
@@ -295,7 +286,9 @@ class ClipDataset(_Clips):
         else:
             read = self._read(number, asked)
         objects = read_objects(sequence, read.used)
-        corners = objects.corners(_image_size(sequence), _canvas(read.frames))
+        corners = objects.corners(
+            sequence.info.size, (read.frames.shape[-2], read.frames.shape[-1])
+        )
         clip = Clip.of(read.frames, corners)
         if read.used:
             clip = self.augment(clip, self.size, generator)
@@ -311,7 +304,7 @@ class ClipDataset(_Clips):
         assert camera is not None
         interval = int(torch.randint(1, self.max_interval + 1, (), generator=generator))
         sequence = as_clip(still, self.length, interval, camera.frame_rate)
-        image, canvas = _image_size(still), (self.stores[0].size)
+        image, canvas = still.info.size, self.stores[0].size
         seconds = torch.from_numpy(sequence.frames) / camera.frame_rate
         maps = camera.draw(seconds, image, canvas, generator)
         shrink = resolution(maps)
@@ -402,5 +395,5 @@ class StreamDataset(_Clips):
         else:
             read = self._read(number, [] if self.idle else asked)
         objects = read_objects(sequence, read.used)
-        clip = Clip.of(read.frames, objects.corners(_image_size(sequence), self.size))
+        clip = Clip.of(read.frames, objects.corners(sequence.info.size, self.size))
         return self._sample(sequence, clip, read, objects, asked[0])

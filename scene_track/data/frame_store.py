@@ -41,7 +41,7 @@ def read_frame(sequence: Video, position: int, size: tuple[int, int]) -> Tensor:
     Raises:
         FrameError: naming the file.
     """
-    stated = (sequence.info.height, sequence.info.width)
+    stated = sequence.info.size
     image = read_image(sequence.files[position], stated, "the sequence's are")
     return resize_frame(image, size)
 

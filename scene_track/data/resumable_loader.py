@@ -101,16 +101,12 @@ class _EpochBatches:
         shuffle: bool,
         seed: int,
         drop_last: bool,
-        rank: int | None,
-        world_size: int | None,
     ) -> None:
         self.length = length
         self.batch_size = batch_size
         self.shuffle = shuffle
         self.seed = seed
         self.drop_last = drop_last
-        self._rank = rank
-        self._world_size = world_size
         self.epoch = 0
         self.start = 0  # where the next iteration begins
         self.done = 0  # batches handed to the training loop; those prepared ahead do not count
@@ -121,14 +117,10 @@ class _EpochBatches:
 
     @property
     def rank(self) -> int:
-        if self._rank is not None:
-            return self._rank
         return torch.distributed.get_rank() if _distributed() else 0
 
     @property
     def world_size(self) -> int:
-        if self._world_size is not None:
-            return self._world_size
         return torch.distributed.get_world_size() if _distributed() else 1
 
     def set_epoch(self, epoch: int) -> None:
@@ -183,8 +175,6 @@ class ResumableLoader:
         pin_memory: bool = False,
         persistent_workers: bool = True,
         prefetch_factor: int = 2,
-        rank: int | None = None,
-        world_size: int | None = None,
     ) -> None:
         """Check the arguments and describe the epochs; no worker starts yet.
 
@@ -200,9 +190,6 @@ class ResumableLoader:
             persistent_workers: keep the workers between epochs (of no effect with 0 workers).
             prefetch_factor: batches that each worker prepares ahead, >= 1 (of no effect with 0
                 workers).
-            rank: this process's share, 0 to world_size - 1; None = ask ``torch.distributed`` when
-                iterating.
-            world_size: number of shares; None = ask ``torch.distributed`` when iterating.
 
         Raises:
             ValueError: an argument is out of range, or there would be no batch at all.
@@ -215,10 +202,6 @@ class ResumableLoader:
         ):
             if value < least:
                 raise ValueError(f"{name} is {value}; it must be at least {least}")
-        if (rank is None) != (world_size is None):
-            raise ValueError(f"give rank and world_size together, found {rank} and {world_size}")
-        if rank is not None and world_size is not None and not 0 <= rank < world_size:
-            raise ValueError(f"rank is {rank}; it must be in 0..{world_size - 1}")
         self.dataset = dataset
         self.batch_sampler = _EpochBatches(
             length=len(dataset),
@@ -226,8 +209,6 @@ class ResumableLoader:
             shuffle=shuffle,
             seed=seed,
             drop_last=drop_last,
-            rank=rank,
-            world_size=world_size,
         )
         if len(self.batch_sampler) == 0:
             raise ValueError(

@@ -18,12 +18,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from scene_track.objectives.matcher import (
-    Matches,
-    check_dictionaries,
-    check_padded,
-    check_weights,
-)
+from scene_track.objectives.matcher import Matches, check_dictionaries, check_weights
 
 _DEFAULT_CHECKOUT = Path(__file__).resolve().parents[2] / "third_party" / "DINO"
 
@@ -100,7 +95,6 @@ class DinoHungarianMatcher(nn.Module):
         Raises:
             ValueError: as ``forward``.
         """
-        check_padded(logits, boxes, target_labels, target_boxes, valid)
         answer = torch.full(tuple(valid.shape), -1, dtype=torch.long)
         targets = [
             {"labels": labels[keep], "boxes": frame_boxes[keep]}

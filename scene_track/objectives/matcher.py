@@ -122,9 +122,8 @@ class HungarianMatcher(nn.Module):
             and, where there are more targets than queries, for targets left over.
 
         Raises:
-            ValueError: shapes disagree, a valid label is not below C, or a cost is not finite.
+            ValueError: a valid label is not below C, or a cost is not finite.
         """
-        check_padded(logits, boxes, target_labels, target_boxes, valid)
         solved = self._solve(logits, boxes, target_labels, target_boxes, valid)
         answer = np.full(tuple(valid.shape), -1, dtype=np.int64)
         for row, (query, target) in zip(answer, solved, strict=True):
@@ -239,31 +238,6 @@ def check_dictionaries(
             )
         _check_label_type(labels)
     return logits, boxes
-
-
-def check_padded(
-    logits: Tensor, boxes: Tensor, target_labels: Tensor, target_boxes: Tensor, valid: Tensor
-) -> None:
-    """Check the shapes of padded matching inputs.
-
-    Raises:
-        ValueError: shapes disagree or ``valid`` is not bool.
-    """
-    _check_predictions(logits, boxes)
-    _check_label_type(target_labels)
-    shape = tuple(valid.shape)
-    if (
-        valid.dtype != torch.bool
-        or len(shape) != 2
-        or shape[0] != logits.shape[0]
-        or tuple(target_labels.shape) != shape
-        or tuple(target_boxes.shape) != (*shape, 4)
-    ):
-        raise ValueError(
-            f"target_labels {list(target_labels.shape)}, target_boxes {list(target_boxes.shape)},"
-            f" valid {list(shape)} ({valid.dtype}); expected [{logits.shape[0]}, M],"
-            f" [{logits.shape[0]}, M, 4] and [{logits.shape[0]}, M] (torch.bool)"
-        )
 
 
 def _check_predictions(logits: Tensor, boxes: Tensor) -> None:

@@ -16,6 +16,7 @@ from pydantic import Field
 from torch import Tensor
 
 from scene_track.data.batch import SceneBatch
+from scene_track.data.boxes import to_pixels
 from scene_track.data.video import Video
 from scene_track.metrics.detection import DetectionCounts, count_detections, detection_metrics
 from scene_track.metrics.tracking import TrackingCounts, tracking_metrics
@@ -25,7 +26,6 @@ from scene_track.models.scene import SceneModel
 from scene_track.tracking.evaluation import Evaluator, Window, gather_parts
 from scene_track.tracking.inference import (
     SequenceTracks,
-    to_pixels,
     video_of,
     window_detections,
 )
@@ -140,11 +140,10 @@ class SceneEvaluator(TrackEvaluator):
         """See ``Evaluator.finished``; average precision looks at the same ground truth."""
         super().finished(video, tracks)
         rows = [video.rows(int(np.searchsorted(video.frames, f))) for f in tracks.frames.tolist()]
-        size = (video.info.height, video.info.width)
         self._precision[video.name] = {
             name: count_detections(
                 [video.table.boxes[row] for row in rows],
-                [to_pixels(frame[:, :4], size) for frame in found],
+                [to_pixels(frame[:, :4], video.info.size) for frame in found],
                 [frame[:, 4] for frame in found],
                 gt_labels=[video.labels[row] for row in rows],
                 pred_labels=[frame[:, 5] for frame in found],

@@ -130,7 +130,7 @@ def _record(fault: Fault, case: _Case) -> dict[str, Any]:
 def _strip(fault: Fault, case: _Case) -> np.ndarray:
     """Before, at and after a fault; a row each for our tracks, the truth and other trackers."""
     footage, ours = case.footage, case.ours
-    size = (footage.info.height, footage.info.width)
+    size = footage.info.size
     positions = np.searchsorted(footage.frames, fault.frames).tolist()
     images = [read_image(footage, position, size) for position in positions]
     rows = {

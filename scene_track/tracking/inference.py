@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from scene_track.data.batch import SceneBatch
+from scene_track.data.boxes import to_pixels
 from scene_track.data.mot_files import BoxTable
 from scene_track.models.backbones.base import BackboneFeatures
 from scene_track.models.clip_model import ClipModel, ModelState
@@ -25,13 +26,6 @@ from scene_track.models.identity import PointerIdentity
 from scene_track.models.predictions import ScenePredictions
 from scene_track.models.scene import SceneModel
 from scene_track.tracking.tracker import Detections, TrackedFrame, Tracker, VideoInfo
-
-
-def to_pixels(boxes: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.float64]:
-    """``[N, 4]`` cxcywh 0-1 to left, top, width, height in pixels; ``size`` is (height, width)."""
-    height, width = size
-    scaled = boxes.reshape(-1, 4) * np.array((width, height, width, height), dtype=np.float64)
-    return np.concatenate((scaled[:, :2] - scaled[:, 2:] / 2, scaled[:, 2:]), axis=1)
 
 
 def video_of(batch: SceneBatch) -> VideoInfo:

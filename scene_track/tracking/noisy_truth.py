@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import torch
 
+from scene_track.data.boxes import to_relative
 from scene_track.data.noise import Noise, observe
 from scene_track.data.video import Video
 from scene_track.tracking.tracker import Detections, VideoInfo
@@ -40,7 +41,7 @@ def truth_as_detections(
             )
         info = sequence.info
         video = VideoInfo(sequence.name, float(info.frame_rate), info.height, info.width)
-        boxes = info.relative(sequence.table.boxes)
+        boxes = to_relative(sequence.table.boxes, info.size)
         random = np.random.default_rng((seed, zlib.crc32(sequence.name.encode())))
         for position, frame in enumerate(sequence.frames.tolist()):
             rows = sequence.rows(position)

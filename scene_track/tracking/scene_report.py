@@ -85,7 +85,7 @@ class SceneReport(SplitReport):
         panels = [
             draw_tracks(
                 frames(one.table),
-                (info.height, info.width),
+                info.size,
                 name=name,
                 max_width=size[1],
                 every=every,

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from scene_track.metrics.detection import (
     DetectionCounts,
     average_precision,
-    centre_to_corner,
     count_detections,
     detection_metrics,
 )
@@ -111,11 +110,6 @@ def test_against_a_plain_loop_and_in_parts(seed: int) -> None:
     for k in range(6):
         parts += count_detections([truth[k]], [found[k]], [scores[k]])
     assert detection_metrics(parts) == metrics
-
-
-def test_centre_to_corner() -> None:
-    assert centre_to_corner([[5, 6, 4, 2]]).tolist() == [[3, 5, 4, 2]]
-    assert centre_to_corner([]).shape == (0, 4)
 
 
 @pytest.mark.parametrize(
