@@ -157,13 +157,6 @@ class SceneBatch:
             detections: of the N frames, ``[Q, 5]`` float32 cxcywh, 0-1, and score, 0-1, each.
         """
         rest = length - len(frames)
-        padded = None
-        if detections is not None:
-            most = max(1, *(len(found) for found in detections))
-            padded = torch.zeros(1, length, most, 5)
-            padded[..., 4] = -1
-            for t, found in enumerate(detections):
-                padded[0, t, : len(found)] = found
         last = (numbers[-1], seconds[-1])
         return cls(
             frames=torch.cat((frames, frames.new_zeros(rest, *frames.shape[1:]))).unsqueeze(0),
@@ -180,7 +173,7 @@ class SceneBatch:
             sequence_length=torch.tensor([numbers[-1]]),
             num_frames=len(frames),
             clock=torch.tensor([[*seconds, *[last[1]] * rest]], dtype=torch.float32),
-            detections=padded,
+            detections=None if detections is None else pad_detections([detections], length),
         )
 
     def _map(self, function: Any) -> SceneBatch:
@@ -202,3 +195,14 @@ class SceneBatch:
     def pin_memory(self) -> SceneBatch:
         """The batch in page-locked memory (called by the data loader)."""
         return self._map(lambda x: x.pin_memory())
+
+
+def pad_detections(clips: Sequence[Sequence[Tensor]], length: int) -> Tensor:
+    """``[B, T, Q, 5]`` of the frames of B clips, ``[Q, 5]`` each; see ``SceneBatch.detections``."""
+    most = max((len(found) for frames in clips for found in frames), default=0)
+    padded = torch.zeros(len(clips), length, max(most, 1), 5)
+    padded[..., 4] = -1
+    for b, frames in enumerate(clips):
+        for t, found in enumerate(frames):
+            padded[b, t, : len(found)] = found
+    return padded

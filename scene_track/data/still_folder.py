@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import DirectoryPath
 
 from scene_track.data.stills import still_video
-from scene_track.data.video import OnError, Video
+from scene_track.data.video import OnError, SourceFolder, Video
 
 log = logging.getLogger(__name__)
 
@@ -101,8 +101,10 @@ class StillBoxes:
         )
 
 
-class StillFolder(ABC):
+class StillFolder(SourceFolder, ABC):
     """Images and files of annotations under one root."""
+
+    LOOKED_FOR = "images and their annotations"
 
     def __init__(self, *, root: DirectoryPath, annotations: str, images: str) -> None:
         """Describes the folder; nothing is read yet.
@@ -114,16 +116,6 @@ class StillFolder(ABC):
         """
         self.root = Path(root)
         self.annotations, self.images = annotations, images
-
-    def prepare(self) -> Path:
-        """The root.
-
-        Raises:
-            FileNotFoundError: if it is not there.
-        """
-        if not self.root.is_dir():
-            raise FileNotFoundError(f"{self.root}: no such folder. Type dataset.root=FOLDER")
-        return self.root
 
     def sequences(
         self,

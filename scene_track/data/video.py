@@ -15,7 +15,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, ClassVar, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -139,8 +139,30 @@ class Source(Protocol):
         ...
 
 
-class MotFolder:
+class SourceFolder:
+    """Base of the readers of one folder; ``LOOKED_FOR`` says what a root holds."""
+
+    LOOKED_FOR: ClassVar[str]
+    root: Path
+
+    def prepare(self) -> Path:
+        """The root.
+
+        Raises:
+            FileNotFoundError: if it is not there.
+        """
+        if not self.root.is_dir():
+            raise FileNotFoundError(
+                f"{self.root}: no such folder; looked for {self.LOOKED_FOR}. Type"
+                " dataset.root=FOLDER"
+            )
+        return self.root
+
+
+class MotFolder(SourceFolder):
     """Sequences in the DanceTrack / MOTChallenge layout under one root."""
+
+    LOOKED_FOR = "DanceTrack or MOTChallenge sequences"
 
     def __init__(
         self,
@@ -169,19 +191,6 @@ class MotFolder:
     def class_names(self) -> tuple[str, ...]:
         """Class names by label index."""
         return tuple(self.classes.values())
-
-    def prepare(self) -> Path:
-        """The root.
-
-        Raises:
-            FileNotFoundError: if it is not there.
-        """
-        if not self.root.is_dir():
-            raise FileNotFoundError(
-                f"{self.root}: no such folder; looked for DanceTrack or MOTChallenge sequences. "
-                "Type dataset.root=FOLDER"
-            )
-        return self.root
 
     def sequences(
         self,
@@ -228,7 +237,6 @@ class MotFolder:
                     "a split is an empty list: name its sequences, such as [ADL-Rundle-6:1-400]"
                 )
 
-        used: dict[str, set[int]] = {}
         sequences = []
         for spec in specs:
             match = SPEC.match(spec)
@@ -251,32 +259,33 @@ class MotFolder:
             )
             if match["first"] is not None:
                 sequence = sequence.between(int(match["first"]), int(match["last"]))
-            seen = used.setdefault(match["name"], set())
-            overlap = seen & set(sequence.frames.tolist())
-            if overlap:
-                raise ValueError(
-                    f"{spec}: frame {min(overlap)} is already in this split through another entry"
-                )
-            seen |= set(sequence.frames.tolist())
             sequences.append(sequence)
-        refuse_equal_names(sequences, root)
-        return sequences
+        return each_once(sequences, root)
 
 
-def refuse_equal_names(videos: Sequence[Video], root: Path) -> None:
-    """Results are stored by a video's name, so no two of a split may have the same.
+def each_once(videos: list[Video], root: Path) -> list[Video]:
+    """The videos of a split, if no frame is in it twice and no two are stored by one name.
 
     Raises:
-        ValueError: two have.
+        ValueError: otherwise.
     """
+    used: dict[Path, set[int]] = {}
     places: dict[str, Path] = {}
     for video in videos:
+        numbers = set(video.frames.tolist())
+        if overlap := used.setdefault(video.folder, set()) & numbers:
+            raise ValueError(
+                f"{video.name}: frame {min(overlap)} of {video.folder} is already in this split"
+                " through another entry"
+            )
+        used[video.folder] |= numbers
         other = places.setdefault(video.name, video.folder)
         if other != video.folder:
             raise ValueError(
                 f"{root}: two videos of one split are called {video.name}, {other} and"
                 f" {video.folder}: results are stored by that name, so rename one of the folders"
             )
+    return videos
 
 
 def read_sequence(

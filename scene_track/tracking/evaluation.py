@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
@@ -34,21 +34,6 @@ from scene_track.tracking.tracker import Detections, TrackedFrame, Tracker, Vide
 
 _Part = TypeVar("_Part")
 _Shown = TypeVar("_Shown")
-
-
-@dataclass
-class Window:
-    """One window of a video on its way through an evaluator.
-
-    Attributes:
-        predictions: of the model.
-        batch: B = 1.
-        video: the video that it is cut from.
-    """
-
-    predictions: Any
-    batch: SceneBatch
-    video: VideoInfo
 
 
 class Evaluator(ABC, Generic[_Shown]):
@@ -104,15 +89,15 @@ class Evaluator(ABC, Generic[_Shown]):
             ValueError: more than one clip in the batch, or a tracker that needs a pointer head
                 that the model has not.
         """
-        window = Window(predictions, batch, video_of(batch))
+        video = video_of(batch)
         if self._association is None:
             self._association = Association(self.tracker, model.identity, self._release)
         # The pointer head is trained in float32 and runs so in ``evaluate``. Under Lightning's
         # autocast, in which a validation step runs, it would assign other identities.
         with torch.autocast(batch.frames.device.type, enabled=False):
             for t, detections in self.read(model, predictions, batch):
-                shown = self.show(window, t, detections)
-                self._finish(self._association.push(window.video, detections, shown))
+                shown = self.show(predictions, batch, t, detections)
+                self._finish(self._association.push(video, detections, shown))
 
     def compute(self) -> dict[str, float]:
         """Figures over all videos of all processes, by short name (``hota``, ``pck_5``, ...).
@@ -133,7 +118,9 @@ class Evaluator(ABC, Generic[_Shown]):
     def figures(self, total: Any) -> dict[str, float]:
         """The logged figures of the counts of all videos."""
 
-    def show(self, window: Window, t: int, detections: Detections) -> _Shown | None:
+    def show(
+        self, predictions: Any, batch: SceneBatch, t: int, detections: Detections
+    ) -> _Shown | None:
         """What is kept of frame ``t`` of a window to draw it later; None if it is not drawn."""
         return None
 

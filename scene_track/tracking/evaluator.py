@@ -23,7 +23,7 @@ from scene_track.metrics.tracking import TrackingCounts, tracking_metrics
 from scene_track.models.boxes import nms_keep
 from scene_track.models.predictions import ScenePredictions
 from scene_track.models.scene import SceneModel
-from scene_track.tracking.evaluation import Evaluator, Window, gather_parts
+from scene_track.tracking.evaluation import Evaluator, gather_parts
 from scene_track.tracking.inference import (
     SequenceTracks,
     video_of,
@@ -114,15 +114,16 @@ class SceneEvaluator(TrackEvaluator):
         self._collect(predictions, batch)
         super().update(model, predictions, batch)
 
-    def show(self, window: Window, t: int, detections: Detections) -> _Shown | None:
+    def show(
+        self, predictions: ScenePredictions, batch: SceneBatch, t: int, detections: Detections
+    ) -> _Shown | None:
         """See ``Evaluator.show``."""
-        frames = window.batch.frames
         # Features may stand for the images; without a visualiser the copy is spared.
-        if not (self.visualiser.max_frames and frames.numel()):
+        if not (self.visualiser.max_frames and batch.frames.numel()):
             return None
         assert detections.true_boxes is not None and detections.true_ids is not None
         return _Shown(
-            frames[0, t].permute(1, 2, 0).cpu().numpy(),
+            batch.frames[0, t].permute(1, 2, 0).cpu().numpy(),
             detections.true_boxes.double().cpu().numpy(),
             detections.true_ids.cpu().numpy(),
         )

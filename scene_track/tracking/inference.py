@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from scene_track.data.batch import SceneBatch
 from scene_track.data.boxes import to_pixels
@@ -44,24 +45,26 @@ def video_of(batch: SceneBatch) -> VideoInfo:
     )
 
 
-def window_detections(
-    model: SceneModel, predictions: ScenePredictions, batch: SceneBatch
+def by_frame(
+    batch: SceneBatch, boxes: Tensor, scores: Tensor, labels: Tensor, tokens: Tensor | None = None
 ) -> Iterator[tuple[int, Detections]]:
-    """The detections of each frame of one window (B = 1), padding left out.
+    """The detections of each frame of a window (B = 1), padding left out.
+
+    Args:
+        batch: the window.
+        boxes: ``[T, Q, 4]`` cxcywh.
+        scores: ``[T, Q]``.
+        labels: ``[T, Q]``.
+        tokens: ``[T, Q, width]``; None without a pointer head.
 
     Yields:
         Position of the frame in the window, and what was seen in it.
     """
-    head = model.identity
-    boxes, scores = predictions.boxes[0].float(), predictions.exist_conf[0, :, :, 0].float()
-    tokens = None if head is None else head.tokens(predictions.tokens[0], scores).float()
-    labels = predictions.cls_logits[0].argmax(-1)
     # Only the oracle looks at the ground truth, on the host: copied once per window.
     valid, true_boxes, true_ids = (
         field[0].cpu() for field in (batch.valid, batch.boxes, batch.track_ids)
     )
-    clock = batch.seconds[0].tolist()
-    numbers = batch.frame_indices[0].tolist()
+    clock, numbers = batch.seconds[0].tolist(), batch.frame_indices[0].tolist()
     for t in torch.nonzero(~batch.padding_mask[0]).flatten().tolist():
         yield (
             t,
@@ -76,6 +79,17 @@ def window_detections(
                 true_ids=true_ids[t, valid[t]],
             ),
         )
+
+
+def window_detections(
+    model: SceneModel, predictions: ScenePredictions, batch: SceneBatch
+) -> Iterator[tuple[int, Detections]]:
+    """The detections of people in one window (B = 1); see ``by_frame``."""
+    head = model.identity
+    scores = predictions.exist_conf[0, :, :, 0].float()
+    tokens = None if head is None else head.tokens(predictions.tokens[0], scores).float()
+    labels = predictions.cls_logits[0].argmax(-1)
+    return by_frame(batch, predictions.boxes[0].float(), scores, labels, tokens)
 
 
 ReadDetections = Callable[[Any, Any, SceneBatch], Iterator[tuple[int, Detections]]]

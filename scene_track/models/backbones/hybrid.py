@@ -15,12 +15,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from scene_track.models.attention import attend
-from scene_track.models.backbones.base import Backbone, BackboneFeatures, Stage, TrainingOptions
+from scene_track.models.backbones.base import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Backbone,
+    BackboneFeatures,
+    Stage,
+    TrainingOptions,
+)
 from scene_track.models.convolution import ConvNorm, ResidualBlock
 from scene_track.models.positional import sincos_2d
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class AttentionBlock(nn.Module):

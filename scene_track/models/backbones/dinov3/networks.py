@@ -18,7 +18,14 @@ from typing import Annotated, Literal, Unpack
 from pydantic import DirectoryPath, Field, FilePath
 from torch import Tensor, nn
 
-from scene_track.models.backbones.base import Backbone, BackboneFeatures, Stage, TrainingOptions
+from scene_track.models.backbones.base import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Backbone,
+    BackboneFeatures,
+    Stage,
+    TrainingOptions,
+)
 from scene_track.models.backbones.dinov3.hf_networks import HfConvNeXt, HfVit
 from scene_track.models.backbones.dinov3.hub_networks import HubConvNeXt, HubVit
 from scene_track.models.backbones.dinov3.loader import Loader
@@ -26,13 +33,20 @@ from scene_track.models.backbones.dinov3.state import read_official_state
 from scene_track.models.backbones.dinov3.timm_networks import TimmConvNeXt, TimmVit
 from scene_track.models.backbones.dinov3.variants import (
     CONVNEXTS,
-    IMAGENET_MEAN,
-    IMAGENET_STD,
+    LICENCE_PAGE,
     PATCH,
     VITS,
     Variant,
 )
 from scene_track.models.weights import load_strictly
+
+Weights = Annotated[
+    FilePath | DirectoryPath | None,
+    Field(
+        description=f"accept the licence at {LICENCE_PAGE}, download the file and put it there"
+        " (make weights says more); null starts from random weights"
+    ),
+]
 
 
 class DinoV3(Backbone):
@@ -44,15 +58,7 @@ class DinoV3(Backbone):
     def __init__(
         self,
         *,
-        weights: Annotated[
-            FilePath | DirectoryPath | None,
-            Field(
-                description="accept the licence at"
-                " https://ai.meta.com/resources/models-and-libraries/dinov3-downloads/, download"
-                " the file and put it there (make weights says more); null starts from random"
-                " weights"
-            ),
-        ],
+        weights: Weights,
         variant: Literal["vits16", "vits16plus", "vitb16", "vitl16"],
         loader: Literal["timm", "hf", "hub"],
         repository: Path,
@@ -109,15 +115,7 @@ class DinoV3ConvNeXt(Backbone):
     def __init__(
         self,
         *,
-        weights: Annotated[
-            FilePath | DirectoryPath | None,
-            Field(
-                description="accept the licence at"
-                " https://ai.meta.com/resources/models-and-libraries/dinov3-downloads/, download"
-                " the file and put it there (make weights says more); null starts from random"
-                " weights"
-            ),
-        ],
+        weights: Weights,
         variant: Literal["tiny", "small", "base"],
         loader: Literal["timm", "hf", "hub"],
         repository: Path,
