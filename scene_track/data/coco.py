@@ -171,7 +171,7 @@ def _image_sizes(faults: Faults, images: list[dict[str, Any]]) -> dict[Any, _Ima
     sizes: dict[Any, _Image] = {}
     for row in images:
         number, name = row.get("id"), row.get("file_name")
-        size = (row.get("height"), row.get("width"))
+        size: tuple[Any, Any] = (row.get("height"), row.get("width"))
         if number is None or not name or not isinstance(name, str):
             faults.add(f"image {row} lacks id or file_name")
         elif not all(type(x) is int and 0 < x < _LARGEST for x in size):

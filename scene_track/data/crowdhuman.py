@@ -77,7 +77,7 @@ def _boxes(people: list[Any], size: tuple[int, int], where: str, faults: Faults)
         if not isinstance(extra, dict) or person.get("tag") not in (PERSON, _MASK):
             faults.add(f"{where}: {str(person)[:80]}, expected a box tagged {PERSON} or {_MASK}")
             continue
-        box = person.get("fbox")
+        box: Any = person.get("fbox")
         if fault := box_fault(box, size):
             faults.add(f"{where}: {fault}")
         elif person["tag"] == _MASK or extra.get("ignore"):
