@@ -66,19 +66,14 @@ class TrackNetFolder(SourceFolder):
         cache_dir: Path | None = None,
         images: bool = True,
     ) -> list[Video]:
-        """Reads a split.
+        """See ``Source.sequences``; nothing is kept, a label file is read in a millisecond.
 
-        Args:
-            split: a folder under the root (``train``, ``game1``), or a list of folders and clips
-                with optional frame ranges (``[game1, game2/Clip3, game2/Clip4:0-29]``). A folder
-                stands for all clips in it.
-            on_error: ``raise``, or ``skip`` what is wrong, counted and logged.
-            cache_dir: not used: a clip's label file is read in about a millisecond.
-            images: must be True: their number is the length of a clip.
+        A split is a folder under the root (``train``, ``game1``), or a list of folders and clips
+        with optional frame ranges (``[game1, game2/Clip3, game2/Clip4:0-29]``). A folder stands for
+        all clips in it.
 
         Raises:
-            FileNotFoundError: if root, folder or clip is missing or holds no clip.
-            ValueError: for wrong content, and for a list that names frames twice.
+            ValueError: also without ``images``: their number is the length of a clip.
         """
         if not images:
             raise ValueError("a ball is found in images: type dataset.detections=null")

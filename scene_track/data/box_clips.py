@@ -43,18 +43,10 @@ class BoxClips(ClipDataset):
         same_every_epoch: bool = False,
         camera_pairs: int = 0,
     ) -> None:
-        """Lists the windows.
+        """Lists the windows; see ``ClipDataset``.
 
-        Args:
-            videos: with their detections.
-            length: see ``ClipDataset``, also for what follows.
-            stride: see there.
-            max_interval: see there.
-            augment: see there.
-            seed: see there.
-            same_every_epoch: see there.
-            camera_pairs: pairs of true boxes that tell a movement of the camera, which is taken off
-                all boxes; 0 = never.
+        ``camera_pairs`` of true boxes tell a movement of the camera, which is taken off all boxes;
+        0 = never.
         """
         super().__init__(
             [video.video for video in videos],

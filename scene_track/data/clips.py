@@ -353,16 +353,9 @@ class StreamDataset(_Clips):
         on_error: OnError = "raise",
         features: FeatureSource | None = None,
     ) -> None:
-        """Lists the chunks.
+        """Lists the chunks of ``length`` frames; see ``ClipDataset``.
 
-        Args:
-            sequences: the videos.
-            size: (height, width) of the frames in pixels.
-            length: frames per chunk.
-            idle: one chunk without frames instead of the chunks of the sequences.
-            cache_dir: folder for resized frames; None = decode every time.
-            on_error: ``raise``, or ``skip`` frames that cannot be read: the chunk gets shorter.
-            features: where features are looked for; None = nowhere.
+        ``idle`` gives one chunk without frames instead of the chunks of the sequences.
         """
         super().__init__(
             sequences, size=size, cache_dir=cache_dir, on_error=on_error, features=features

@@ -164,17 +164,10 @@ class MixedSource:
         cache_dir: Path | None = None,
         images: bool = True,
     ) -> list[Video]:
-        """Videos of all parts (``train``), or of the one that validates (``val``, ``test``).
+        """See ``Source.sequences``.
 
-        Args:
-            split: ``train``, ``val`` or ``test``: the options of the parts.
-            on_error: ``raise``, or ``skip`` what is wrong, counted and logged.
-            cache_dir: where parsed sequences are kept; None = not kept.
-            images: False where the images of videos are not read.
-
-        Raises:
-            FileNotFoundError, ValueError: see ``Part.sequences``.
-            ValueError: for another split.
+        Videos of all parts (``train``), or of the one that validates (``val``, ``test``): the
+        options of the parts; there is no other split.
         """
         if not isinstance(split, str) or split not in ("train", "val", "test"):
             raise ValueError(

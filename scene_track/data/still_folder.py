@@ -126,17 +126,9 @@ class StillFolder(SourceFolder, ABC):
         cache_dir: Path | None = None,
         images: bool = True,
     ) -> list[Video]:
-        """Reads one or several splits: a video of one frame per image.
+        """See ``Source.sequences``: a video of one frame per image, always with it, never kept.
 
-        Args:
-            split: name that replaces ``{split}``, or a list of such names.
-            on_error: ``raise``, or ``skip`` what is wrong, counted and logged.
-            cache_dir: not used: a file is parsed in seconds.
-            images: not used: stills are nothing without.
-
-        Raises:
-            FileNotFoundError: a file or folder is not there.
-            ValueError: for wrong content.
+        A split is a name that replaces ``{split}``, or a list of such names.
         """
         self.prepare()
         videos: dict[str, Video] = {}

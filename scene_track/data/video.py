@@ -135,7 +135,19 @@ class Source(Protocol):
         cache_dir: Path | None,
         images: bool = True,
     ) -> list[Video]:
-        """The sequences of a split; with ``images=False`` their images may be missing."""
+        """The videos of a split.
+
+        Args:
+            split: a folder under the root, or a list of what the reader calls a video.
+            on_error: ``raise``, or ``skip`` what is wrong, counted and logged.
+            cache_dir: where parsed videos are kept as JSON, by readers that are slow; None = not
+                kept.
+            images: False does not look for image files.
+
+        Raises:
+            FileNotFoundError: something is missing.
+            ValueError: wrong content, and a list that names frames twice.
+        """
         ...
 
 
@@ -200,19 +212,11 @@ class MotFolder(SourceFolder):
         cache_dir: Path | None = None,
         images: bool = True,
     ) -> list[Video]:
-        """Reads a split.
+        """See ``Source.sequences``.
 
-        Args:
-            split: a folder under the root that holds sequence folders (``train``), or a list of
-                sequence folders with optional frame ranges (``ADL-Rundle-6:1-400``).
-            on_error: ``raise``, or ``skip`` what is wrong, counted and logged.
-            cache_dir: where parsed sequences are kept as JSON; None = not kept.
-            images: False does not look for image files: size and length are those of
-                ``seqinfo.ini``.
-
-        Raises:
-            FileNotFoundError: if root, split or a sequence is missing or holds no sequence.
-            ValueError: for wrong content, and for a list that names frames twice.
+        A split is a folder under the root that holds sequence folders (``train``), or a list of
+        sequence folders with optional frame ranges (``ADL-Rundle-6:1-400``). Without images, size
+        and length are those of ``seqinfo.ini``.
         """
         root = self.prepare()
         if isinstance(split, str):
@@ -303,7 +307,7 @@ def read_sequence(
         classes: class number to name; see :class:`MotFolder`.
         on_error: ``raise``, or ``skip`` what is wrong, counted and logged.
         cache_dir: where the parsed content is kept as JSON; None = not kept.
-        images: see ``MotFolder.sequences``.
+        images: see ``Source.sequences``.
 
     Raises:
         FileNotFoundError: for a missing file, image folder or frame.

@@ -145,11 +145,6 @@ class SceneModel(ClipModel):
         """See ``ClipModel.join``."""
         return join_in_time(parts)
 
-    @property
-    def stride(self) -> int:
-        """Pixels per cell of the dense proposals."""
-        return self.neck.stride
-
     def forward(
         self,
         frames: Tensor,
@@ -159,19 +154,7 @@ class SceneModel(ClipModel):
         state: SceneState | None = None,
         features: BackboneFeatures | None = None,
     ) -> tuple[ScenePredictions, SceneState]:
-        """Predict a clip.
-
-        Args:
-            frames: ``[B, T, 3, H, W]`` uint8.
-            seconds: ``[B, T]`` time of each frame since the start of its video.
-            padding_mask: ``[B, T]`` bool, True = padding.
-            denoising: noised ground truth; None outside training.
-            state: what the window before this one left, when a video is streamed.
-            features: of the B x T frames, where they are known already; None asks the backbone.
-
-        Returns:
-            Predictions, and the state for the next window.
-        """
+        """See ``ClipModel.forward``."""
         b, t = frames.shape[:2]
         images = frames.flatten(0, 1)
         seen: BackboneFeatures = features or self.backbone(images)

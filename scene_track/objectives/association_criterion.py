@@ -54,19 +54,7 @@ class AssociationCriterion(nn.Module):
         lambda_dn: float = 0.0,
         clip: None = None,
     ) -> dict[str, Tensor]:
-        """All losses of a batch.
-
-        Args:
-            predictions: of the clip.
-            batch: the ground truth.
-            model: the model that predicted; its pointer head answers for identities.
-            lambda_dn: not looked at: nothing is denoised.
-            clip: None: every frame has gradient.
-
-        Returns:
-            Unweighted scalars by name, their weighted sum as ``total``, ``id_accuracy``,
-            ``num_targets`` (real objects per process) and ``num_matches``.
-        """
+        """See ``SceneCriterion.forward``: ``identity`` and ``motion``; nothing is denoised."""
         matches = match_by_overlap(predictions, batch, self.match_iou)
         num_targets = (batch.valid & ~batch.padding_mask.unsqueeze(-1)).sum().float()
         # Processes validate different numbers of windows; see ``SceneCriterion``.

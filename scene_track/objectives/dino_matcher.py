@@ -35,14 +35,10 @@ class DinoHungarianMatcher(nn.Module):
         focal_alpha: Annotated[float, Field(ge=0, le=1)],
         checkout: Path | str | None,
     ) -> None:
-        """Load the third-party class.
+        """Load the third-party class; the weights are those of our ``HungarianMatcher``.
 
-        Args:
-            cost_class: weight of the focal classification cost, >= 0.
-            cost_bbox: weight of the L1 distance of cxcywh boxes, >= 0.
-            cost_giou: weight of the negative generalised IoU, >= 0.
-            focal_alpha: share of the positive term in the classification cost, 0-1.
-            checkout: folder of the DINO repository; None = ``third_party/DINO`` of this project.
+        ``checkout`` is the folder of the DINO repository; None = ``third_party/DINO`` of this
+        project.
 
         Raises:
             FileNotFoundError: the checkout is not there.
