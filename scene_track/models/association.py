@@ -118,6 +118,5 @@ class AssociationModel(ClipModel):
         tokens = self.features(detection_features(boxes, scores, exists)).float()
         boxes = torch.cat((boxes[..., :2], boxes[..., 2:].clamp(min=1e-3)), dim=-1)
         scores = scores.unsqueeze(-1)
-        return ScenePredictions.bare(
-            boxes, scores, torch.zeros_like(scores), tokens
-        ), AssociationState()
+        predictions = ScenePredictions.bare(boxes, scores, torch.zeros_like(scores), tokens)
+        return predictions, AssociationState()
