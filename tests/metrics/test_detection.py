@@ -34,18 +34,6 @@ def test_a_second_box_on_the_same_person_is_a_false_alarm() -> None:
     assert counts.matched.tolist() == [[False, False], [True, True]], "the surer box chooses first"
 
 
-def test_a_prediction_takes_the_best_person_that_is_free() -> None:
-    people = [[0, 0, 10, 10], [3, 0, 10, 10]]
-    counts = count_detections([people], [[[3, 0, 10, 10], [2, 0, 10, 10]]], [[0.9, 0.8]])
-    assert counts.matched[:, 0].tolist() == [True, True]
-
-
-def test_frames_do_not_mix() -> None:
-    counts = count_detections([[[0, 0, 9, 9]], []], [[], [[0, 0, 9, 9]]], [[], [0.9]])
-    assert not counts.matched.any()
-    assert detection_metrics(counts)["AP50"] == 0.0
-
-
 def test_classes_do_not_match_each_other_and_are_averaged() -> None:
     square = [[0, 0, 10, 10]]
     counts = count_detections(
