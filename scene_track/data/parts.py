@@ -7,7 +7,7 @@ Classes of equal name are one. Clips come from all of them by weight (``MixedCli
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,25 +22,33 @@ from scene_track.data.video import MotFolder, OnError, Source, Video
 Split = str | list[str]
 
 
-@dataclass(kw_only=True)
 class Part:
-    """One source, with its own root, classes and splits.
+    """One source, with its own root, classes and splits."""
 
-    Attributes:
-        source: the reader; see :class:`scene_track.data.video.Source`.
-        weight: share of the clips, relative to the other parts.
-        train: training split, as of the part's own dataset.
-        val: validation split; None = there is none.
-        test: test split; None = there is none.
-        detections: as ``dataset.detections``; None = images.
-    """
+    # No dataclass: Hydra would take it for a configuration inside the mapping of parts.
+    def __init__(
+        self,
+        *,
+        source: Any,
+        weight: Annotated[float, Field(gt=0)],
+        train: Split,
+        val: Split | None,
+        test: Split | None,
+        detections: Annotated[str, Field(min_length=1)] | None,
+    ) -> None:
+        """Describes the part.
 
-    source: Any
-    weight: Annotated[float, Field(gt=0)]
-    train: Split
-    val: Split | None
-    test: Split | None
-    detections: Annotated[str, Field(min_length=1)] | None
+        Args:
+            source: the reader; see :class:`scene_track.data.video.Source`.
+            weight: share of the clips, relative to the other parts.
+            train: training split, as of the part's own dataset.
+            val: validation split; None = there is none.
+            test: test split; None = there is none.
+            detections: as ``dataset.detections``; None = images.
+        """
+        self.source: Any = source
+        self.weight, self.detections = weight, detections
+        self.splits = {"train": train, "val": val, "test": test}
 
     @classmethod
     def of(cls, source: Source, detections: str | None) -> Part:
@@ -63,7 +71,7 @@ class Part:
             FileNotFoundError, ValueError: as the source does.
             ValueError: there is no such split, or a class that the run has not.
         """
-        where = getattr(self, split)
+        where = self.splits[split]
         if where is None:
             at = f"dataset.source.parts.{name}"
             raise ValueError(f"{at} has no {split} split: type {at}.{split}=SPLIT")
