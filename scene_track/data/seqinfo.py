@@ -74,15 +74,7 @@ def read_seqinfo(path: Path | str) -> SequenceInfo:
 
 
 def read_length(path: Path | str) -> int:
-    """Read only the number of frames (``seqLength``) of ``seqinfo.ini``; other keys may be missing.
-
-    Args:
-        path: the file, or the sequence folder that holds it.
-
-    Raises:
-        FileNotFoundError: if the file does not exist.
-        ValueError: if ``seqLength`` is missing or not a whole number >= 1.
-    """
+    """As ``read_seqinfo``, the number of frames (``seqLength``) alone: others may be missing."""
     file, section = _seqinfo_section(path)
     return _positive_int(file, section, "seqLength")
 

@@ -279,18 +279,10 @@ def associate(
     tracker: Tracker,
     head: PointerIdentity | None,
 ) -> Iterator[SequenceTracks]:
-    """Turn the detections of videos into tracks; see ``Association``.
-
-    Args:
-        frames: every frame's detections with its video, one video after the other.
-        tracker: started anew for every video.
-        head: the pointer head of the model that detected.
+    """Turn the detections of videos, one after the other, into tracks; see ``Association``.
 
     Yields:
         The tracks of each video as soon as its last frame is done.
-
-    Raises:
-        ValueError: the tracker needs a pointer head and there is none.
     """
     association = Association(tracker, head)
     for video, detections in frames:
