@@ -51,23 +51,7 @@ def options(
     faults_against: Literal["sort", "bytetrack", "ocsort", "botsort", "cbiou"] | None,
     **groups: Any,
 ) -> None:
-    """What the command line accepts: the pre-flight check reads this signature.
-
-    Args:
-        checkpoint: run folder (its best checkpoint) or ``.ckpt``.
-        split: which split of the data.
-        benchmark: whose preprocessing is applied before counting boxes, as by ``score``; ``auto``
-            tells it by the ground truth.
-        output: folder for the results; None: ``evaluation_<split>`` in the run folder, or beside a
-            checkpoint that lies in none.
-        overwrite: replace an output folder's files.
-        clips: sequences to draw, the first ones.
-        clip_format: of the clips.
-        clip_width: pixels; wider footage is scaled down to it.
-        faults: identity switches and losses to show, the costliest ones.
-        faults_against: baseline that is shown beside them; None = none.
-        **groups: the configuration of a training run.
-    """
+    """What the command line accepts; ``conf/evaluate.yaml`` explains it."""
 
 
 def evaluate(cfg: DictConfig) -> float | None:

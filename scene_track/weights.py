@@ -49,10 +49,6 @@ def digest(path: Path) -> str:
 def check(path: Path, variants: list[Variant]) -> tuple[bool, str]:
     """Read weights as a run would.
 
-    Args:
-        path: a file or folder that exists.
-        variants: sizes it may be of; of several, the first that fits.
-
     Returns:
         Whether they are sound, and a line that says so or why not.
     """

@@ -19,12 +19,7 @@ from scene_track.config.tree import near, walk
 
 
 def in_one_line(error: BaseException, config_name: str) -> str:
-    """The message of an error that came up while the configuration was composed.
-
-    Args:
-        error: of Hydra or OmegaConf.
-        config_name: of the primary configuration.
-    """
+    """The message of an error that came up while the configuration was composed."""
     if isinstance(error, OSError) and not isinstance(error, HydraException):
         return of_the_disk(error)
     text = str(error).strip()
@@ -80,13 +75,7 @@ def _options_with(config_name: str, key: str) -> list[str]:
 
 
 def _keys(config_name: str, unknown: str, *words: str) -> set[str]:
-    """The dotted keys of what is typed without the unknown one; none if it cannot be composed.
-
-    Args:
-        config_name: of the primary configuration.
-        unknown: key that is left out.
-        words: overrides that are added.
-    """
+    """The dotted keys of what is typed without the unknown one; none if it cannot be composed."""
     typed = [
         word
         for word in sys.argv[1:]

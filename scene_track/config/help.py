@@ -26,12 +26,6 @@ _FLAGS = {
 def help_text(directory: str, config_name: str, program: str, summary: str) -> str:
     """The text of ``--help``.
 
-    Args:
-        directory: folder of the configuration.
-        config_name: of the primary configuration.
-        program: how the entry point is called.
-        summary: what it does.
-
     Returns:
         Usage, flags, and every group with its options; ``*`` marks the defaults.
     """

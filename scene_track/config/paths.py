@@ -9,14 +9,7 @@ from pathlib import Path
 
 
 def config_dir() -> str:
-    """Absolute path of the folder that holds ``config.yaml``.
-
-    Returns:
-        The first of ``<package>/conf`` and ``<package>/../conf`` that holds a ``config.yaml``.
-
-    Raises:
-        FileNotFoundError: neither does.
-    """
+    """Absolute path of the folder that holds ``config.yaml``."""
     package = Path(__file__).resolve().parent.parent
     candidates = (package / "conf", package.parent / "conf")
     for candidate in candidates:

@@ -120,9 +120,6 @@ def _imported(path: str, package: ModuleType | None) -> ModuleType:
 def read_signature(target: str) -> Signature:
     """What the class, function or method of a dotted name accepts; it is imported.
 
-    Args:
-        target: dotted name, as in ``_target_``, which must be trusted.
-
     Raises:
         TargetNotFoundError: the name leads nowhere.
     """

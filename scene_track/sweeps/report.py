@@ -26,17 +26,7 @@ _SHOWN = 8  # metrics in TensorBoard's tab
 
 
 def report(folder: Path) -> Path:
-    """Write the report of a sweep into its folder and print its table.
-
-    Args:
-        folder: of the sweep; it may still run.
-
-    Returns:
-        The page.
-
-    Raises:
-        FileNotFoundError: there is no sweep.
-    """
+    """Write the report of a sweep into its folder and print its table."""
     sweep = read_sweep(folder)
     data = as_data(sweep)
     images = read_images(sweep.best.folder) if sweep.best is not None else []
@@ -128,13 +118,7 @@ def _short(value: str) -> str:
 
 
 def page(sweep: SweepResults, data: dict[str, Any], images: Sequence[dict[str, Any]]) -> str:
-    """The page: one HTML file that needs no other.
-
-    Args:
-        sweep: gives the curves.
-        data: what ``trials.json`` holds.
-        images: of the best trial, see ``read_images``.
-    """
+    """The page: one HTML file that needs no other."""
     curves = {
         str(result.trial.number): {
             name: [[float(f"{x:.6g}") for x in point] for point in _thinned(points)]

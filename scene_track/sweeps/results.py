@@ -91,9 +91,6 @@ class SweepResults:
 def read_sweep(folder: Path) -> SweepResults:
     """Read the results of a sweep.
 
-    Args:
-        folder: of the sweep, ``hydra.sweep.dir``.
-
     Raises:
         FileNotFoundError: there is no such folder, or no trial in it.
     """

@@ -48,13 +48,6 @@ class SearchSweeper(TrialSweeper):
     """Replaces ``hydra/sweeper=optuna``, with its options."""
 
     def __init__(self, *, sampler: Any, **options: Any) -> None:
-        """Store Hydra's options.
-
-        Args:
-            sampler: of Optuna.
-            **options: of Hydra's Optuna plugin; ``search_space`` and ``custom_search_space`` are
-                refused, ``direction`` follows ``monitor.mode``.
-        """
         self.sampler, self.options = sampler, options
 
     def _prepare(self, arguments: list[str]) -> None:

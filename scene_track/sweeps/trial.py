@@ -80,12 +80,6 @@ def run_trial(
 ) -> float | None:
     """Train one trial in a process of its own and record it.
 
-    Args:
-        program: the entry point.
-        overrides: of the job.
-        hydra_overrides: options of Hydra, including those of the sweep.
-        folder: of the trial, inside the sweep's folder.
-
     Returns:
         The objective.
 
@@ -253,11 +247,7 @@ def hold_lifeline() -> None:
 
 
 def leave_outcome(**outcome: Any) -> None:
-    """Leave the objective or the error for the watcher; does nothing outside a sweep.
-
-    Args:
-        **outcome: ``objective``, or ``error`` and ``fault``.
-    """
+    """Leave the objective or the error for the watcher; does nothing outside a sweep."""
     file = os.environ.get(_OUTCOME)
     first = all(os.environ.get(name, "0") == "0" for name in ("LOCAL_RANK", "NODE_RANK"))
     if file is not None and first:  # the run's first process only

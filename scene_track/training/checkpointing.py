@@ -108,11 +108,6 @@ def _is_zip(path: Path) -> bool:
 def resolve_checkpoint(where: str | os.PathLike[str], *, prefer: Literal["best", "last"]) -> Path:
     """The checkpoint file meant by a run folder or a file name.
 
-    Args:
-        where: a ``.ckpt``/``.pth`` file, a run folder, its ``checkpoints`` folder, or an export.
-        prefer: which one of a folder; the other one is taken when it is not there. An exported
-            folder has neither, and only what is to be run (``best``) is taken from one.
-
     Raises:
         FileNotFoundError: nothing there; says where it looked.
     """

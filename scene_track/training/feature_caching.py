@@ -147,15 +147,7 @@ def cache_for(
     pictures: bool,
     writable: bool = True,
 ) -> FeatureCache:
-    """Returns the feature cache of a backbone, and makes the datasets read from it.
-
-    Args:
-        backbone: frozen, on its device.
-        data: its datasets read features from now on.
-        precision: of the autocast that the model runs in; float32 = none.
-        pictures: something besides the backbone needs every image.
-        writable: False only reads.
-    """
+    """Returns the feature cache of a backbone, and makes the datasets read from it."""
     root = data.feature_folder()
     cache = FeatureCache(backbone, root, size=data.size, precision=precision, writable=writable)
     data.features.pictures = pictures

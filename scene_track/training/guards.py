@@ -23,11 +23,6 @@ class NonFiniteGuard(pl.Callback):
     """
 
     def __init__(self, *, every_n_steps: Annotated[int, Field(ge=1)]) -> None:
-        """Store the interval.
-
-        Args:
-            every_n_steps: batches between two checks on a GPU; on a CPU every batch is checked.
-        """
         self.every_n_steps = every_n_steps
         self._batch: Any = None
         self._place = ""
@@ -44,11 +39,7 @@ class NonFiniteGuard(pl.Callback):
     def on_before_backward(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor
     ) -> None:
-        """Check the loss, before it is used in a step.
-
-        Raises:
-            NonFiniteError: it is not.
-        """
+        """Check the loss, before it is used in a step."""
         sequences = getattr(self._batch, "sequence_ids", None)
         frames = getattr(self._batch, "frame_indices", None)
         self._waiting.append((loss.detach(), sequences, frames, self._place))
@@ -62,11 +53,7 @@ class NonFiniteGuard(pl.Callback):
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Refuse to save weights that are not finite.
-
-        Raises:
-            NonFiniteError: a loss since the last check or a weight is not finite.
-        """
+        """Refuse to save weights that are not finite."""
         self._check()
         floats = [p for p in pl_module.parameters() if p.is_floating_point() and p.numel()]
         sums = torch.stack(

@@ -44,16 +44,6 @@ class MedianStopping(pl.Callback):
         min_trials: Annotated[int, Field(ge=1)],
         warmup_epochs: Annotated[int, Field(ge=0)],
     ) -> None:
-        """Store the rule.
-
-        Args:
-            run_dir: the run's folder.
-            sweep_dir: the folder that the sweep's trials lie in.
-            monitor: the metric that is compared.
-            mode: its direction.
-            min_trials: others that must have come as far before one is stopped.
-            warmup_epochs: epochs that every trial is given.
-        """
         self.run_dir = Path(run_dir).absolute()
         self.sweep_dir = Path(sweep_dir).absolute()
         self.monitor, self.mode = monitor, mode

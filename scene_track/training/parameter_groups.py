@@ -25,11 +25,6 @@ def decays(owner: nn.Module, leaf: str, parameter: nn.Parameter) -> bool:
 
     Not to biases, 1-D parameters, norms, embeddings, and bare parameters such as tokens, learned
     queries and position tables.
-
-    Args:
-        owner: the module that holds the parameter.
-        leaf: the parameter's name inside its owner.
-        parameter: the parameter.
     """
     free = isinstance(owner, nn.Embedding | nn.EmbeddingBag) or "Norm" in type(owner).__name__
     return parameter.ndim >= 2 and "weight" in leaf and not free

@@ -21,12 +21,6 @@ class EpochPictures(pl.Callback):
     """
 
     def __init__(self, *, run_dir: str, keep: Annotated[int, Field(ge=1)] | None) -> None:
-        """Store the settings.
-
-        Args:
-            run_dir: the run's folder.
-            keep: newest images that are kept; None keeps all.
-        """
         self.folder, self.keep = Path(run_dir) / "viz", keep
 
     @rank_zero_only

@@ -30,13 +30,6 @@ class RunProgress(ProgressBar):
         refresh_s: Annotated[float, Field(gt=0, le=60)],
         log_every_s: Annotated[float, Field(gt=0)],
     ) -> None:
-        """Store the settings.
-
-        Args:
-            monitor: name of the validation value to show.
-            refresh_s: seconds between two redraws in a terminal.
-            log_every_s: seconds between two log lines where there is no terminal.
-        """
         super().__init__()
         self.monitor = monitor
         self.refresh_s = refresh_s

@@ -68,15 +68,6 @@ class RunCheckpoint(Checkpoint):
         mode: Literal["min", "max"],
         every_n_steps: Annotated[int, Field(ge=1)],
     ) -> None:
-        """Store the settings.
-
-        Args:
-            run_dir: the run's folder; files go to its ``checkpoints``.
-            monitor: name of the logged validation value that decides which one is best.
-            mode: whether lower or higher is better.
-            every_n_steps: optimiser steps between two writes of *last*: the most that a kill can
-                lose.
-        """
         self.folder = Path(run_dir) / FOLDER
         self.monitor = monitor
         self.mode = mode

@@ -19,13 +19,7 @@ log = logging.getLogger(__name__)
 
 
 def warmup_scale(step: int, warmup_steps: int, start_factor: float | None = None) -> float:
-    """Factor in (0, 1] of a linear warm-up: 1/n for step 0, ..., 1 from step n - 1 on.
-
-    Args:
-        step: from 0.
-        warmup_steps: n; 0 = no warm-up.
-        start_factor: factor of step 0 in place of 1/n.
-    """
+    """Factor in (0, 1] of a linear warm-up: 1/n for step 0, ..., 1 from step n - 1 on."""
     if step >= warmup_steps - 1:
         return 1.0
     if start_factor is None:
@@ -85,24 +79,7 @@ def warmup_cosine(
     warmup_start_factor: Annotated[float, Field(gt=0, le=1)] | None,
     final_scale: Annotated[float, Field(ge=0, le=1)],
 ) -> WarmupCosine:
-    """Linear warm-up, then a half cosine.
-
-    Args:
-        optimizer: its groups' rates are the peaks.
-        total_steps: optimiser steps of the whole run.
-        steps_per_epoch: optimiser steps of an epoch.
-        warmup_steps: optimiser steps of the warm-up; below 1 a share of the run.
-        warmup_epochs: epochs of the warm-up, in place of ``warmup_steps``.
-        warmup_start_factor: rate of the first step as a share of the peak; None = 1 / steps of the
-            warm-up.
-        final_scale: rate of the last step as a share of the peak; 1 = a constant rate.
-
-    Returns:
-        A scheduler to be stepped after every optimiser step.
-
-    Raises:
-        ValueError: ``total_steps`` is not a number of steps.
-    """
+    """The schedule of ``conf/scheduler/warmup_cosine.yaml``, stepped after every optimiser step."""
     if not math.isfinite(total_steps) or total_steps < 1:
         raise ValueError(
             f"the schedule needs the number of steps of the run, found {total_steps}:"

@@ -77,10 +77,6 @@ def run_folder(checkpoint: Path) -> Path:
 def load_model(checkpoint: Path, trusted: Sequence[str] = ()) -> tuple[ClipModel, DictConfig]:
     """Rebuild the model of a checkpoint, and the configuration of its run.
 
-    Args:
-        checkpoint: file that a training run or ``scene_track.export`` wrote.
-        trusted: module prefixes besides ours from which a class may be built.
-
     Raises:
         FileNotFoundError: there is no such checkpoint.
         ValueError: the file is torn, has no configuration, or its weights do not fit the code.
@@ -160,11 +156,7 @@ def _plain(node: DictConfig) -> dict[str, Any]:
 
 
 def evaluator_node(trained: DictConfig, checkpoint: Path, trusted: Sequence[str]) -> DictConfig:
-    """The node of the evaluator of a checkpoint's run, checked.
-
-    Raises:
-        ValueError: there is none, or it does not fit the code.
-    """
+    """The node of the evaluator of a checkpoint's run, checked."""
     evaluator = OmegaConf.create({"evaluator": OmegaConf.select(trained, "head.evaluator")})
     return checked_group(evaluator, "evaluator", source=str(checkpoint), trusted=trusted)
 

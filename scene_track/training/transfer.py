@@ -89,12 +89,6 @@ def compare(
 ) -> TransferReport:
     """Compare a file with a model.
 
-    Args:
-        here: the model's tensors by key.
-        saved: the file's.
-        source: the file, for messages.
-        parts: dotted prefixes of the keys that are asked for; None = all.
-
     Raises:
         ValueError: the model or the file has no key below one of ``parts``.
     """
