@@ -33,7 +33,7 @@ def adamw(
     lr_scales: dict[str, Annotated[float, Field(ge=0)]],
     layer_decay: Annotated[float, Field(gt=0, le=1)],
 ) -> torch.optim.AdamW:
-    """AdamW (Loshchilov & Hutter, ICLR 2019); ``conf/optimizer/adamw.yaml`` explains its options."""
+    """AdamW (Loshchilov & Hutter, ICLR 2019); ``conf/optimizer/adamw.yaml`` explains it."""
     groups = build_parameter_groups(
         module,
         lr=lr,
