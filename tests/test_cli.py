@@ -231,11 +231,6 @@ def test_help_and_cfg_of_the_real_entry_point_wait_for_no_heavy_import(
     [
         ("optimizer.lr=abc", "optimizer.lr=abc: must be a number"),
         ("model.backbone.freez=true", "model.backbone.freez: unknown key; did you mean model.back"),
-        (
-            "tracker.threshold=0.5",
-            "tracker.threshold: the tracker chosen here has no such key, tracker=ball or"
-            " tracker=peak has: type tracker=ball tracker.threshold=0.5",
-        ),
     ],
 )
 def test_mistakes_at_the_real_entry_point(argument: str, line: str, tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def test_fast_dev_run_writes_nothing(tiny: Any, tmp_path: Path) -> None:
 
 
 def test_checkpoints_are_atomic_and_progress_can_be_off(tiny: Any, tmp_path: Path) -> None:
-    bar = RunProgress(monitor="val/hota", refresh_s=1, log_every_s=1)
+    bar = RunProgress(monitor="val/hota", refresh_every=1, log_every_s=1)
     trainer = tiny.trainer(tmp_path, extra=[bar], enable_progress_bar=False)
     assert isinstance(trainer.strategy.checkpoint_io, AtomicCheckpointIO)
     assert bar not in trainer.callbacks
