@@ -123,11 +123,7 @@ def evaluate(cfg: DictConfig) -> float | None:
 def _fault_report(
     cfg: DictConfig, run: TrainedRun, sequences: Sequence[Video], report: SplitReport
 ) -> FaultReport | None:
-    """What will find and show the faults, None if none are asked for.
-
-    Raises:
-        ValueError: there are no boxes, or no ground truth to be wrong about.
-    """
+    """What will find and show the faults, None if none are asked for."""
     if not cfg.faults:
         return None
     from scene_track.config.shipped import build_option

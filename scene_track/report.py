@@ -20,18 +20,7 @@ _EXPECTED = "type python -m scene_track.report sweep=FOLDER"
 
 
 def run(arguments: Sequence[str]) -> Path:
-    """Do what a command line says.
-
-    Args:
-        arguments: one word, ``sweep=FOLDER``.
-
-    Returns:
-        The page.
-
-    Raises:
-        ValueError: an argument is unknown or missing.
-        FileNotFoundError: there is no sweep.
-    """
+    """Do what a command line says."""
     from scene_track.sweeps.report import report
 
     start = "sweep="

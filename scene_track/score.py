@@ -60,14 +60,6 @@ def score(cfg: DictConfig) -> None:
 def score_folders(ground_truth: Path, predictions: Path, benchmark: str = "auto") -> dict[str, Any]:
     """Score every sequence of a folder.
 
-    Args:
-        ground_truth: folder of sequence folders, each with ``gt/gt.txt`` and ``seqinfo.ini``, or of
-            clips of a ball in the TrackNet layout.
-        predictions: folder with one ``<seq>.txt`` per sequence, or one ``<game>_<clip>.csv`` per
-            clip.
-        benchmark: whose preprocessing is applied to boxes, see
-            :mod:`scene_track.metrics.benchmark`; ``auto`` tells it by the ground truth.
-
     Returns:
         ``{"combined": metrics, "sequences": {name: metrics}}``, of boxes also ``benchmark``. The
         metrics are those of :func:`scene_track.metrics.tracking.tracking_metrics`, with lists in

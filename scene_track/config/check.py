@@ -81,11 +81,6 @@ class _RunConfig(BaseModel):
 def check(cfg: DictConfig, root: str | None = None) -> None:
     """Compares a composed configuration with what its classes accept.
 
-    Args:
-        cfg: the job's configuration, without Hydra's own node.
-        root: dotted name of the class or function whose signature describes the root keys; by
-            default the root of a training run, with its cross checks.
-
     Raises:
         ConfigError: one line per fault: the key, the value and what is allowed.
     """

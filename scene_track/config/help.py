@@ -24,11 +24,7 @@ _FLAGS = {
 
 
 def help_text(directory: str, config_name: str, program: str, summary: str) -> str:
-    """The text of ``--help``.
-
-    Returns:
-        Usage, flags, and every group with its options; ``*`` marks the defaults.
-    """
+    """The text of ``--help``."""
     root = Path(directory)
     chosen = chosen_options(root, config_name)
     groups: dict[str, list[Path]] = {}

@@ -24,12 +24,6 @@ def config_dir() -> str:
 def refuse_in_use(folder: Path, *, overwrite: bool, what: str, holds: str = "") -> None:
     """Refuse an output folder that holds something.
 
-    Args:
-        folder: the option ``output``.
-        overwrite: the option of that name.
-        what: what a command writes there, such as ``an export``.
-        holds: what is in it; empty = its first entry is named.
-
     Raises:
         ValueError: it holds something and ``overwrite`` is false, or it is a file.
     """

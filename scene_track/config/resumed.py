@@ -66,11 +66,6 @@ def refuse_another_run(
 ) -> None:
     """Compare the configuration in a checkpoint with that of the run that is to continue it.
 
-    Args:
-        saved: the configuration in the checkpoint, resolved.
-        here: that of now, resolved; its ``resume_from`` says what is continued.
-        typed: keys and groups that may differ.
-
     Raises:
         ValueError: something else differs, or something that would be of no effect.
     """

@@ -27,14 +27,7 @@ Curves = dict[str, list[tuple[float, float, float]]]
 
 @dataclass(frozen=True)
 class Result:
-    """One trial with its metrics.
-
-    Attributes:
-        trial: its record.
-        folder: of the trial.
-        metrics: best value of each metric, by name.
-        curves: by metric, (epoch, step, value) as they were logged.
-    """
+    """One trial with its metrics."""
 
     trial: Trial
     folder: Path

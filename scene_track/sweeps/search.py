@@ -51,11 +51,7 @@ class SearchSweeper(TrialSweeper):
         self.sampler, self.options = sampler, options
 
     def _prepare(self, arguments: list[str]) -> None:
-        """Check the options and read what varies.
-
-        Raises:
-            ValueError: an option contradicts the monitor or has no meaning here, or nothing varies.
-        """
+        """Check the options and read what varies."""
         for name in ("search_space", "custom_search_space"):
             if self.options[name] is not None:
                 raise ValueError(
@@ -121,11 +117,7 @@ class SearchSweeper(TrialSweeper):
         )
 
     def _open(self) -> optuna.Study:
-        """The study, created if there is none.
-
-        Raises:
-            ValueError: its storage cannot be opened, or it has the other direction.
-        """
+        """The study, created if there is none."""
         logging.getLogger("optuna").setLevel(logging.WARNING)
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
         warnings.filterwarnings("ignore", message="Heartbeat of storage is supposed")

@@ -55,15 +55,7 @@ class FeatureCache:
         precision: torch.dtype,
         writable: bool = True,
     ) -> None:
-        """Open the store of the backbone with its present weights.
-
-        Args:
-            backbone: frozen, on its device.
-            root: folder of all stores.
-            size: (height, width) of the images in pixels.
-            precision: type of the autocast that the model runs in; float32 = none.
-            writable: False only reads.
-        """
+        """Open the store of the backbone with its present weights."""
         self.backbone, self.precision = backbone, precision
         self.layout = FeatureLayout.of(self._run(torch.zeros(1, 3, *size, dtype=torch.uint8)))
         content = fingerprint(backbone, size=size, precision=str(precision).removeprefix("torch."))
@@ -229,11 +221,7 @@ class FeatureCaching(pl.Callback):
 
 
 def _data(trainer: pl.Trainer) -> TrackingDataModule:
-    """The run's data module.
-
-    Raises:
-        ValueError: it is of another class, which cannot read features.
-    """
+    """The run's data module."""
     data = getattr(trainer, "datamodule", None)
     if not isinstance(data, TrackingDataModule):
         raise ValueError(

@@ -181,11 +181,7 @@ class RunLength(pl.Callback):
 
 
 def _most_steps(trainer: pl.Trainer) -> int:
-    """Optimiser steps of the run without a budget.
-
-    Raises:
-        ValueError: neither epochs nor steps limit the run.
-    """
+    """Optimiser steps of the run without a budget."""
     limits = [c.max_steps for c in getattr(trainer, "callbacks", []) if isinstance(c, RunLength)]
     known = [limit for limit in limits if limit is not None]
     steps = min([trainer.estimated_stepping_batches, *known])
