@@ -131,45 +131,48 @@ def test_what_is_typed_is_checked_before_anything_runs(
 # --- checkpoints that cannot be used --------------------------------------------------------------
 
 
-def _without_configuration(content: dict[str, Any]) -> None:
-    del content["hyper_parameters"]
+def _change(key: str, value: Any) -> Callable[[dict[str, Any]], None]:
+    """Sets an entry of the checkpoint's configuration."""
+    *parents, last = key.split(".")
+
+    def change(content: dict[str, Any]) -> None:
+        node = content["hyper_parameters"]
+        for parent in parents:
+            node = node[parent]
+        node[last] = value
+
+    return change
 
 
-def _of_something_else(content: dict[str, Any]) -> None:
-    content["hyper_parameters"] = {"seed": 1}
+def _weights(change: Callable[[str, Any], tuple[str, Any]]) -> Callable[[dict[str, Any]], None]:
+    def changed(content: dict[str, Any]) -> None:
+        content["state_dict"] = dict(change(k, v) for k, v in content["state_dict"].items())
 
-
-def _of_another_model(content: dict[str, Any]) -> None:
-    content["hyper_parameters"]["model"]["identity"]["width"] = 64
-
-
-def _older_layout(content: dict[str, Any]) -> None:
-    weights = content["state_dict"]
-    content["state_dict"] = {k.replace("decoder", "transformer"): v for k, v in weights.items()}
-
-
-def _of_another_type(content: dict[str, Any]) -> None:
-    content["state_dict"] = {k: v.bfloat16() for k, v in content["state_dict"].items()}
-
-
-def _older_configuration(content: dict[str, Any]) -> None:
-    content["hyper_parameters"]["model"]["backbone"]["freez"] = True
-
-
-def _runs_code(content: dict[str, Any]) -> None:
-    content["hyper_parameters"]["model"]["backbone"]["_target_"] = "os.system"
+    return changed
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (_without_configuration, "holds no configuration .* type checkpoint=outputs/runs/NAME"),
-        (_of_something_else, "has no configuration of model, .*: take another checkpoint"),
-        (_of_another_model, r"is of another model or an older layout: \d+ of \d+ .* instead of \("),
-        (_older_layout, "is of another model or an older layout: .* is missing; take another"),
-        (_of_another_type, "do not fit, the first: .* is bfloat16 instead of float32"),
-        (_older_configuration, "freez: unknown key; did you mean model.backbone.freeze"),
-        (_runs_code, "os.system: must start with scene_track"),
+        (dict.clear, "holds no configuration .* type checkpoint=outputs/runs/NAME"),
+        (
+            lambda content: content.update(hyper_parameters={"seed": 1}),
+            "has no configuration of model, .*: take another checkpoint",
+        ),
+        (_change("model.identity.width", 64), r"another model .*: \d+ of \d+ .* instead of \("),
+        (
+            _weights(lambda key, value: (key.replace("decoder", "transformer"), value)),
+            "is of another model or an older layout: .* is missing; take another",
+        ),
+        (
+            _weights(lambda key, value: (key, value.bfloat16())),
+            "do not fit, the first: .* is bfloat16 instead of float32",
+        ),
+        (
+            _change("model.backbone.freez", True),
+            "freez: unknown key; did you mean model.backbone.f",
+        ),
+        (_change("model.backbone._target_", "os.system"), "os.system: must start with scene_track"),
     ],
 )
 def test_a_checkpoint_that_does_not_fit_is_named(
@@ -183,33 +186,6 @@ def test_a_checkpoint_that_does_not_fit_is_named(
     with pytest.raises(ValueError, match=message) as caught:
         load_model(file)
     assert "\n" not in str(caught.value) and str(file) in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("kind", "message"),
-    [
-        ("page", "is a web page, not a checkpoint: download the file itself"),
-        ("torn", r"is torn \(\d+ bytes\) or not a checkpoint: take another one"),
-        ("hole", "is damaged .*: take another one"),
-        ("list", "holds a list, expected a checkpoint: take another one"),
-    ],
-)
-def test_a_file_that_is_no_checkpoint_is_named(
-    kind: str, message: str, run_folder: Path, tmp_path: Path
-) -> None:
-    file, whole = tmp_path / "odd.ckpt", (run_folder / "checkpoints" / "best.ckpt").read_bytes()
-    if kind == "page":
-        file.write_text("\n<!DOCTYPE html>\n<html>Not found</html>")
-    elif kind == "torn":
-        file.write_bytes(whole[: len(whole) // 2])
-    elif kind == "hole":
-        middle = len(whole) // 2
-        file.write_bytes(whole[:middle] + bytes(50_000) + whole[middle + 50_000 :])
-    else:
-        torch.save([1], file)
-    with pytest.raises(ValueError, match=message) as caught:
-        load_model(file)
-    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -48,25 +48,30 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch) -> None
 
 
 def test_bad_files_are_told_apart(tmp_path: Path) -> None:
-    good = tmp_path / "good.ckpt"
-    torch.save({"state_dict": {"w": torch.ones(100)}}, good)
-    torn = tmp_path / "torn.ckpt"
-    for length in (0, 10, 300, good.stat().st_size - 30):
-        torn.write_bytes(good.read_bytes()[:length])
-        with pytest.raises(ValueError, match=r"torn\.ckpt is torn"):
-            load_checkpoint(torn)
-    text = tmp_path / "text.ckpt"
-    text.write_text("hello, I am no checkpoint")
-    with pytest.raises(ValueError, match="not a checkpoint"):
-        load_checkpoint(text)
-    code = tmp_path / "code.ckpt"
-    torch.save({"state_dict": {}, "path": Path("x")}, code)
-    with pytest.raises(ValueError, match="loading it could run code"):
-        load_checkpoint(code)
-    array = tmp_path / "list.ckpt"
-    torch.save([1, 2], array)
-    with pytest.raises(ValueError, match="holds a list"):
-        load_checkpoint(array)
+    path = tmp_path / "x.ckpt"
+    torch.save({"state_dict": {"w": torch.ones(10_000)}}, path)
+    whole = path.read_bytes()
+    for length in (0, 10, 300, len(whole) - 30):
+        path.write_bytes(whole[:length])
+        with pytest.raises(ValueError, match=r"x\.ckpt is torn"):
+            load_checkpoint(path)
+    path.write_bytes(whole[:20_000] + bytes(9000) + whole[29_000:])
+    with pytest.raises(ValueError, match="is damaged .*: take another one"):
+        load_checkpoint(path)
+    for text, message in (
+        ("hello, I am no checkpoint", "not a checkpoint"),
+        ("\n<!DOCTYPE html>\n<html>Not found</html>", "is a web page, not a checkpoint"),
+    ):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=message):
+            load_checkpoint(path)
+    for content, message in (
+        ({"state_dict": {}, "path": Path("x")}, "loading it could run code"),
+        ([1, 2], "holds a list, expected a checkpoint"),
+    ):
+        torch.save(content, path)
+        with pytest.raises(ValueError, match=message):
+            load_checkpoint(path)
     with pytest.raises(FileNotFoundError, match="no checkpoint at"):
         load_checkpoint(tmp_path / "none.ckpt")
 
