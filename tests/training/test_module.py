@@ -50,12 +50,6 @@ def test_accumulated_micro_batches_give_the_gradient_of_the_whole() -> None:
     torch.testing.assert_close(weight.grad, torch.tensor(2.0))
 
 
-def test_without_accumulation_the_loss_is_left_alone() -> None:
-    module = module_with(accumulate=1)
-    loss = torch.tensor(1.7)
-    assert module._weigh(loss, torch.tensor(5.0)) is loss
-
-
 def test_a_window_of_another_sequence_starts_without_a_past() -> None:
     module = module_with(accumulate=1).eval()
     seen = []

@@ -19,24 +19,20 @@ def fitted(tiny: Any, run: Path, **changes: Any) -> tuple[Any, Any]:
     return trainer, module
 
 
-def test_max_steps_ends_with_a_validation(tiny: Any, tmp_path: Path) -> None:
-    trainer, module = fitted(tiny, tmp_path, max_steps=9)
-    assert len(module.seen) == trainer.global_step == 9
-    text = (tmp_path / "metrics.csv").read_text().splitlines()
-    assert text[-1].startswith("8,,1,"), "validated where it stopped"
-    assert total_steps(trainer) == 9, "the schedule ends there too"
-
-
 @pytest.mark.parametrize(("changes", "steps"), [({}, 21), ({"accumulate_grad_batches": 2}, 12)])
 def test_total_steps_is_what_is_made(tiny: Any, tmp_path: Path, changes: dict, steps: int) -> None:
     trainer, _ = fitted(tiny, tmp_path, **changes)
     assert total_steps(trainer) == trainer.global_step == steps
 
 
-def test_resuming_at_the_limit_trains_nothing(tiny: Any, tmp_path: Path) -> None:
-    fitted(tiny, tmp_path, max_steps=9)
+def test_max_steps_ends_with_a_validation(tiny: Any, tmp_path: Path) -> None:
+    trainer, module = fitted(tiny, tmp_path, max_steps=9)
+    assert len(module.seen) == trainer.global_step == 9
+    text = (tmp_path / "metrics.csv").read_text().splitlines()
+    assert text[-1].startswith("8,,1,"), "validated where it stopped"
+    assert total_steps(trainer) == 9, "the schedule ends there too"
     module = tiny.fit(tmp_path, max_steps=9, resume=tmp_path / "checkpoints" / "last.ckpt")
-    assert module.seen == []
+    assert module.seen == [], "nothing is left to train"
 
 
 def test_fast_dev_run_writes_nothing(tiny: Any, tmp_path: Path) -> None:
