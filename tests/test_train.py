@@ -18,7 +18,7 @@ def test_a_run_leaves_everything_that_it_should(run_folder: Path) -> None:
     summary = json.loads((run_folder / "summary.json").read_text())
     assert summary["monitor"] in ("val/hota", {"metric": "val/hota", "mode": "max"})
     assert summary["seed"] == 1 and summary["wall_s"] > 0 and "torch" in summary["packages"]
-    for name in (
+    for name in [
         "hota",
         "deta",
         "assa",
@@ -29,7 +29,7 @@ def test_a_run_leaves_everything_that_it_should(run_folder: Path) -> None:
         "ap50_nms",
         "ap50_dense",
         "loss",
-    ):
+    ]:
         values = summary["metrics"][f"val/{name}"]
         assert values["best"] is not None and values["last"] is not None, name
     assert (run_folder / summary["checkpoint"]).is_file()

@@ -35,12 +35,6 @@ def test_max_steps_ends_with_a_validation(tiny: Any, tmp_path: Path) -> None:
     assert module.seen == [], "nothing is left to train"
 
 
-def test_fast_dev_run_writes_nothing(tiny: Any, tmp_path: Path) -> None:
-    _, module = fitted(tiny, tmp_path, fast_dev_run=2, loggers=[])
-    assert len(module.seen) == 2
-    assert not (tmp_path / "checkpoints").exists()
-
-
 def test_checkpoints_are_atomic_and_progress_can_be_off(tiny: Any, tmp_path: Path) -> None:
     bar = RunProgress(monitor="val/hota", refresh_every=1, log_every_s=1)
     trainer = tiny.trainer(tmp_path, extra=[bar], enable_progress_bar=False)
@@ -52,14 +46,6 @@ def test_checkpoints_are_atomic_and_progress_can_be_off(tiny: Any, tmp_path: Pat
 def test_whole_and_one_are_not_mixed_up(tiny: Any, tmp_path: Path) -> None:
     assert len(fitted(tiny, tmp_path, limit_train_batches=1, max_epochs=1)[1].seen) == 1
     assert len(fitted(tiny, tmp_path, limit_train_batches=1.0, max_epochs=1)[1].seen) == 7
-
-
-def test_no_advertisement(tiny: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level("INFO"):
-        fitted(tiny, tmp_path, max_epochs=1)
-    assert "litlogger" not in caplog.text
-    assert "was configured so 100%" not in caplog.text
-    assert "parameter groups" in caplog.text, "but what matters is said"
 
 
 def test_a_run_without_a_validation_is_refused(tiny: Any, tmp_path: Path) -> None:
