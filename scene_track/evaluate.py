@@ -67,7 +67,7 @@ def evaluate(cfg: DictConfig) -> float | None:
     # All that can be wrong with the command is said before the minutes of tracking.
     path = resolve_checkpoint(cfg.checkpoint, prefer="best")
     folder = Path(cfg.output or run_folder(path) / f"evaluation_{cfg.split}")
-    refuse_in_use(folder, overwrite=cfg.overwrite, what="an evaluation", holds=_held(folder))
+    refuse_in_use(folder, overwrite=cfg.overwrite, what="an evaluation")
     run = load_run(cfg)
     run.data.prepare_data()
     sequences = run.data.sequences(cfg.split)
@@ -153,21 +153,6 @@ def _remove_older(folder: Path, report: SplitReport) -> None:
     for pattern in ("metrics.json", *report.WRITES, *WRITES):
         for file in sorted(folder.glob(pattern)):
             file.unlink()
-
-
-def _held(folder: Path) -> str:
-    """What an output folder holds, in words; empty if it is not there."""
-    if not folder.is_dir() or not any(folder.iterdir()):
-        return ""
-    results = sum(1 for file in folder.glob("tracks/*") if file.suffix in (".txt", ".csv"))
-    if (folder / "metrics.json").exists():
-        return f"a complete evaluation ({results} result files and metrics.json)"
-    if results:
-        return (
-            f"{results} result files and no metrics.json (an evaluation that was stopped, or of a"
-            " split without ground truth)"
-        )
-    return f"other files, such as {min(entry.name for entry in folder.iterdir())}"
 
 
 def main() -> None:

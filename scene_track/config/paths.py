@@ -21,7 +21,7 @@ def config_dir() -> str:
     )
 
 
-def refuse_in_use(folder: Path, *, overwrite: bool, what: str, holds: str = "") -> None:
+def refuse_in_use(folder: Path, *, overwrite: bool, what: str) -> None:
     """Refuse an output folder that holds something.
 
     Raises:
@@ -31,7 +31,7 @@ def refuse_in_use(folder: Path, *, overwrite: bool, what: str, holds: str = "") 
         raise ValueError(f"output={folder} is a file, expected a folder: type output=FOLDER")
     if overwrite or not folder.exists() or not any(folder.iterdir()):
         return
-    holds = holds or min(entry.name for entry in folder.iterdir())
+    holds = min(entry.name for entry in folder.iterdir())
     raise ValueError(
         f"{folder} is not empty, it holds {holds}: type overwrite=true to replace {what} in it, or"
         " output=FOLDER"
