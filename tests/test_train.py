@@ -33,6 +33,7 @@ def test_a_run_leaves_everything_that_it_should(run_folder: Path) -> None:
         values = summary["metrics"][f"val/{name}"]
         assert values["best"] is not None and values["last"] is not None, name
     assert (run_folder / summary["checkpoint"]).is_file()
+    assert len(list((run_folder / "viz").glob("epoch_00[12]_step_*.png"))) == 2
     with (run_folder / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert any(row["train/loss"] for row in rows) and any(row["val/loss"] for row in rows)
