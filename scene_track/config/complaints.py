@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import sys
-from pathlib import Path
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
@@ -52,7 +51,7 @@ def of_the_disk(error: OSError) -> str:
 
 def _unknown(key: str, config_name: str, group: bool) -> str:
     """A key or group that the command line changes and the configuration does not have."""
-    groups = chosen_options(Path(config_dir()), config_name)
+    groups = chosen_options(config_dir(), config_name)
     if group:
         return f"{key}: no such group;{near(key, groups)} allowed: {', '.join(sorted(groups))}"
     return f"{key}: unknown key;{near(key, {*_keys(config_name, key), *groups})}".rstrip(";")
