@@ -19,7 +19,7 @@ from typing import Annotated, Literal
 import pytorch_lightning as pl
 from pydantic import Field
 
-from scene_track.io.atomic import atomic_path
+from scene_track.io.atomic import write_atomic
 from scene_track.sweeps import records
 from scene_track.sweeps.results import read_curves
 from scene_track.sweeps.trial import STOPPED
@@ -65,8 +65,7 @@ class MedianStopping(pl.Callback):
         trainer.should_stop = True
         if trainer.is_global_zero:
             log.info("stopped early: %s", reason)
-            with atomic_path(self.run_dir / STOPPED) as temporary:
-                temporary.write_text(json.dumps({"reason": reason}) + "\n", encoding="utf-8")
+            write_atomic(self.run_dir / STOPPED, json.dumps({"reason": reason}) + "\n")
 
     def _verdict(self, epoch: int) -> str | None:
         """Why the run is to stop after an epoch; None if it is not."""

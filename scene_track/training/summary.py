@@ -24,7 +24,7 @@ from pydantic import Field
 from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
-from scene_track.io.atomic import atomic_path
+from scene_track.io.atomic import atomic_path, write_atomic
 from scene_track.training.run_checkpoint import RunCheckpoint
 
 log = logging.getLogger(__name__)
@@ -193,9 +193,7 @@ class RunSummary(pl.Callback):
             "git_sha": self._git_sha,
             "packages": package_versions(),
         }
-        with atomic_path(self.path) as temporary:
-            text = json.dumps(content, indent=2, allow_nan=False)
-            temporary.write_text(f"{text}\n", encoding="utf-8")
+        write_atomic(self.path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 class RunCSVLogger(Logger):
