@@ -302,12 +302,9 @@ def _refuse_what_cannot_be_compared(
     split: str, scored: Sequence[Video], training: Sequence[Video]
 ) -> None:
     """Raise a ``ValueError`` where there is no ground truth, or where tuning would see it."""
-    bare = [sequence.name for sequence in scored if not sequence.labelled]
-    if bare:
-        raise ValueError(
-            f"the {split} split has no ground truth to compare with ({len(bare)} of {len(scored)}"
-            f" sequences have no gt/gt.txt, first {bare[0]}): type split=val"
-        )
+    from scene_track.training.trained_run import need_truth
+
+    need_truth(scored, split, "compare")
     seen = {(s.folder.resolve(), frame) for s in training for frame in s.frames.tolist()}
     for sequence in scored:
         if seen & {(sequence.folder.resolve(), frame) for frame in sequence.frames.tolist()}:

@@ -131,15 +131,11 @@ def _fault_report(
     from scene_track.tracking.comparison import TITLES
     from scene_track.tracking.fault_report import ORACLE, FaultReport
     from scene_track.tracking.oracle import oracle_behind
-    from scene_track.training.trained_run import need_boxes
+    from scene_track.training.trained_run import need_boxes, need_truth
 
     need_boxes(run, "faults=")
-    bare = [sequence.name for sequence in sequences if not sequence.labelled]
-    if bare or report.benchmark is None:
-        raise ValueError(
-            f"faults={cfg.faults} needs ground truth, and {len(bare)} of {len(sequences)} sequences"
-            f" of the {cfg.split} split have none, such as {bare[0]}: type split=val or faults=0"
-        )
+    need_truth(sequences, cfg.split, f"faults={cfg.faults}")
+    assert report.benchmark is not None
     others = {ORACLE: oracle_behind(run.tracker)}
     if cfg.faults_against is not None:
         others[TITLES[cfg.faults_against]] = build_option("tracker", cfg.faults_against)

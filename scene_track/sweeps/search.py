@@ -1,6 +1,6 @@
 """``hydra/sweeper=optuna``: a search that resumes after a kill and is shared by machines.
 
-The one file that imports Optuna (2.10, which Hydra's plugin asks for). The plugin gives the options,
+The one file that imports Optuna (2.10, as Hydra's plugin asks for). The plugin gives the options,
 the samplers and the reading of what varies; Optuna the study, ``ask`` and ``tell``, the storage's
 heartbeat, and its callback that retries trials that died.
 
