@@ -90,11 +90,7 @@ def find_target(target: str) -> Any:
 
 @cache
 def read_signature(target: str) -> Signature:
-    """What the class, function or method of a dotted name accepts; it is imported.
-
-    Raises:
-        TargetNotFoundError: the name leads nowhere.
-    """
+    """What the class, function or method of a dotted name accepts; it is imported."""
     return signature_of(find_target(target))
 
 

@@ -37,14 +37,7 @@ class Result:
 
 @dataclass(frozen=True)
 class SweepResults:
-    """All trials of a sweep.
-
-    Attributes:
-        folder: of the sweep.
-        monitor: the metric that is the objective.
-        mode: its direction.
-        results: in the order of the trials' numbers.
-    """
+    """All trials of a sweep."""
 
     folder: Path
     monitor: str

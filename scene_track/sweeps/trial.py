@@ -78,14 +78,7 @@ def quoted(value: str | os.PathLike[str]) -> str:
 def run_trial(
     program: Program, overrides: Sequence[str], hydra_overrides: Sequence[str], folder: Path
 ) -> float | None:
-    """Train one trial in a process of its own and record it.
-
-    Returns:
-        The objective.
-
-    Raises:
-        TrialFailed: there is none, or the trial was given up or started before.
-    """
+    """Train one trial in a process of its own and record it."""
     sweep, name = folder.parent, f"[{folder.name}] "
     job = of_a_job(hydra_overrides)
     claimed = any(o.startswith("hydra.sweep.subdir=") for o in hydra_overrides)

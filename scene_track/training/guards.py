@@ -18,10 +18,7 @@ from scene_track.training.run_checkpoint import NonFiniteError
 
 
 class NonFiniteGuard(pl.Callback):
-    """Raises ``NonFiniteError``, naming the batch whose loss was NaN or infinite.
-
-    No checkpoint is written once a loss was not finite, nor while a weight is not.
-    """
+    """Raises ``NonFiniteError``, naming the batch whose loss was NaN or infinite."""
 
     def __init__(self, *, every_n_steps: Annotated[int, Field(ge=1)]) -> None:
         self.every_n_steps = every_n_steps

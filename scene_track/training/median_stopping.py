@@ -28,11 +28,7 @@ log = logging.getLogger(__name__)
 
 
 class MedianStopping(pl.Callback):
-    """Ends a run whose best value so far is worse than the median of the other trials' best.
-
-    The others' best is that up to the same epoch. Trials that failed, or have not come so far, do
-    not count. A run that is no trial of a sweep, and a sweep's first trials, are left alone.
-    """
+    """Ends a run whose best value so far is worse than the median of the other trials' best."""
 
     def __init__(
         self,

@@ -201,11 +201,7 @@ class RunCheckpoint(Checkpoint):
             raise self._stop_request()
 
     def _stop_received(self, trainer: pl.Trainer, last_batch: bool) -> bool:
-        """Whether this process, or every ten steps any of several, received a signal.
-
-        All processes give the same answer: a signal that arrives during the exchange counts at the
-        next one.
-        """
+        """Whether this process, or every ten steps any of several, received a signal."""
         if trainer.world_size == 1:
             return self.received is not None
         if trainer.global_step % _AGREE_EVERY and not last_batch:
