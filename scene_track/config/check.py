@@ -114,7 +114,7 @@ def check(cfg: DictConfig, root: str | None = None) -> None:
 
 
 def check_objects(cfg: DictConfig, trusted: Sequence[str] = ()) -> None:
-    """Compares the ``_target_`` nodes of any configuration, such as a checkpoint's, with the code."""
+    """Compares the ``_target_`` nodes of any configuration with the code."""
     checks = _Checks(read_tree(cfg))
     checks.targets(trusted)
     checks.finish()
