@@ -56,20 +56,7 @@ class HeatmapCriterion(nn.Module):
         temperature: Annotated[float, Field(gt=0)],
         class_weights: ClassWeights | None,
     ) -> None:
-        """Stores the weights.
-
-        Args:
-            loss: ``mse`` of the values; ``focal``, the penalty-reduced one of CornerNet; or
-                ``quality_focal`` (Li et al., NeurIPS 2020), whose target at every cell is the
-                Gaussian itself.
-            sigma: standard deviation of the target Gaussian, cells of the heatmap.
-            alpha: focusing exponent of both focal losses.
-            beta: exponent of the reduced penalty around the peak (``focal``).
-            weight_heatmap: of the heatmap loss.
-            weight_coordinate: of the distance between soft-arg-max and ball, per cell.
-            temperature: of that soft-arg-max.
-            class_weights: of frames by visibility; None = all count the same.
-        """
+        """Stores the weights. Options: see ``conf/head/heatmap.yaml``; no class weights = all 1."""
         super().__init__()
         self.loss, self.sigma, self.alpha, self.beta = loss, sigma, alpha, beta
         self.weight_heatmap, self.weight_coordinate = weight_heatmap, weight_coordinate

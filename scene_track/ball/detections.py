@@ -19,13 +19,7 @@ from scene_track.tracking.tracker import Detections
 
 @dataclass(kw_only=True)
 class PeakFinder:
-    """Reads the hottest peaks out of the heatmaps of a window; see ``find_peaks``.
-
-    Attributes:
-        count: peaks per frame.
-        refine: where in the hottest cell the ball is.
-        radius: cells; no two peaks are this close, and a soft-arg-max looks no farther.
-    """
+    """Reads the hottest peaks out of the heatmaps of a window; see ``find_peaks``."""
 
     count: Annotated[int, Field(ge=1, le=100)]
     refine: Refinement

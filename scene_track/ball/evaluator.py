@@ -61,13 +61,7 @@ class BallEvaluator(Evaluator[_Shown]):
     report = BallReport
 
     def __init__(self, *, tracker: Tracker, visualiser: BallVisualiser, peaks: PeakFinder) -> None:
-        """Store the parts.
-
-        Args:
-            tracker: turns peaks into a ball per frame, or none.
-            visualiser: collects frames for the image of the epoch.
-            peaks: reads peaks out of heatmaps.
-        """
+        """Stores the parts."""
         self.read = peaks
         super().__init__(tracker=tracker, visualiser=visualiser)
 

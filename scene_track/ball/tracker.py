@@ -56,17 +56,9 @@ class _Track:
 
 @dataclass(kw_only=True, eq=False)
 class BallTracker(Tracker):
-    """Links peaks through gaps at constant velocity.
+    """Links peaks through gaps at constant velocity. Options: see ``conf/tracker/ball.yaml``.
 
-    Attributes:
-        threshold: heat from which a peak starts a track.
-        candidate: heat from which a peak near a track's predicted place continues it.
-        gate: farthest that it may lie from there, canvas widths per frame since the track was seen.
-        max_misses: frames that a track is followed unseen.
-        memory: share of a track's evidence, the heat of its peaks, that is left a frame later.
-        lookahead: frames by which the answer lags, so that gaps can be filled; 0 = the tracker
-            itself is causal.
-        fill: longest gap in frames that is filled by interpolation, at most the lookahead.
+    A track's evidence is the heat of its peaks, of which ``memory`` is left a frame later.
 
     Raises:
         ValueError: ``fill`` exceeds ``lookahead``, or ``candidate`` exceeds ``threshold``.

@@ -49,10 +49,8 @@ class TrackNetFolder(SourceFolder):
     ) -> None:
         """Describes the folder; nothing is read yet.
 
-        Args:
-            root: folder that holds ``game*`` or ``match*`` folders, or folders of those.
-            class_name: what the ball is called.
-            frame_rate: frames per second; the layout does not say.
+        ``root`` holds ``game*`` or ``match*`` folders, or folders of those. The layout does not say
+        the ``frame_rate``, frames per second, nor what the ball is called.
         """
         self.root = Path(root)
         self.class_names = (class_name,)

@@ -31,12 +31,7 @@ class CocoFolder(StillFolder):
         classes: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)],
         **folder: Any,
     ) -> None:
-        """Describes the folder; nothing is read yet.
-
-        Args:
-            classes: names of categories; their order gives label indices from 0. Annotations of
-                other categories are dropped.
-            **folder: see ``StillFolder``.
+        """Describes the folder; nothing is read yet. Options: see ``conf/dataset/coco.yaml``.
 
         Raises:
             ValueError: if ``classes`` names a category twice.

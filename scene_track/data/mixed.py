@@ -16,11 +16,6 @@ class MixedDataModule(TrackingDataModule):
     """As any dataset; weights are shares of ``clips_per_epoch``, not multiples of windows."""
 
     def __init__(self, *, clips_per_epoch: Annotated[int, Field(ge=1)], **rest: Any) -> None:
-        """Describes the data.
-
-        Args:
-            clips_per_epoch: clips of all parts together.
-            **rest: as of the base class.
-        """
+        """Describes the data."""
         super().__init__(**rest)
         self.clips_per_epoch = clips_per_epoch

@@ -42,13 +42,7 @@ _FEATURES = "features"
 
 @dataclass(kw_only=True)
 class Window:
-    """How training clips are cut from sequences.
-
-    Attributes:
-        length: frames per clip.
-        stride: frames between the starts of windows.
-        max_interval: a clip takes every k-th frame, k random from 1 to this.
-    """
+    """How training clips are cut from sequences; see ``window`` in ``conf/dataset/_base.yaml``."""
 
     length: Annotated[int, Field(ge=1, le=1000)]
     stride: Annotated[int, Field(ge=1, le=100_000)]
@@ -64,15 +58,7 @@ class EvalWindow:
 
 @dataclass(kw_only=True)
 class Loader:
-    """How batches are made ready.
-
-    Attributes:
-        num_workers: processes that prepare batches; 0 = the training process itself.
-        pin_memory: page-locked batches, for a GPU.
-        persistent_workers: keep the processes between epochs.
-        prefetch_factor: batches that each process prepares ahead.
-        drop_last: leave out a last training batch that is not full.
-    """
+    """How batches are made ready; see ``loader`` in ``conf/dataset/_base.yaml``."""
 
     num_workers: Annotated[int, Field(ge=0, le=256)]
     pin_memory: bool
@@ -115,32 +101,7 @@ class TrackingDataModule(LightningDataModule):
     ) -> None:
         """Describes the data; nothing is read before :meth:`setup`.
 
-        Args:
-            root: folder of the dataset; caches lie in its ``.cache`` folder unless ``cache_dir``
-                is given.
-            source: gives sequences per split; see :class:`scene_track.data.video.Source`.
-            size: [height, width] of the frames that the model sees, pixels.
-            window: how training clips are cut.
-            eval_window: how validation and test sequences are cut.
-            augment: transforms of training clips.
-            loader: how batches are made ready.
-            batch_size: training clips per batch and process.
-            train: training split: a folder under the root, or sequences such as
-                ``ADL-Rundle-6:1-400``.
-            val: validation split.
-            test: test split; None = there is none.
-            base_scale: training frames are resized to this multiple of ``size`` (and so cached)
-                before scale jitter cuts into them.
-            cache: keep resized frames on disk.
-            cache_dir: folder of the caches; None = ``<root>/.cache``.
-            on_error: ``raise``, or ``skip`` faulty rows and frames, counted and logged.
-            seed: of the order and of every random draw.
-            camera_path: makes training clips of still images; None = there are none.
-            detections: folder of a detector's files, ``<sequence>.txt``, which the model is given
-                in place of images; ``noise`` = ground truth with errors, those of the detector
-                whose files other folders have, ``truth`` = without. None = images.
-            further: further folders of training videos.
-            camera: pairs of boxes that tell a movement of the camera, taken off clips; 0 = never.
+        Options: see ``conf/dataset/_base.yaml``.
         """
         super().__init__()
         self.root = Path(root)

@@ -98,17 +98,8 @@ def as_clip(still: Video, length: int, interval: int, frame_rate: float) -> Vide
 class CameraPath:
     """Draws smooth paths of a camera over a still image, and renders what it sees.
 
-    Attributes:
-        frame_rate: frames per second of the clips.
-        period: seconds of the fastest swing; the others take up to three times as long.
-        zoom: the view of a clip is the image over e^u, u uniform in 0 to ``zoom``.
-        zoom_change: within a clip the view changes by up to e^±``zoom_change``.
-        pan: within a clip the view moves by up to ±``pan`` of its own width and height, also beyond
-            the image, where it is black.
-        roll: within a clip the view turns by up to ±``roll`` degrees; boxes become the upright
-            boxes around the turned ones, which are larger.
-        occluders: up to this many pieces of the image fly over the clip.
-        hidden: an object that occluders cover by this part, 0-1, is gone until it is seen again.
+    Options: see ``camera_path`` in ``conf/dataset/_stills.yaml``. Beyond the image the view is
+    black. Boxes become the upright boxes around the turned ones, which are larger.
     """
 
     frame_rate: Annotated[float, Field(gt=0)]

@@ -69,23 +69,8 @@ def _boxes(data: Tensor, canvas: tuple[int, int]) -> tv_tensors.BoundingBoxes:
 class ClipAugment:
     """The training transforms, each with its own strength; 0 switches it off.
 
-    Attributes:
-        flip: probability of a horizontal flip.
-        reverse: probability that a clip runs backwards in time.
-        scale: the image is scaled by e^u, u uniform in ±scale.
-        shift: the image is shifted by u of its width and of its height, u uniform in ±shift; with
-            ``crop``, whose place is drawn, it does nothing.
-        channel_permutation: probability that red, green, blue are permuted (uniformly of all six).
-        gain: each channel is multiplied by e^u, u uniform in ±gain.
-        bias: each channel is raised by u levels of 255, u uniform in ±bias.
-        min_visible: a box is dropped when a smaller part of its area than this stays on the canvas.
-        mix: probability that a clip is blended with another, frame by frame.
-        mix_alpha: the weight of the blend is drawn from Beta(alpha, alpha), the greater part for
-            the clip itself; smaller = one of the two nearly alone.
-        crop: [height, width] of training clips in pixels, cut out of the canvas at its scale; a
-            step costs in proportion; multiples of the backbone's patch size. None = the whole
-            canvas.
-        crop_near: probability that the crop is laid over an object of the clip, not anywhere.
+    Options: see ``augment`` in ``conf/dataset/_base.yaml``; u there is uniform in ± the number. The
+    greater part of a blend is the clip itself.
     """
 
     REPEATABLE: ClassVar = ("flip", "reverse", "min_visible", "mix_alpha", "crop_near")

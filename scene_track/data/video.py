@@ -182,12 +182,7 @@ class MotFolder(SourceFolder):
         root: DirectoryPath,
         classes: dict[Annotated[int, Field(ge=0)], str],
     ) -> None:
-        """Describes the folder; nothing is read yet.
-
-        Args:
-            root: folder that holds sequence folders, or split folders of sequence folders.
-            classes: MOTChallenge class number to name; the order gives label indices from 0. Rows
-                of other classes are dropped.
+        """Describes the folder; nothing is read yet. Options: see ``conf/dataset/mot.yaml``.
 
         Raises:
             ValueError: if ``classes`` is empty or names a class twice.

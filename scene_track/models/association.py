@@ -72,11 +72,7 @@ class AssociationModel(ClipModel):
         dim: Annotated[int, Field(ge=8)],
         identity: PointerIdentity,
     ) -> None:
-        """Build the model.
-
-        Args:
-            dim: width D of what the head makes tokens of; that of a scene model, to exchange heads.
-            identity: pointer head.
+        """Build the model. Options: see ``conf/model/association.yaml``.
 
         Raises:
             ValueError: the head keeps its loss from what its tokens are made of.

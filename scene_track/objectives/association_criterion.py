@@ -33,14 +33,7 @@ class AssociationCriterion(nn.Module):
         weight_identity: Annotated[float, Field(ge=0)],
         weight_motion: Annotated[float, Field(ge=0)],
     ) -> None:
-        """Store the weights.
-
-        Args:
-            identity: identity loss.
-            match_iou: smallest overlap of a detection with the true box that it is taken for.
-            weight_identity: cross-entropy over tracks and "new".
-            weight_motion: expected-box loss of the tracks.
-        """
+        """Store the weights. Options: see ``conf/head/association.yaml``."""
         super().__init__()
         self.identity, self.match_iou = identity, match_iou
         self.weights = {"identity": weight_identity, "motion": weight_motion}

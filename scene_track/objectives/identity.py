@@ -90,14 +90,8 @@ class IdentityLoss(nn.Module):
     ) -> None:
         """Store the strengths of trajectory augmentation.
 
-        Args:
-            max_identities: identities per clip that take part; later ones are left out.
-            token_drop: probability that a single detection is missing from memory.
-            span_drop: probability that an identity is missing from memory for some consecutive
-                frames.
-            switch: probability, per frame, that two overlapping identities swap tokens in memory.
-            false_positives: unmatched detections per frame that enter memory as one-frame tracks.
-            false_positive_score: existence above which they do.
+        Options: see ``conf/head/criterion/identity/shared.yaml``. False positives enter as
+        one-frame tracks.
         """
         super().__init__()
         self.max_identities = max_identities

@@ -48,11 +48,7 @@ class HungarianMatcher(nn.Module):
     ) -> None:
         """Set the weights (the signature is DINO's, so positional arguments work as there).
 
-        Args:
-            cost_class: weight of the focal classification cost, >= 0.
-            cost_bbox: weight of the L1 distance of cxcywh boxes, >= 0.
-            cost_giou: weight of the negative generalised IoU, >= 0.
-            focal_alpha: share of the positive term in the classification cost, 0-1.
+        Options: see ``conf/matcher/hungarian.yaml``.
 
         Raises:
             ValueError: all three weights are zero, or one is negative.

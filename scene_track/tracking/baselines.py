@@ -118,12 +118,7 @@ class Baseline(Tracker):
 
 @dataclass(kw_only=True, eq=False)
 class Sort(Baseline):
-    """SORT; see the module.
-
-    Attributes:
-        track_activation_threshold: existence from which an unmatched detection starts a track.
-        minimum_iou_threshold: smallest overlap with its prediction that continues a track.
-    """
+    """SORT; options: see ``conf/tracker/sort.yaml``."""
 
     LIBRARY = "SORTTracker"
 
@@ -133,11 +128,7 @@ class Sort(Baseline):
 
 @dataclass(kw_only=True, eq=False)
 class ByteTrack(Sort):
-    """ByteTrack; see the module.
-
-    Attributes:
-        high_conf_det_threshold: existence from which a detection takes part in the first stage.
-    """
+    """ByteTrack; options: see ``conf/tracker/bytetrack.yaml``."""
 
     LIBRARY = "ByteTrackTracker"
 
@@ -146,14 +137,7 @@ class ByteTrack(Sort):
 
 @dataclass(kw_only=True, eq=False)
 class OcSort(Baseline):
-    """OC-SORT; see the module.
-
-    Attributes:
-        high_conf_det_threshold: existence below which a detection is not looked at.
-        minimum_iou_threshold: smallest overlap with its prediction that continues a track.
-        direction_consistency_weight: of the direction of motion beside the overlap.
-        delta_t: frames that a direction is measured over.
-    """
+    """OC-SORT; options: see ``conf/tracker/ocsort.yaml``."""
 
     LIBRARY = "OCSORTTracker"
 
@@ -165,17 +149,7 @@ class OcSort(Baseline):
 
 @dataclass(kw_only=True, eq=False)
 class BotSort(Baseline):
-    """BoT-SORT without its correction of camera motion; see the module.
-
-    Attributes:
-        track_activation_threshold: existence from which an unmatched detection starts a track.
-        high_conf_det_threshold: existence from which a detection takes part in the first stage.
-        minimum_iou_threshold_first_assoc: smallest overlap times score there.
-        minimum_iou_threshold_second_assoc: smallest overlap of a doubtful detection with a track
-            that the frame before has seen.
-        minimum_iou_threshold_unconfirmed_assoc: smallest overlap times score that continues a track
-            of a single frame.
-    """
+    """BoT-SORT, no correction of camera motion; options: see ``conf/tracker/botsort.yaml``."""
 
     LIBRARY = "BoTSORTTracker"
     FIXED: ClassVar[dict[str, Any]] = {"enable_cmc": False}
@@ -189,12 +163,7 @@ class BotSort(Baseline):
 
 @dataclass(kw_only=True, eq=False)
 class CBIoU(BotSort):
-    """C-BIoU; see the module.
-
-    Attributes:
-        buffer_ratio_first: by which boxes grow on each side in the first stage, in their sizes.
-        buffer_ratio_second: the same in the second stage.
-    """
+    """C-BIoU; options: see ``conf/tracker/cbiou.yaml``."""
 
     LIBRARY = "CBIoUTracker"
     FIXED: ClassVar[dict[str, Any]] = {}

@@ -88,15 +88,7 @@ class SceneEvaluator(TrackEvaluator):
         nms_iou: Annotated[float, Field(gt=0, le=1)],
         dense_candidates: Annotated[int, Field(ge=1)],
     ) -> None:
-        """Store the parts.
-
-        Args:
-            tracker: turns detections into tracks.
-            visualiser: collects frames for the image of the epoch.
-            num_classes: C; average precision is the mean over classes.
-            nms_iou: overlap of the NMS in ``*_nms`` and ``*_dense``.
-            dense_candidates: hottest cells that count as dense detections.
-        """
+        """Store the parts. Options: see ``conf/head/bbox.yaml``."""
         self.num_classes, self.nms_iou = num_classes, nms_iou
         self.dense_candidates = dense_candidates
         super().__init__(tracker=tracker, visualiser=visualiser)

@@ -43,12 +43,7 @@ class OracleTracker(Tracker):
     stays in as a one-frame track of its own if it is sure enough for a birth: whoever tracks
     detections does not know which of them are false, so a ceiling without them would be that of
     another detector. Below that it is left out, as a tracker leaves out what continues nothing.
-
-    Attributes:
-        exist_conf: detections below this existence are not looked at.
-        birth: existence from which a detection on nobody is kept.
-        duplicate_iou: of two detections that overlap by more, the less sure one is dropped.
-        iou: smallest overlap with a true box that gives its identity.
+    Options: see ``conf/tracker/oracle.yaml``.
     """
 
     READS = "boxes"

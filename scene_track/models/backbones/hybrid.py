@@ -62,15 +62,7 @@ class HybridBackbone(Backbone):
         size_multiple: Literal[16],
         **training: Unpack[TrainingOptions],
     ) -> None:
-        """Build the backbone.
-
-        Args:
-            channels: channels of the stem at strides 2, 4 and 8.
-            dim: channels of the attention part and of the output map.
-            depth: attention blocks at stride 16.
-            heads: attention heads.
-            size_multiple: 16, what the two resolutions need.
-            **training: see :class:`TrainingOptions`.
+        """Build the backbone. Options: see ``conf/model/backbone/hybrid_tiny.yaml``.
 
         Raises:
             ValueError: ``dim`` is no multiple of ``heads``.

@@ -28,13 +28,9 @@ class Scene3dHead(BoxHead):
         initial_depth: Annotated[float, Field(gt=0)],
         **boxes: Any,
     ) -> None:
-        """Build the head.
+        """Build the head. Options: see ``conf/head/scene3d.yaml``; ``boxes``: see ``BoxHead``.
 
-        Args:
-            dim: decoder width D.
-            smpl_dim: P body parameters (SMPL, Loper et al., 2015: 72 of pose and 10 of shape).
-            initial_depth: metres at which an untrained head places everything.
-            **boxes: further arguments of ``BoxHead``.
+        Body parameters are those of SMPL (Loper et al., 2015).
         """
         super().__init__(dim=dim, **boxes)
         self.initial_depth = initial_depth
