@@ -93,13 +93,7 @@ class BoxStream:
     """
 
     def __init__(self, videos: Sequence[BoxVideo], *, length: int, idle: bool = False) -> None:
-        """Lists the chunks.
-
-        Args:
-            videos: with their detections.
-            length: frames per chunk.
-            idle: one chunk without frames instead of those of the videos.
-        """
+        """Lists the chunks; idle, one without frames instead of those of the videos."""
         self.videos, self.length, self.idle = list(videos), length, idle
         self.chunks = [
             (number, start)
@@ -133,13 +127,7 @@ def _camera_shifts(video: BoxVideo, pairs: int) -> NDArray[np.float64]:
 def _sample(
     video: BoxVideo, positions: Sequence[int], randoms: Iterable[np.random.Generator]
 ) -> Sample:
-    """Ground truth and detections of some frames, as they are in the files.
-
-    Args:
-        video: the video.
-        positions: of the frames.
-        randoms: draw the errors of each frame where noise stands in for detections.
-    """
+    """Ground truth and detections of some frames; ``randoms`` draw each frame's noise."""
     true = video.video
     rows = [true.rows(position) for position in positions]
 

@@ -176,15 +176,11 @@ def _find_files(folder: Path, videos: Sequence[Video], known: set[str]) -> dict[
 
 
 def read_detections(file: Path, info: SequenceInfo) -> BoxTable:
-    """The rows of a file, boxes in pixels, sorted by frame.
-
-    Args:
-        file: ``frame,-1,left,top,width,height,score[,...]``.
-        info: of the video that it is of.
+    """The rows ``frame,-1,left,top,width,height,score[,...]``, boxes in pixels, sorted by frame.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: its content is wrong, or of another video.
+        ValueError: its content is wrong, or of another video than ``info`` is of.
     """
     if not file.is_file():
         raise FileNotFoundError(f"{file}: no such file, expected detections of {info.name}")

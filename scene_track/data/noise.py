@@ -168,10 +168,8 @@ class LabelledFrame:
 def fit_noise(frames: Iterable[LabelledFrame]) -> Noise:
     """The error rates of a detector, from its matches (IoU >= .5, one to one) with ground truth.
 
-    The overlap of the NMS is the 99th percentile of the largest overlaps within a frame.
-
-    Args:
-        frames: some hundreds.
+    The overlap of the NMS is the 99th percentile of the largest overlaps within a frame. Wants some
+    hundreds of frames.
 
     Raises:
         ValueError: no true box was matched.

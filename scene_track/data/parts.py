@@ -59,13 +59,7 @@ class Part:
     def sequences(
         self, split: str, class_names: Sequence[str], *, name: str = "", **how: Any
     ) -> list[Video]:
-        """The videos of a split, with labels as indices into ``class_names``.
-
-        Args:
-            split: ``train``, ``val`` or ``test``.
-            class_names: of the run.
-            name: of the part.
-            **how: see ``Source.sequences``.
+        """The videos of a split, with labels as indices into ``class_names``, those of the run.
 
         Raises:
             FileNotFoundError, ValueError: as the source does.
@@ -136,11 +130,7 @@ class MixedSource:
     """Reads the parts; their class names are joined, equal names are one class."""
 
     def __init__(self, *, parts: dict[str, Part | None], validate: str) -> None:
-        """Describes the parts; nothing is read yet.
-
-        Args:
-            parts: by a name for tables and logs; None leaves a part out.
-            validate: name of the part whose validation and test splits count.
+        """Describes the parts by a name for tables and logs; None leaves a part out.
 
         Raises:
             ValueError: there is no part, or none of the name ``validate``.
@@ -206,13 +196,10 @@ class MixedClips:
         *,
         same_every_epoch: bool = False,
     ) -> None:
-        """Joins the parts.
+        """Joins the parts, with one weight > 0 each.
 
-        Args:
-            parts: one or more.
-            weights: one per part, > 0.
-            seed: of the order in which a part's windows come.
-            same_every_epoch: give those of the first epoch again and again.
+        The seed is of the order in which a part's windows come; ``same_every_epoch`` gives those of
+        the first epoch again and again.
         """
         self.same_every_epoch = same_every_epoch
         self.parts = list(parts)

@@ -110,10 +110,8 @@ class StillFolder(SourceFolder, ABC):
     def __init__(self, *, root: DirectoryPath, annotations: str, images: str) -> None:
         """Describes the folder; nothing is read yet.
 
-        Args:
-            root: folder of the dataset.
-            annotations: file under the root, with ``{split}`` where the split's name stands.
-            images: folder of the images under the root, with ``{split}`` likewise.
+        ``annotations`` (a file) and ``images`` (a folder) lie under the root, with ``{split}``
+        where the split's name stands.
         """
         self.root = Path(root)
         self.annotations, self.images = annotations, images

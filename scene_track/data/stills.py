@@ -66,13 +66,9 @@ def still_video(
 
 
 def as_clip(still: Video, length: int, interval: int, frame_rate: float) -> Video:
-    """The same image ``length`` times, with ignored regions as rows of identity ``IGNORED``.
+    """The same image ``length`` times, ``interval`` frames apart.
 
-    Args:
-        still: a video of one image.
-        length: T.
-        interval: frames between two of the clip.
-        frame_rate: frames per second.
+    Ignored regions become rows of identity ``IGNORED``.
     """
     assert still.ignored is not None
     numbers = 1 + interval * np.arange(length, dtype=np.int64)

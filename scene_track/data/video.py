@@ -295,14 +295,7 @@ def read_sequence(
     cache_dir: Path | None = None,
     images: bool = True,
 ) -> Video:
-    """Reads one sequence folder.
-
-    Args:
-        folder: holds ``seqinfo.ini``, the image folder, and ``gt/gt.txt`` where labelled.
-        classes: class number to name; see :class:`MotFolder`.
-        on_error: ``raise``, or ``skip`` what is wrong, counted and logged.
-        cache_dir: where the parsed content is kept as JSON; None = not kept.
-        images: see ``Source.sequences``.
+    """Reads one sequence folder; for the arguments see ``Source.sequences`` and :class:`MotFolder`.
 
     Raises:
         FileNotFoundError: for a missing file, image folder or frame.
@@ -408,8 +401,7 @@ def _parse(
             found = ", ".join(str(c) for c in np.unique(marked.classes))
             raise ValueError(
                 f"{folder / 'gt' / 'gt.txt'}: no row has a class of {sorted(classes)}, found "
-                f"{found}; "
-                "type dataset.source.classes={NUMBER: NAME}"
+                f"{found}; type dataset.source.classes={{NUMBER: NAME}}"
             )
         if missing:
             table = table.select(np.isin(table.frames, list(files)))

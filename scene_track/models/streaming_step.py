@@ -67,10 +67,7 @@ class StreamingStep(nn.Module):
     """
 
     def __init__(self, model: SceneModel) -> None:
-        """Take a copy of the model.
-
-        Args:
-            model: in evaluation mode.
+        """Take a copy of the model, which is in evaluation mode.
 
         Raises:
             ValueError: a frame depends on frames that come after it.

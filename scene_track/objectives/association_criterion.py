@@ -66,13 +66,7 @@ class AssociationCriterion(nn.Module):
 
 @torch.no_grad()
 def match_by_overlap(predictions: ScenePredictions, batch: SceneBatch, least: float) -> Tensor:
-    """``[B, T, M]`` int64 detection of each true object, or -1.
-
-    Args:
-        predictions: detections, existence 0 where padded.
-        batch: the ground truth.
-        least: smallest overlap of a pair, > 0 and <= 1.
-    """
+    """``[B, T, M]`` int64 detection of each true object, or -1; ``least`` is the smallest IoU."""
     overlap = pairwise_iou(batch.boxes.float(), predictions.boxes.float())
     counts = batch.valid & ~batch.padding_mask.unsqueeze(-1)
     possible = counts.unsqueeze(-1) & (predictions.exist_conf.transpose(-1, -2) > 0)

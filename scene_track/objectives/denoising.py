@@ -100,17 +100,7 @@ class ContrastiveDenoiser(nn.Module):
         device: torch.device,
         generator: torch.Generator | None = None,
     ) -> NoiseDraws:
-        """Draw fresh noise.
-
-        Args:
-            frames: N.
-            slots: K.
-            device: where the numbers are drawn.
-            generator: source of randomness on that device; None = the global one.
-
-        Returns:
-            Noise for ``[N, K]`` slots.
-        """
+        """Draw fresh noise for ``[N, K]`` slots; generator None = the global one."""
         shape = (frames, slots)
         sign = torch.randint(0, 2, (*shape, 4), device=device, generator=generator)
         return NoiseDraws(

@@ -34,11 +34,7 @@ _TOUCHING = 0.1  # IoU from which two people may be taken for each other
 def identity_slots(track_ids: Tensor) -> Tensor:
     """Number the identities of each clip from 0 in order of first appearance.
 
-    Args:
-        track_ids: ``[B, L]`` int64, -1 = no object.
-
-    Returns:
-        ``[B, L]`` int64 slot of each entry, -1 = no object.
+    Takes and gives ``[B, L]`` int64, -1 = no object.
     """
     known = track_ids >= 0
     order = torch.arange(track_ids.shape[1], device=track_ids.device)

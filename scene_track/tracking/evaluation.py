@@ -78,16 +78,11 @@ class Evaluator(ABC, Generic[_Shown]):
 
     @torch.no_grad()
     def update(self, model: Any, predictions: Any, batch: SceneBatch) -> None:
-        """Take the next window (B = 1) of a video.
-
-        Args:
-            model: the model that predicted; its pointer head assigns identities.
-            predictions: of the window.
-            batch: the window.
+        """Take the next window (B = 1) of a video, whose model's pointer head assigns identities.
 
         Raises:
-            ValueError: more than one clip in the batch, or a tracker that needs a pointer head
-                that the model has not.
+            ValueError: more than one clip in the batch, or a tracker that needs a pointer head that
+                the model has not.
         """
         video = video_of(batch)
         if self._association is None:

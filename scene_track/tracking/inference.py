@@ -224,12 +224,7 @@ class Association:
     def push(
         self, video: VideoInfo, detections: Detections, beside: Any = None
     ) -> SequenceTracks | None:
-        """Take the next frame.
-
-        Args:
-            video: the video that it is of.
-            detections: in the frame.
-            beside: kept for ``on_frame``.
+        """Take the next frame; ``beside`` is kept for ``on_frame``.
 
         Returns:
             The tracks of the video before, if this frame begins another one.

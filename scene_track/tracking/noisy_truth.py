@@ -21,15 +21,9 @@ from scene_track.tracking.tracker import Detections, VideoInfo
 def truth_as_detections(
     sequences: Iterable[Video], noise: Noise, *, seed: int
 ) -> Iterator[tuple[VideoInfo, Detections]]:
-    """Every frame of the sequences, in the form of ``detect_videos``.
+    """Every frame of labelled sequences, in the form of ``detect_videos``.
 
-    Args:
-        sequences: with ground truth.
-        noise: how good the detector is.
-        seed: >= 0, another one, other errors.
-
-    Yields:
-        VideoInfo and detections, without identity tokens; the exact ground truth goes with them.
+    Detections have no identity tokens; the exact ground truth goes with them.
 
     Raises:
         ValueError: a sequence has no ground truth.

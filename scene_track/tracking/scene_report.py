@@ -66,13 +66,10 @@ class SceneReport(SplitReport):
     def write_panels(
         path: Path, footage: Video, tracks: Mapping[str, SequenceTracks], *, width: int
     ) -> None:
-        """Draw several trackers' tracks of a sequence next to each other.
+        """Draw several trackers' tracks of a sequence next to each other, ``.gif`` or ``.mp4``.
 
-        Args:
-            path: ``.gif`` or ``.mp4`` to write.
-            footage: the sequence.
-            tracks: of each tracker, by what is written below its panel.
-            width: pixels of a panel; wider footage is scaled down to it.
+        ``tracks`` are named by what is written below a panel; wider footage is scaled down to
+        ``width`` pixels.
         """
         info, size = footage.info, clip_size(footage, width)
 

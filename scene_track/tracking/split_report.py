@@ -37,14 +37,10 @@ class SplitReport(ABC):
 
     @abstractmethod
     def __init__(self, videos: Sequence[Video], benchmark: str) -> None:
-        """Count nothing yet.
-
-        Args:
-            videos: of the split; those without ground truth are not counted.
-            benchmark: whose rules hold, ``auto`` or one of ``metrics.benchmark.BENCHMARKS``.
+        """Count nothing yet; videos without ground truth are not counted.
 
         Raises:
-            ValueError: there is no such benchmark.
+            ValueError: ``benchmark`` is not ``auto`` nor of ``metrics.benchmark.BENCHMARKS``.
         """
         self.counts: dict[str, Any] = {}
 
@@ -88,13 +84,9 @@ class SplitReport(ABC):
     @staticmethod
     @abstractmethod
     def write_clip(path: Path, footage: Video, tracks: SequenceTracks, *, width: int) -> None:
-        """Draw the tracks of a sequence on its frames, which are read once more, one by one.
+        """Draw the tracks of a sequence on its frames, read once more, as ``.gif`` or ``.mp4``.
 
-        Args:
-            path: ``.gif`` or ``.mp4`` to write.
-            footage: the sequence.
-            tracks: its tracks.
-            width: pixels; wider footage is scaled down to it.
+        Wider footage is scaled down to ``width`` pixels.
         """
 
 

@@ -73,11 +73,7 @@ class LibraryBackbone(Backbone):
 def depth_stages(net: nn.Module) -> list[Stage]:
     """Cut a network into embedding and blocks; what follows a block belongs to it.
 
-    Args:
-        net: any network, such as timm's or transformers'.
-
-    Returns:
-        Disjoint stages that cover every parameter; one stage where no blocks are found.
+    The stages are disjoint and cover every parameter; one stage where no blocks are found.
     """
     composed = [part for part in net.children() if any(True for _ in part.children())]
     blocks = {id(block) for part in _lists(net) or [composed] for block in part}

@@ -100,15 +100,10 @@ def weights_digest(module: nn.Module) -> str:
 
 
 def fingerprint(backbone: Backbone, *, size: tuple[int, int], precision: str) -> dict[str, Any]:
-    """Everything that defines the features of an image.
+    """Everything that defines the features of an image, as plain values.
 
-    Args:
-        backbone: frozen, or about to be.
-        size: (height, width) of the images in pixels.
-        precision: type that its matrices are multiplied in, such as ``bfloat16``.
-
-    Returns:
-        Plain values by name.
+    ``size`` is (height, width) of the images in pixels, ``precision`` the type that matrices are
+    multiplied in, such as ``bfloat16``.
     """
     packages = {type(part).__module__.split(".")[0] for part in backbone.modules()}
     kind = type(backbone)
@@ -142,13 +137,8 @@ def source_digests(network: nn.Module) -> dict[str, str]:
 
     These are the files of the classes of all its modules, of what those inherit from, and of the
     classes, functions and modules that such a file names at its top level, and so on. Files of
-    installed packages and of Python itself are left out; this project's own always count.
-
-    Args:
-        network: a built network.
-
-    Returns:
-        The first 16 digits of each file's hash by the name of its module, sorted.
+    installed packages and of Python itself are left out; this project's own always count. The first
+    16 digits of each, by the name of its module, sorted.
     """
     waiting = [kind.__module__ for part in network.modules() for kind in type(part).__mro__]
     digests: dict[str, str] = {}

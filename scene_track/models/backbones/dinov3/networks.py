@@ -67,22 +67,12 @@ class DinoV3(Backbone):
     ) -> None:
         """Build the network and load its weights.
 
-        Args:
-            weights: official ``.pth`` file, or a folder (or ``.safetensors`` file) with the names
-                of Hugging Face; ``None`` starts from random weights, which needs days of training
-                to become useful. Random weights have LayerScale 1 instead of the 1e-5 that
-                large-scale pre-training starts from: with 1e-5 the blocks have next to no effect
-                for the first epochs.
-            variant: size: 22, 29, 86 or 303 million parameters; C = 384, 384, 768 or 1024.
-            loader: library that carries the network; the features are the same.
-            repository: checkout of the official code, for ``loader=hub``.
-            size_multiple: height and width of the images must be multiples of this; itself a
-                multiple of 16, the patch size.
-            **training: see :class:`TrainingOptions`.
+        Options: see ``conf/model/backbone/_dinov3.yaml``. Random weights have LayerScale 1 instead
+        of the 1e-5 that large-scale pre-training starts from: with 1e-5 the blocks have next to no
+        effect for the first epochs.
 
         Raises:
-            FileNotFoundError: the weights or the official code are not there; says how to obtain
-                them.
+            FileNotFoundError: weights or official code are not there; says how to obtain them.
             ValueError: the weights are damaged or of another model.
         """
         super().__init__(
@@ -122,21 +112,7 @@ class DinoV3ConvNeXt(Backbone):
         size_multiple: Annotated[int, Field(ge=32, multiple_of=32)],
         **training: Unpack[TrainingOptions],
     ) -> None:
-        """Build the network and load its weights.
-
-        Args:
-            weights: as of ``DinoV3``.
-            variant: size: 28, 49 or 88 million parameters.
-            loader: library that carries the network; the features are the same.
-            repository: checkout of the official code, for ``loader=hub``.
-            size_multiple: height and width of the images must be multiples of this; itself a
-                multiple of 32, the coarsest stride.
-            **training: see :class:`TrainingOptions`.
-
-        Raises:
-            FileNotFoundError: as ``DinoV3``.
-            ValueError: as ``DinoV3``.
-        """
+        """Build the network and load its weights; see ``DinoV3``."""
         super().__init__(
             size_multiple=size_multiple, mean=IMAGENET_MEAN, std=IMAGENET_STD, **training
         )
