@@ -16,13 +16,25 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from scene_track.models.arrays import (
+    OnArrays,
+    attend,
+    float32,
+    length,
+    library,
+    share,
+    softmax,
+    unit,
+)
 from scene_track.models.motion_prior import MOTION, MotionPrior
 
 _GEOMETRY = 9
@@ -42,19 +54,20 @@ def relative_geometry(boxes: Tensor, reference: Tensor, seconds: Tensor) -> Tens
         Shift of the centre in reference sizes (compressed, and clipped raw), log ratios of the
         sizes, IoU, log time and shift per time.
     """
-    size = reference[..., 2:].clamp(min=1e-3)
+    lib = library(boxes)
+    size = reference[..., 2:].clip(min=1e-3)
     shift = (boxes[..., :2] - reference[..., :2]) / size
-    ratio = boxes[..., 2:].clamp(min=1e-3) / size
+    ratio = boxes[..., 2:].clip(min=1e-3) / size
     # The IoU in the same units, where the reference is a unit square around 0.
-    low, high = (shift - ratio / 2).clamp(min=-0.5), (shift + ratio / 2).clamp(max=0.5)
-    width, height = (high - low).clamp(min=0).unbind(-1)
-    common, area = width * height, ratio[..., 0] * ratio[..., 1]
-    clipped = shift.clamp(-3, 3)
-    wait = (1 + seconds.abs() * 20).expand(common.shape)
-    speed = torch.linalg.vector_norm(clipped, dim=-1) / wait
-    numbers = torch.stack((common / (area + 1 - common), wait.log(), speed), dim=-1)
-    compressed = shift.sign() * shift.abs().log1p()
-    return torch.cat((compressed, clipped.clamp(-1, 1), ratio.log().clamp(-3, 3), numbers), dim=-1)
+    half = ratio / 2
+    sides = ((shift + half).clip(max=0.5) - (shift - half).clip(min=-0.5)).clip(min=0)
+    common, area = sides[..., 0] * sides[..., 1], ratio[..., 0] * ratio[..., 1]
+    clipped = shift.clip(-3, 3)
+    wait = lib.broadcast_to(1 + abs(seconds) * 20, common.shape)
+    numbers = (common / (area + 1 - common), lib.log(wait), length(clipped) / wait)
+    compressed = lib.sign(shift) * lib.log1p(abs(shift))
+    sizes = lib.log(ratio).clip(-3, 3)
+    return lib.concatenate((compressed, clipped.clip(-1, 1), sizes, lib.stack(numbers, -1)), -1)
 
 
 def newest(present: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -94,7 +107,7 @@ def _feed(dim: int) -> nn.Sequential:
     )
 
 
-class TrackEncoderLayer(nn.Module):
+class TrackEncoderLayer(OnArrays):
     """Attention of a track's token to the newest tokens of its past."""
 
     def __init__(self, dim: int, heads: int, relation: int) -> None:
@@ -123,17 +136,19 @@ class TrackEncoderLayer(nn.Module):
         """
         *shape, dim = x.shape
         k, h = past.shape[-2], self.heads
-        query = self.query(self.norm(x)).view(*shape, h, 1, dim // h)
-        key, value = past.view(*shape, k, 2, h, dim // h).transpose(-4, -2).unbind(-3)
-        logits = (query @ key.transpose(-1, -2)).squeeze(-2).float() * (dim // h) ** -0.5
-        logits = logits + self.bias(relation).transpose(-1, -2)
-        weights = logits.masked_fill(~seen.unsqueeze(-2), _NEVER).softmax(-1).to(value.dtype)
-        content = (weights.unsqueeze(-2) @ value).flatten(-3)
-        x = x + self.project(content) + self.relation_value((weights @ relation).flatten(-2))
+        query = self.query(self.norm(x)).reshape(*shape, h, 1, dim // h)
+        both = past.reshape(*shape, k, 2, h, dim // h)
+        key, value = (both[..., part, :, :].swapaxes(-3, -2) for part in (0, 1))
+        logits = float32(query @ key.swapaxes(-1, -2))[..., 0, :] * (dim // h) ** -0.5
+        logits = logits + self.bias(relation).swapaxes(-1, -2)
+        weights = softmax(library(x).where(seen[..., None, :], logits, _NEVER))
+        content = (weights[..., None, :] @ value).reshape(*shape, dim)
+        near = (weights @ relation).reshape(*shape, -1)
+        x = x + self.project(content) + self.relation_value(near)
         return x + self.feed(x)
 
 
-class Interaction(nn.Module):
+class Interaction(OnArrays):
     """Attention of all tracks and detections of one frame to each other, the nearer the more."""
 
     def __init__(self, dim: int, heads: int) -> None:
@@ -147,6 +162,11 @@ class Interaction(nn.Module):
         self.project = nn.Linear(dim, dim)
         self.feed = _feed(dim)
 
+    @property
+    def nearer(self) -> Tensor:
+        """``[H, 1, 1]`` what is added to the logits per mean object size of distance."""
+        return -library(self.log_distance).exp(self.log_distance)[:, None, None]
+
     def forward(self, x: Tensor, boxes: Tensor, gap: Tensor, there: Tensor) -> Tensor:
         """Let everybody look at everybody.
 
@@ -157,22 +177,27 @@ class Interaction(nn.Module):
             there: ``[..., E]`` bool, False = padding.
         """
         *shape, e, dim = x.shape
-        count = there.sum(-1, keepdim=True).clamp(min=1).unsqueeze(-1)
-        mean = torch.where(there.unsqueeze(-1), boxes, 0.0).sum(-2, keepdim=True) / count
-        size = mean[..., 2:].clamp(min=1e-3)
-        center = ((boxes[..., :2] - mean[..., :2]) / size).clamp(-20, 20)
-        extent = (boxes[..., 2:].clamp(min=1e-3) / size).log().clamp(-3, 3)
-        time = torch.stack((gap.clamp(min=0), (gap < 0).float()), dim=-1)
-        height = boxes[..., 3:].clamp(min=1e-3).log() / 4
-        x = x + self.place(torch.cat((center / 4, extent, time, height), dim=-1))
-        qkv = self.qkv(self.norm(x)).view(*shape, e, 3, self.heads, dim // self.heads)
-        q, k, v = qkv.movedim(-3, 0).transpose(-3, -2)
+        lib = library(boxes)
+        count = there.sum(-1)[..., None, None].clip(min=1)
+        mean = lib.where(there[..., None], boxes, 0.0).sum(-2)[..., None, :] / count
+        size = mean[..., 2:].clip(min=1e-3)
+        center = ((boxes[..., :2] - mean[..., :2]) / size).clip(-20, 20)
+        extent = boxes[..., 2:].clip(min=1e-3)
+        places = (
+            center / 4,
+            lib.log(extent / size).clip(-3, 3),
+            gap.clip(min=0)[..., None],
+            lib.where(gap < 0, 1.0, 0.0)[..., None],
+            lib.log(extent[..., 1:]) / 4,
+        )
+        x = x + self.place(lib.concatenate(places, -1))
+        qkv = self.qkv(self.norm(x)).reshape(*shape, e, 3, self.heads, dim // self.heads)
+        q, k, v = (qkv[..., part, :, :].swapaxes(-3, -2) for part in range(3))
         # Two differences, not cdist: its gradient is not defined where two boxes are the same.
-        apart = (center.unsqueeze(-2) - center.unsqueeze(-3)).abs().sum(-1).unsqueeze(-3)
-        bias = -self.log_distance.exp().view(-1, 1, 1) * apart
-        bias = bias.masked_fill(~there.unsqueeze(-2).unsqueeze(-3), _NEVER)
-        looked = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype))
-        x = x + self.project(looked.transpose(-3, -2).reshape(*shape, e, dim))
+        apart = abs(center[..., None, :] - center[..., None, :, :]).sum(-1)[..., None, :, :]
+        bias = lib.where(there[..., None, None, :], self.nearer * apart, _NEVER)
+        looked = attend(q, k, v, bias).swapaxes(-3, -2).reshape(*shape, e, dim)
+        x = x + self.project(looked)
         return x + self.feed(x)
 
 
@@ -200,32 +225,40 @@ class TrackRings:
 
     The rings hold what the layers of the encoder remember, so that a new token costs the same
     however long the past is, and the answer is that of training. What is written together lies
-    together: on a CPU the number of small operations is the time of a frame.
+    together: the number of small operations is the time of a frame.
     """
 
-    def __init__(self, head: PointerIdentity, like: Tensor) -> None:
-        """Room for a few tracks, which grows; on the device of ``like``."""
+    def __init__(self, head: PointerIdentity) -> None:
+        """Room for a few tracks, which grows."""
         k, width, layers = head.history, head.norm.normalized_shape[0], len(head.layers)
-        self.count = torch.zeros(16, dtype=torch.long, device=like.device)  # tokens so far
-        self.past = like.new_zeros(16, k, layers, 2 * width)
-        self.seen = like.new_zeros(16, k, 5)  # boxes and seconds
-        self.last = like.new_zeros(16, width + MOTION + 5)  # state, motion, box, seconds
+        self.width = width
+        self.count = np.zeros(16, dtype=np.int64)  # tokens so far
+        self.past = np.zeros((16, k, layers, 2 * width), dtype=np.float32)
+        self.seen = np.zeros((16, k, 5), dtype=np.float32)  # boxes and seconds
+        # State, motion, box, seconds.
+        self.last = np.zeros((16, width + MOTION + 5), dtype=np.float32)
 
     def reserve(self, rows: int) -> None:
         """Make room for this many tracks."""
         while len(self.count) < rows:
-            for name, store in vars(self).items():
-                setattr(self, name, torch.cat((store, torch.zeros_like(store))))
+            for name in ("count", "past", "seen", "last"):
+                store = getattr(self, name)
+                setattr(self, name, np.concatenate((store, np.zeros_like(store))))
 
-    def memory(self, rows: Tensor) -> TrackMemory:
-        """The tracks in ``rows [J]``."""
-        last = self.last[rows]
-        state, motion, box, seconds = last.split((last.shape[-1] - MOTION - 5, MOTION, 4, 1), -1)
-        exists = torch.ones_like(rows, dtype=torch.bool)
-        return TrackMemory(state, motion, box, seconds.squeeze(-1), exists)
+    def memory(self, rows: NDArray[np.int64]) -> TrackMemory:
+        """The tracks in ``rows [J]``, as arrays."""
+        last: Any = self.last[rows]
+        state, motion, box = self.width, self.width + MOTION, self.width + MOTION + 4
+        return TrackMemory(
+            state=last[:, :state],
+            motion=last[:, state:motion],
+            box=last[:, motion:box],
+            seconds=last[:, box],
+            exists=np.ones(len(rows), dtype=np.bool_),  # type: ignore[arg-type]
+        )
 
 
-class PointerIdentity(nn.Module):
+class PointerIdentity(OnArrays):
     """Scores detections against tracks."""
 
     def __init__(
@@ -319,47 +352,55 @@ class PointerIdentity(nn.Module):
         age = (seconds.unsqueeze(-1) - _take(seconds, past)).abs()
         relation = self.geometry(relative_geometry(boxes.unsqueeze(-2), old, age))
         x = tokens
-        for layer in self.layers:
-            assert isinstance(layer, TrackEncoderLayer)
+        for layer in _typed(self.layers):
             x = layer(x, _take(layer.remembered(x), past), relation, seen)
         return self.norm(x), self.prior.fit(old, age, seen)
 
     def extend(
-        self, rings: TrackRings, rows: Tensor, tokens: Tensor, boxes: Tensor, seconds: float
+        self,
+        rings: TrackRings,
+        rows: NDArray[np.int64],
+        tokens: NDArray[np.float32],
+        boxes: NDArray[np.float32],
+        seconds: float,
     ) -> None:
         """Append one token to each of the tracks ``rows [N]``: ``encode``, one moment at a time.
 
+        Works on arrays only: called on ``Host(head)``.
+
         Args:
             rings: the tracks.
-            rows: ``[N]`` int64, different ones; a new track has ``rings.count`` 0.
+            rows: ``[N]`` different ones; a new track has ``rings.count`` 0.
             tokens: ``[N, width]``.
             boxes: ``[N, 4]``.
             seconds: the moment.
         """
         before = rings.count[rows]
         at = before % self.history
-        now = torch.cat((boxes, boxes.new_full((len(boxes), 1), seconds)), dim=-1)
         rings.count[rows] = before + 1
-        rings.seen[rows, at] = now
-        exists = torch.arange(self.history, device=rows.device) <= before.unsqueeze(-1)
-        seen = rings.seen[rows]
-        old, age = seen[..., :4], (seconds - seen[..., 4]).abs()
-        relation = self.geometry(relative_geometry(boxes.unsqueeze(-2), old, age))
+        rings.seen[rows, at, :4] = boxes
+        rings.seen[rows, at, 4] = seconds
+        exists: Any = np.arange(self.history) <= before[:, None]
+        seen: Any = rings.seen[rows]
+        old, age = seen[..., :4], abs(seconds - seen[..., 4])
+        relation = self.geometry(relative_geometry(boxes[:, None], old, age))
         x = tokens
-        for index, layer in enumerate(self.layers):
-            assert isinstance(layer, TrackEncoderLayer)
+        for index, layer in enumerate(_typed(self.layers)):
             rings.past[rows, at, index] = layer.remembered(x)
             x = layer(x, rings.past[rows, :, index], relation, exists)
         motion = self.prior.fit(old, age, exists)
-        rings.last[rows] = torch.cat((self.norm(x), motion, now), dim=-1)
+        rings.last[rows] = np.concatenate(
+            (self.norm(x), motion, seen[np.arange(len(rows)), at]), -1
+        )
 
     def expected(self, memory: TrackMemory, seconds: Tensor) -> Tensor:
         """The boxes ``[..., J, 4]`` that the tracks should have at ``seconds [..., 1 or J]``."""
-        gap = (seconds - memory.seconds).abs()
+        lib, gap = library(memory.box), abs(seconds - memory.seconds)
         box = self.prior.expected(memory.motion, gap)
-        motion = self.velocity(memory.state).float() * gap.clamp(max=2).unsqueeze(-1)
+        motion = float32(self.velocity(memory.state)) * gap.clip(max=2)[..., None]
         center = box[..., :2] + motion[..., :2] * box[..., 2:]
-        return torch.cat((center, box[..., 2:] * motion[..., 2:].clamp(-1, 1).exp()), dim=-1)
+        size = box[..., 2:] * lib.exp(motion[..., 2:].clip(-1, 1))
+        return lib.concatenate((center, size), -1)
 
     def forward(
         self,
@@ -381,36 +422,40 @@ class PointerIdentity(nn.Module):
         Returns:
             ``[..., N, J + 1]`` logits; the last column is "new", absent tracks are very unlikely.
         """
-        expected = self.expected(memory, seconds)
-        gap = (seconds - memory.seconds).abs()
-        absent = ~memory.exists.unsqueeze(-2)
-        prior = self.prior(memory.motion, expected, boxes, gap).masked_fill(absent, _NEVER)
+        lib, expected = library(boxes), self.expected(memory, seconds)
+        gap = abs(seconds - memory.seconds)
+        exists = memory.exists[..., None, :]
+        prior = self.prior(memory.motion, expected, boxes, gap)
+        prior = lib.where(exists, prior, _NEVER)
+        if present is None:
+            present = lib.ones_like(boxes[..., 0], dtype=lib.bool)
         track, detection = self.track_side(memory.state), self.detection_side(tokens)
         if self.interaction:
-            if present is None:
-                present = torch.ones_like(boxes[..., 0], dtype=torch.bool)
-            x = torch.cat((track, detection), dim=-2)
-            places = torch.cat((expected, boxes), dim=-2)
-            gaps = torch.cat((gap, -torch.ones_like(boxes[..., 0])), dim=-1)
-            there = torch.cat((memory.exists, present), dim=-1)
+            x = lib.concatenate((track, detection), -2)
+            places = lib.concatenate((expected, boxes), -2)
+            gaps = lib.concatenate((gap, -lib.ones_like(boxes[..., 0])), -1)
+            there = lib.concatenate((memory.exists, present), -1)
             for layer in self.interaction:
                 x = layer(x, places, gaps, there)
-            track, detection = x.split((track.shape[-2], detection.shape[-2]), dim=-2)
+            count = track.shape[-2]
+            track, detection = x[..., :count, :], x[..., count:, :]
         # Where each detection lies to the last and to the expected box of each track.
         where = relative_geometry(
-            boxes.unsqueeze(-2).unsqueeze(-2),
-            torch.stack((memory.box, expected), dim=-2).unsqueeze(-4),
-            gap.unsqueeze(-2).unsqueeze(-1),
+            boxes[..., None, None, :],
+            lib.stack((memory.box, expected), -2)[..., None, :, :, :],
+            gap[..., None, :, None],
         )
-        relation = torch.cat((where.flatten(-2), _rivalry(prior.detach(), present)), dim=-1)
-        joint = self.relation(relation) + track.unsqueeze(-3) + detection.unsqueeze(-2)
-        logits = prior + self.score(joint).squeeze(-1).float()
+        where = where.reshape(*where.shape[:-2], 2 * _GEOMETRY)
+        rivalry = _rivalry(prior.detach() if isinstance(prior, Tensor) else prior, present)
+        joint = self.relation(lib.concatenate((where, rivalry), -1))
+        joint = joint + track[..., None, :, :] + detection[..., None, :]
+        logits = prior + float32(self.score(joint))[..., 0]
         if self.appearance:
-            look = F.normalize(self.detection_look(tokens).float(), dim=-1)
-            known = F.normalize(self.track_look(memory.state).float(), dim=-1)
-            logits = logits + 5 * self.look_scale * (look @ known.transpose(-1, -2))
-        logits = logits.masked_fill(absent, _NEVER)
-        return torch.cat((logits, self.new(detection).float()), dim=-1)
+            look = unit(float32(self.detection_look(tokens)))
+            known = unit(float32(self.track_look(memory.state)))
+            logits = logits + 5 * self.look_scale * (look @ known.swapaxes(-1, -2))
+        logits = lib.where(exists, logits, _NEVER)
+        return lib.concatenate((logits, float32(self.new(detection))), -1)
 
 
 def _zero(layer: nn.Linear, bias: float = 0.0) -> nn.Linear:
@@ -420,9 +465,14 @@ def _zero(layer: nn.Linear, bias: float = 0.0) -> nn.Linear:
     return layer
 
 
-def _rivalry(prior: Tensor, present: Tensor | None) -> Tensor:
+def _typed(layers: nn.ModuleList) -> Any:
+    """The layers, whose methods a type checker does not know."""
+    return layers
+
+
+def _rivalry(prior: Tensor, present: Tensor) -> Tensor:
     """``[..., N, J, 3]``: each likelihood, and its share among the tracks and the detections."""
-    rows = prior if present is None else prior.masked_fill(~present.unsqueeze(-1), _NEVER)
-    own = F.pad(prior, (0, 1), value=_NEW).softmax(-1)[..., :-1]
-    other = F.pad(rows, (0, 0, 0, 1), value=_NEW).softmax(-2)[..., :-1, :]
-    return torch.stack((prior.clamp(min=-20) / 10, own, other), dim=-1)
+    lib = library(prior)
+    rows = lib.where(present[..., None], prior, _NEVER)
+    parts = (prior.clip(min=-20) / 10, share(prior, -1, _NEW), share(rows, -2, _NEW))
+    return lib.stack(parts, -1)

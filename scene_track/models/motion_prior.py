@@ -12,10 +12,12 @@ Time is the absolute distance between two frames: a clip may run backwards.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+from scene_track.models.arrays import OnArrays, library
 
 MOTION = 11  # numbers of a packed MotionState
 _LONGEST = 3.0  # s; a track is expected to move no longer than this
@@ -50,16 +52,30 @@ class MotionState(NamedTuple):
 
     def pack(self) -> Tensor:
         """All numbers side by side, ``[..., 11]``."""
-        return torch.cat(self, dim=-1)
+        return library(self.present).concatenate(self, -1)
 
     @classmethod
     def unpack(cls, packed: Tensor) -> MotionState:
         """The parts of ``[..., 11]``."""
-        return cls(*packed.split((4, 4, 1, 1, 1), dim=-1))
+        parts = (slice(0, 4), slice(4, 8), slice(8, 9), slice(9, 10), slice(10, 11))
+        return cls(*(packed[..., part] for part in parts))
 
 
-class MotionPrior(nn.Module):
+def _figure(name: str) -> Any:
+    """The noise figure of which a prior learns the logarithm."""
+
+    def value(prior: MotionPrior) -> Tensor:
+        logarithm = getattr(prior, f"log_{name}")
+        return library(logarithm).exp(logarithm)
+
+    return property(value)
+
+
+class MotionPrior(OnArrays):
     """Expected boxes of tracks, and how likely a detection is theirs by motion alone."""
+
+    sigma, speed, drift, tau = map(_figure, ("sigma", "speed", "drift", "tau"))
+    damping, freedom, scale, exit = map(_figure, ("damping", "freedom", "scale", "exit"))
 
     def __init__(self, *, lr_scale: float) -> None:
         """Start from figures that track people well at 7-30 frames per second.
@@ -73,18 +89,14 @@ class MotionPrior(nn.Module):
         for name, value in _START.items():
             self.register_parameter(f"log_{name}", nn.Parameter(torch.tensor(value).log()))
 
-    def _get(self, name: str) -> Tensor:
-        return getattr(self, f"log_{name}").exp()
-
     @property
-    def _ridge(self) -> Tensor:
+    def ridge(self) -> Tensor:
         """``[4]`` s²: a regression with this much spread halves its velocity."""
-        return (self._get("sigma") / self._get("speed")).square()
+        return (self.sigma / self.speed) ** 2
 
     def _lasting(self, gap: Tensor) -> Tensor:
         """Seconds that the velocity is good for after ``gap`` seconds, for it fades."""
-        damping = self._get("damping")
-        return damping * -torch.expm1(-gap.clamp(max=_LONGEST) / damping)
+        return self.damping * -library(gap).expm1(gap.clip(max=_LONGEST) / -self.damping)
 
     def fit(self, boxes: Tensor, age: Tensor, seen: Tensor) -> Tensor:
         """Regress the past boxes of tracks on time.
@@ -97,26 +109,28 @@ class MotionPrior(nn.Module):
         Returns:
             ``[..., 11]``, a packed ``MotionState``; meaningful where a box is seen.
         """
-        weight = torch.where(seen, (-age / self._get("tau")).exp(), 0.0)
-        total = weight.sum(-1, keepdim=True)
-        share = weight / total.clamp(min=1e-6)
-        mean_age = (share * age).sum(-1, keepdim=True)
+        lib = library(boxes)
+        weight = lib.where(seen, lib.exp(age / -self.tau), 0.0)
+        total = weight.sum(-1)[..., None]
+        share = weight / total.clip(min=1e-6)
+        mean_age = (share * age).sum(-1)[..., None]
         ago = age - mean_age
-        z = torch.cat((boxes[..., :2], boxes[..., 2:].clamp(min=1e-3).log()), dim=-1)
+        z = lib.concatenate((boxes[..., :2], lib.log(boxes[..., 2:].clip(min=1e-3))), -1)
         # No matrix product: under autocast that would round positions to 8 bits.
-        mean = (share.unsqueeze(-1) * z).sum(-2)
-        slope = ((weight * ago).unsqueeze(-1) * (z - mean.unsqueeze(-2))).sum(-2)
-        spread = (weight * ago.square()).sum(-1, keepdim=True)
-        velocity = -slope / (spread + self._ridge)
+        mean = (share[..., None] * z).sum(-2)
+        weighted = weight * ago
+        slope = (weighted[..., None] * (z - mean[..., None, :])).sum(-2)
+        spread = (weighted * ago).sum(-1)[..., None]
+        velocity = slope / -(spread + self.ridge)
         present = mean + velocity * mean_age
         return MotionState(present, velocity, total, mean_age, spread).pack()
 
     def expected(self, motion: Tensor, gap: Tensor) -> Tensor:
         """The boxes ``[..., 4]`` cxcywh of tracks ``[..., 11]`` after ``gap [...]`` s, >= 0."""
-        state = MotionState.unpack(motion)
-        z = state.present + state.velocity * self._lasting(gap).unsqueeze(-1)
+        lib, state = library(motion), MotionState.unpack(motion)
+        z = state.present + state.velocity * self._lasting(gap)[..., None]
         # Sizes stay within what a box may be, whatever a regression over two noisy boxes says.
-        return torch.cat((z[..., :2], z[..., 2:].clamp(-7, 1).exp()), dim=-1)
+        return lib.concatenate((z[..., :2], lib.exp(z[..., 2:].clip(-7, 1))), -1)
 
     def forward(self, motion: Tensor, expected: Tensor, boxes: Tensor, gap: Tensor) -> Tensor:
         """Log-likelihood of every detection under every track.
@@ -130,22 +144,18 @@ class MotionPrior(nn.Module):
         Returns:
             ``[..., N, J]``; about 9 for a perfect match one frame later.
         """
-        state = MotionState.unpack(motion)
-        sigma, gap = self._get("sigma"), gap.unsqueeze(-1)
-        ahead = self._lasting(gap) + state.age
-        variance = (
-            sigma.square()
-            * (1 + 1 / state.weight.clamp(min=1e-6) + ahead.square() / (state.spread + self._ridge))
-            + (self._get("drift") * gap).square()
-        )  # [..., J, 4]
-        size = boxes[..., 2:].clamp(min=1e-3).unsqueeze(-2)
-        known = expected[..., 2:].clamp(min=1e-3).unsqueeze(-3)
-        center = (boxes[..., :2].unsqueeze(-2) - expected[..., :2].unsqueeze(-3)).square()
-        square = torch.cat((center / (size * known), (size / known).log().square()), dim=-1)
-        distance = (square / variance.unsqueeze(-3)).sum(-1)  # [..., N, J]
-        freedom = self._get("freedom")
-        likelihood = -(freedom + 4) / 2 * (distance / freedom).log1p()
-        # sum(log s) of each track
-        width = variance.log().sum(-1) / 2
-        credit = self._get("scale") * width + self._get("exit") * gap.squeeze(-1)
-        return self._get("scale") * likelihood - credit.unsqueeze(-2)
+        lib, state = library(motion), MotionState.unpack(motion)
+        wait = gap[..., None]
+        ahead = self._lasting(wait) + state.age
+        known_by = 1 / state.weight.clip(min=1e-6) + ahead**2 / (state.spread + self.ridge)
+        variance = self.sigma**2 * (1 + known_by) + (self.drift * wait) ** 2  # [..., J, 4]
+        size = boxes[..., None, 2:].clip(min=1e-3)
+        known = expected[..., None, :, 2:].clip(min=1e-3)
+        center = (boxes[..., None, :2] - expected[..., None, :, :2]) ** 2
+        ratio = lib.log(size / known) ** 2
+        square = lib.concatenate((center / (size * known), ratio), -1)
+        distance = (square / variance[..., None, :, :]).sum(-1)  # [..., N, J]
+        likelihood = (self.freedom + 4) / -2 * lib.log1p(distance / self.freedom)
+        width = lib.log(variance).sum(-1) / 2  # sum(log s) of each track
+        credit = self.scale * width + self.exit * gap
+        return self.scale * likelihood - credit[..., None, :]

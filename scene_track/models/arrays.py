@@ -1,0 +1,158 @@
+"""The same methods on tensors and on arrays.
+
+A tracker works on a few people at a time, where an operation of PyTorch costs several times one of
+numpy and nothing else counts. So the identity head writes its arithmetic in what both libraries
+share (``library``), trains on tensors, and is streamed by a ``Host``: the same methods, with the
+weights as arrays. There is one formula for both, and a test that holds their numbers together.
+
+A module takes part by deriving from ``OnArrays``. Its methods may use operators, slices, ``reshape``,
+``clip``, ``sum(axis)``, ``swapaxes`` and the functions here; any other module among its parts is
+called with tensors and may be what it likes.
+"""
+
+from __future__ import annotations
+
+import copy
+from types import MethodType
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def library(x: Tensor) -> Any:
+    """``torch`` or ``numpy``, whichever ``x`` is of."""
+    return torch if isinstance(x, Tensor) else np
+
+
+def float32(x: Tensor) -> Tensor:
+    """``x`` out of the half precision of autocast; arrays have none."""
+    return x.float() if isinstance(x, Tensor) else x
+
+
+def softmax(x: Tensor) -> Tensor:
+    """Over the last axis."""
+    if isinstance(x, Tensor):
+        return x.softmax(-1)
+    weights = np.exp(x - x.max(-1, keepdims=True))
+    return weights / weights.sum(-1, keepdims=True)
+
+
+def share(x: Tensor, axis: int, other: float) -> Tensor:
+    """Softmax over an axis, beside one more entry ``other`` that is left out of the answer."""
+    if isinstance(x, Tensor):
+        total = x.logsumexp(axis, keepdim=True)
+        return (x - total.logaddexp(torch.full_like(total, other))).exp()
+    return np.exp(x - np.logaddexp.reduce(x, axis, initial=other, keepdims=True))
+
+
+def length(x: Tensor) -> Tensor:
+    """Euclidean length of ``[..., 2]``."""
+    if isinstance(x, Tensor):
+        return torch.linalg.vector_norm(x, dim=-1)
+    return np.hypot(x[..., 0], x[..., 1])
+
+
+def unit(x: Tensor) -> Tensor:
+    """Vectors of the last axis at length 1."""
+    if isinstance(x, Tensor):
+        return F.normalize(x, dim=-1)
+    return x / np.sqrt((x * x).sum(-1, keepdims=True)).clip(1e-12)
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
+    """Scaled dot-product attention with ``bias`` added to its logits."""
+    if isinstance(query, Tensor):
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=bias.to(query.dtype))
+    return softmax(query @ key.swapaxes(-1, -2) * query.shape[-1] ** -0.5 + bias) @ value
+
+
+class OnArrays(nn.Module):
+    """A module whose methods work on arrays too."""
+
+
+class Host:
+    """A module in evaluation, on arrays: its methods, with its weights as they are now.
+
+    What does not depend on the input (weights, sub-modules, properties) is looked up once.
+    """
+
+    def __init__(self, module: OnArrays) -> None:
+        """Take the weights."""
+        self._module = module
+
+    def __getattr__(self, name: str) -> Any:
+        of_class = getattr(type(self._module), name, None)
+        if isinstance(of_class, property):
+            found = of_class.__get__(self)
+        elif callable(of_class):
+            found = MethodType(of_class, self)
+        else:
+            found = _on_host(getattr(self._module, name))
+        setattr(self, name, found)
+        return found
+
+    def __call__(self, *args: Any) -> Any:
+        """``forward``."""
+        return self.forward(*args)
+
+
+def _on_host(part: Any) -> Any:
+    """A weight as an array, a module as a function of arrays; anything else as it is."""
+    if isinstance(part, Tensor):
+        return part.detach().float().cpu().numpy()
+    if isinstance(part, OnArrays):
+        return Host(part)
+    if isinstance(part, nn.ModuleList):
+        return [_on_host(module) for module in part]
+    if isinstance(part, nn.Sequential):
+        return _Chain([_on_host(module) for module in part])
+    if isinstance(part, nn.Linear):
+        return _Linear(part)
+    if isinstance(part, nn.GELU) and part.approximate == "none":
+        return _gelu
+    return _InTorch(part) if isinstance(part, nn.Module) else part
+
+
+class _Linear:
+    def __init__(self, layer: nn.Linear) -> None:
+        self.weight = np.ascontiguousarray(_on_host(layer.weight).T)
+        self.bias = _on_host(layer.bias)
+
+    def __call__(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        # One product of matrices, whatever the shape.
+        flat = x.reshape(-1, len(self.weight)) @ self.weight
+        flat += self.bias
+        return flat.reshape(*x.shape[:-1], -1)
+
+
+class _Chain:
+    def __init__(self, parts: list[Any]) -> None:
+        self.parts = parts
+
+    def __call__(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        for part in self.parts:
+            x = part(x)
+        return x
+
+
+class _InTorch:
+    """A module as it is, between arrays."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = copy.deepcopy(module).cpu().float()
+
+    def __call__(self, *arrays: NDArray[np.float32]) -> NDArray[np.float32]:
+        return self.module(*map(torch.from_numpy, arrays)).numpy()
+
+
+def _gelu(x: NDArray[np.float32]) -> NDArray[np.float32]:
+    # By hand: on a CPU the operation of PyTorch first asks another library how.
+    error = torch.erf(torch.from_numpy(x * 0.5**0.5)).numpy()
+    error += 1
+    error *= x
+    error *= 0.5
+    return error
