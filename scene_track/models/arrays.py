@@ -5,9 +5,8 @@ numpy and nothing else counts. So the identity head writes its arithmetic in wha
 share (``library``), trains on tensors, and is streamed by a ``Host``: the same methods, with the
 weights as arrays. There is one formula for both, and a test that holds their numbers together.
 
-A module takes part by deriving from ``OnArrays``. Its methods may use operators, slices, ``reshape``,
-``clip``, ``sum(axis)``, ``swapaxes`` and the functions here; any other module among its parts is
-called with tensors and may be what it likes.
+A module takes part by deriving from ``OnArrays``. Its methods may use operators, slices, ``reshape``, ``clip``, ``sum(axis)``, ``swapaxes`` and the
+functions here; any other module among its parts is called with tensors and may be what it likes.
 """
 
 from __future__ import annotations
@@ -31,6 +30,11 @@ def library(x: Tensor) -> Any:
 def float32(x: Tensor) -> Tensor:
     """``x`` out of the half precision of autocast; arrays have none."""
     return x.float() if isinstance(x, Tensor) else x
+
+
+def detached(x: Tensor) -> Tensor:
+    """``x`` without its gradient; arrays have none."""
+    return x.detach() if isinstance(x, Tensor) else x
 
 
 def softmax(x: Tensor) -> Tensor:
@@ -112,6 +116,8 @@ def _on_host(part: Any) -> Any:
         return _Chain([_on_host(module) for module in part])
     if isinstance(part, nn.Linear):
         return _Linear(part)
+    if isinstance(part, nn.LayerNorm):
+        return _Norm(part)
     if isinstance(part, nn.GELU) and part.approximate == "none":
         return _gelu
     return _InTorch(part) if isinstance(part, nn.Module) else part
@@ -137,6 +143,16 @@ class _Chain:
         for part in self.parts:
             x = part(x)
         return x
+
+
+class _Norm:
+    def __init__(self, layer: nn.LayerNorm) -> None:
+        self.shape, self.eps = layer.normalized_shape, layer.eps
+        self.weight, self.bias = (x.detach().float().cpu() for x in (layer.weight, layer.bias))
+
+    def __call__(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        given = torch.from_numpy(x)
+        return torch.layer_norm(given, self.shape, self.weight, self.bias, self.eps).numpy()
 
 
 class _InTorch:

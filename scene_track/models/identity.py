@@ -28,6 +28,7 @@ from torch.nn import functional as F
 from scene_track.models.arrays import (
     OnArrays,
     attend,
+    detached,
     float32,
     length,
     library,
@@ -178,7 +179,7 @@ class Interaction(OnArrays):
         """
         *shape, e, dim = x.shape
         lib = library(boxes)
-        count = there.sum(-1)[..., None, None].clip(min=1)
+        count = lib.where(there, lib.ones_like(gap), 0.0).sum(-1)[..., None, None].clip(min=1)
         mean = lib.where(there[..., None], boxes, 0.0).sum(-2)[..., None, :] / count
         size = mean[..., 2:].clip(min=1e-3)
         center = ((boxes[..., :2] - mean[..., :2]) / size).clip(-20, 20)
@@ -187,7 +188,7 @@ class Interaction(OnArrays):
             center / 4,
             lib.log(extent / size).clip(-3, 3),
             gap.clip(min=0)[..., None],
-            lib.where(gap < 0, 1.0, 0.0)[..., None],
+            (gap < 0)[..., None],
             lib.log(extent[..., 1:]) / 4,
         )
         x = x + self.place(lib.concatenate(places, -1))
@@ -382,16 +383,15 @@ class PointerIdentity(OnArrays):
         rings.seen[rows, at, 4] = seconds
         exists: Any = np.arange(self.history) <= before[:, None]
         seen: Any = rings.seen[rows]
+        now: Any = seen[np.arange(len(rows)), at]
         old, age = seen[..., :4], abs(seconds - seen[..., 4])
-        relation = self.geometry(relative_geometry(boxes[:, None], old, age))
-        x = tokens
+        relation = self.geometry(relative_geometry(now[:, None, :4], old, age))
+        x: Any = tokens
         for index, layer in enumerate(_typed(self.layers)):
             rings.past[rows, at, index] = layer.remembered(x)
             x = layer(x, rings.past[rows, :, index], relation, exists)
         motion = self.prior.fit(old, age, exists)
-        rings.last[rows] = np.concatenate(
-            (self.norm(x), motion, seen[np.arange(len(rows)), at]), -1
-        )
+        rings.last[rows] = np.concatenate((self.norm(x), motion, now), -1)
 
     def expected(self, memory: TrackMemory, seconds: Tensor) -> Tensor:
         """The boxes ``[..., J, 4]`` that the tracks should have at ``seconds [..., 1 or J]``."""
@@ -446,7 +446,8 @@ class PointerIdentity(OnArrays):
             gap[..., None, :, None],
         )
         where = where.reshape(*where.shape[:-2], 2 * _GEOMETRY)
-        rivalry = _rivalry(prior.detach() if isinstance(prior, Tensor) else prior, present)
+        # What the shares learn must not bend the likelihoods.
+        rivalry = _rivalry(detached(prior), present)
         joint = self.relation(lib.concatenate((where, rivalry), -1))
         joint = joint + track[..., None, :, :] + detection[..., None, :]
         logits = prior + float32(self.score(joint))[..., 0]
@@ -470,7 +471,7 @@ def _typed(layers: nn.ModuleList) -> Any:
     return layers
 
 
-def _rivalry(prior: Tensor, present: Tensor) -> Tensor:
+def _rivalry(prior: Tensor, present: Any) -> Tensor:
     """``[..., N, J, 3]``: each likelihood, and its share among the tracks and the detections."""
     lib = library(prior)
     rows = lib.where(present[..., None], prior, _NEVER)

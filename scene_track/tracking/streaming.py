@@ -160,7 +160,8 @@ class IdentityTracker(Tracker):
         if not len(sure) or not len(self._ids):
             return assigned
         memory = self._rings.memory(self._rows)
-        probability = softmax(self._head(tokens, boxes, now, memory))[:, :-1]
+        logits = self._head(tokens, boxes, now, memory)
+        probability: Any = softmax(logits)[:, :-1]
         first = np.flatnonzero(sure > self.exist_conf)
         self._match(probability, first, np.arange(len(self._ids)), assigned)
         second = np.flatnonzero(sure <= self.exist_conf)
