@@ -5,8 +5,9 @@ numpy and nothing else counts. So the identity head writes its arithmetic in wha
 share (``library``), trains on tensors, and is streamed by a ``Host``: the same methods, with the
 weights as arrays. There is one formula for both, and a test that holds their numbers together.
 
-A module takes part by deriving from ``OnArrays``. Its methods may use operators, slices, ``reshape``, ``clip``, ``sum(axis)``, ``swapaxes`` and the
-functions here; any other module among its parts is called with tensors and may be what it likes.
+A module takes part by deriving from ``OnArrays``. Its methods may use operators, slices,
+``reshape``, ``swapaxes``, ``sum(axis)`` and the functions here; any other module among its parts is
+called with tensors and may be what it likes.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+_PARTS = ("weight", "bias")
+
 
 def library(x: Tensor) -> Any:
     """``torch`` or ``numpy``, whichever ``x`` is of."""
@@ -30,6 +33,32 @@ def library(x: Tensor) -> Any:
 def float32(x: Tensor) -> Tensor:
     """``x`` out of the half precision of autocast; arrays have none."""
     return x.float() if isinstance(x, Tensor) else x
+
+
+def at_least(x: Tensor, low: float) -> Tensor:
+    """``x``, or ``low`` where that is more."""
+    return x.clamp(min=low) if isinstance(x, Tensor) else np.maximum(x, low)
+
+
+def between(x: Tensor, low: float, high: float) -> Tensor:
+    """``x`` held within limits."""
+    if isinstance(x, Tensor):
+        return x.clamp(low, high)
+    return np.minimum(np.maximum(x, low), high)
+
+
+def unpadded(x: Tensor, there: Tensor, otherwise: float) -> Tensor:
+    """``x`` where ``there``, else ``otherwise``; arrays have no padding."""
+    return torch.where(there, x, otherwise) if isinstance(x, Tensor) else x
+
+
+def stretched(x: Tensor, like: Tensor) -> Tensor:
+    """``x`` repeated to the shape of ``like``."""
+    if isinstance(x, Tensor):
+        return x.expand_as(like)
+    wide = np.empty_like(like)
+    wide[...] = x
+    return wide
 
 
 def detached(x: Tensor) -> Tensor:
@@ -74,6 +103,14 @@ def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:
     return softmax(query @ key.swapaxes(-1, -2) * query.shape[-1] ** -0.5 + bias) @ value
 
 
+def joined(*layers: Any) -> Any:
+    """Linear layers of one input as one layer, whose outputs lie side by side."""
+    if isinstance(layers[0], _Linear):
+        return _Linear(*(np.concatenate([getattr(x, k) for x in layers], -1) for k in _PARTS))
+    weight, bias = (torch.cat([getattr(layer, k) for layer in layers]) for k in _PARTS)
+    return lambda x: F.linear(x, weight, bias)
+
+
 class OnArrays(nn.Module):
     """A module whose methods work on arrays too."""
 
@@ -115,7 +152,8 @@ def _on_host(part: Any) -> Any:
     if isinstance(part, nn.Sequential):
         return _Chain([_on_host(module) for module in part])
     if isinstance(part, nn.Linear):
-        return _Linear(part)
+        weight = np.ascontiguousarray(_on_host(part.weight).T)
+        return _Linear(weight, _on_host(part.bias))
     if isinstance(part, nn.LayerNorm):
         return _Norm(part)
     if isinstance(part, nn.GELU) and part.approximate == "none":
@@ -124,9 +162,8 @@ def _on_host(part: Any) -> Any:
 
 
 class _Linear:
-    def __init__(self, layer: nn.Linear) -> None:
-        self.weight = np.ascontiguousarray(_on_host(layer.weight).T)
-        self.bias = _on_host(layer.bias)
+    def __init__(self, weight: NDArray[np.float32], bias: NDArray[np.float32]) -> None:
+        self.weight, self.bias = weight, bias
 
     def __call__(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         # One product of matrices, whatever the shape.

@@ -27,14 +27,19 @@ from torch.nn import functional as F
 
 from scene_track.models.arrays import (
     OnArrays,
+    at_least,
     attend,
+    between,
     detached,
     float32,
+    joined,
     length,
     library,
     share,
     softmax,
+    stretched,
     unit,
+    unpadded,
 )
 from scene_track.models.motion_prior import MOTION, MotionPrior
 
@@ -56,19 +61,24 @@ def relative_geometry(boxes: Tensor, reference: Tensor, seconds: Tensor) -> Tens
         sizes, IoU, log time and shift per time.
     """
     lib = library(boxes)
-    size = reference[..., 2:].clip(min=1e-3)
+    size = at_least(reference[..., 2:], 1e-3)
     shift = (boxes[..., :2] - reference[..., :2]) / size
-    ratio = boxes[..., 2:].clip(min=1e-3) / size
+    ratio = at_least(boxes[..., 2:], 1e-3) / size
     # The IoU in the same units, where the reference is a unit square around 0.
     half = ratio / 2
-    sides = ((shift + half).clip(max=0.5) - (shift - half).clip(min=-0.5)).clip(min=0)
-    common, area = sides[..., 0] * sides[..., 1], ratio[..., 0] * ratio[..., 1]
-    clipped = shift.clip(-3, 3)
-    wait = lib.broadcast_to(1 + abs(seconds) * 20, common.shape)
-    numbers = (common / (area + 1 - common), lib.log(wait), length(clipped) / wait)
-    compressed = lib.sign(shift) * lib.log1p(abs(shift))
-    sizes = lib.log(ratio).clip(-3, 3)
-    return lib.concatenate((compressed, clipped.clip(-1, 1), sizes, lib.stack(numbers, -1)), -1)
+    sides = between(shift + half, -0.5, 0.5) - between(shift - half, -0.5, 0.5)
+    common, area = sides[..., :1] * sides[..., 1:], ratio[..., :1] * ratio[..., 1:]
+    clipped, away = between(shift, -3, 3), abs(shift)
+    wait = (1 + abs(seconds) * 20)[..., None]
+    parts = (
+        lib.sign(shift) * lib.log1p(away),
+        between(clipped, -1, 1),
+        between(lib.log(ratio), -3, 3),
+        common / (area + 1 - common),
+        stretched(lib.log(wait), common),
+        length(clipped)[..., None] / wait,
+    )
+    return lib.concatenate(parts, -1)
 
 
 def newest(present: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -122,22 +132,29 @@ class TrackEncoderLayer(OnArrays):
         self.relation_value = nn.Linear(heads * relation, dim)
         self.feed = _feed(dim)
 
-    def remembered(self, x: Tensor) -> Tensor:
-        """What later tokens look at: ``[..., 2 D]`` of ``x [..., D]``."""
-        return self.key_value(self.norm(x))
+    @property
+    def _query_key_value(self) -> Any:
+        return joined(self.query, self.key_value)
 
-    def forward(self, x: Tensor, past: Tensor, relation: Tensor, seen: Tensor) -> Tensor:
+    def looks(self, x: Tensor) -> Tensor:
+        """What tokens ``x [..., D]`` ask for and what later ones look at: ``[..., 3 D]``."""
+        return self._query_key_value(self.norm(x))
+
+    def forward(
+        self, x: Tensor, query: Tensor, past: Tensor, relation: Tensor, seen: Tensor
+    ) -> Tensor:
         """Look back.
 
         Args:
             x: ``[..., D]`` the tokens.
+            query: ``[..., D]`` what they ask for.
             past: ``[..., K, 2 D]`` what they look at.
             relation: ``[..., K, R]`` how they lie to it.
             seen: ``[..., K]`` bool.
         """
         *shape, dim = x.shape
         k, h = past.shape[-2], self.heads
-        query = self.query(self.norm(x)).reshape(*shape, h, 1, dim // h)
+        query = query.reshape(*shape, h, 1, dim // h)
         both = past.reshape(*shape, k, 2, h, dim // h)
         key, value = (both[..., part, :, :].swapaxes(-3, -2) for part in (0, 1))
         logits = float32(query @ key.swapaxes(-1, -2))[..., 0, :] * (dim // h) ** -0.5
@@ -179,15 +196,15 @@ class Interaction(OnArrays):
         """
         *shape, e, dim = x.shape
         lib = library(boxes)
-        count = lib.where(there, lib.ones_like(gap), 0.0).sum(-1)[..., None, None].clip(min=1)
-        mean = lib.where(there[..., None], boxes, 0.0).sum(-2)[..., None, :] / count
-        size = mean[..., 2:].clip(min=1e-3)
-        center = ((boxes[..., :2] - mean[..., :2]) / size).clip(-20, 20)
-        extent = boxes[..., 2:].clip(min=1e-3)
+        count = at_least(unpadded(lib.ones_like(gap), there, 0.0).sum(-1)[..., None, None], 1)
+        mean = unpadded(boxes, there[..., None], 0.0).sum(-2)[..., None, :] / count
+        size = at_least(mean[..., 2:], 1e-3)
+        center = between((boxes[..., :2] - mean[..., :2]) / size, -20, 20)
+        extent = at_least(boxes[..., 2:], 1e-3)
         places = (
             center / 4,
-            lib.log(extent / size).clip(-3, 3),
-            gap.clip(min=0)[..., None],
+            between(lib.log(extent / size), -3, 3),
+            at_least(gap, 0)[..., None],
             (gap < 0)[..., None],
             lib.log(extent[..., 1:]) / 4,
         )
@@ -195,8 +212,9 @@ class Interaction(OnArrays):
         qkv = self.qkv(self.norm(x)).reshape(*shape, e, 3, self.heads, dim // self.heads)
         q, k, v = (qkv[..., part, :, :].swapaxes(-3, -2) for part in range(3))
         # Two differences, not cdist: its gradient is not defined where two boxes are the same.
-        apart = abs(center[..., None, :] - center[..., None, :, :]).sum(-1)[..., None, :, :]
-        bias = lib.where(there[..., None, None, :], self.nearer * apart, _NEVER)
+        apart = abs(center[..., None, :] - center[..., None, :, :])
+        apart = (apart[..., 0] + apart[..., 1])[..., None, :, :]
+        bias = unpadded(self.nearer * apart, there[..., None, None, :], _NEVER)
         looked = attend(q, k, v, bias).swapaxes(-3, -2).reshape(*shape, e, dim)
         x = x + self.project(looked)
         return x + self.feed(x)
@@ -231,10 +249,10 @@ class TrackRings:
 
     def __init__(self, head: PointerIdentity) -> None:
         """Room for a few tracks, which grows."""
-        k, width, layers = head.history, head.norm.normalized_shape[0], len(head.layers)
+        k, width = head.history, head.norm.normalized_shape[0]
         self.width = width
         self.count = np.zeros(16, dtype=np.int64)  # tokens so far
-        self.past = np.zeros((16, k, layers, 2 * width), dtype=np.float32)
+        self.past = [np.zeros((16, k, 2 * width), dtype=np.float32) for _ in head.layers]
         self.seen = np.zeros((16, k, 5), dtype=np.float32)  # boxes and seconds
         # State, motion, box, seconds.
         self.last = np.zeros((16, width + MOTION + 5), dtype=np.float32)
@@ -242,9 +260,10 @@ class TrackRings:
     def reserve(self, rows: int) -> None:
         """Make room for this many tracks."""
         while len(self.count) < rows:
-            for name in ("count", "past", "seen", "last"):
-                store = getattr(self, name)
-                setattr(self, name, np.concatenate((store, np.zeros_like(store))))
+            self.count, self.seen, self.last, *self.past = (
+                np.concatenate((store, np.zeros_like(store)))
+                for store in (self.count, self.seen, self.last, *self.past)
+            )
 
     def memory(self, rows: NDArray[np.int64]) -> TrackMemory:
         """The tracks in ``rows [J]``, as arrays."""
@@ -354,7 +373,9 @@ class PointerIdentity(OnArrays):
         relation = self.geometry(relative_geometry(boxes.unsqueeze(-2), old, age))
         x = tokens
         for layer in _typed(self.layers):
-            x = layer(x, _take(layer.remembered(x), past), relation, seen)
+            looks = layer.looks(x)
+            query, kept = looks[..., : x.shape[-1]], looks[..., x.shape[-1] :]
+            x = layer(x, query, _take(kept, past), relation, seen)
         return self.norm(x), self.prior.fit(old, age, seen)
 
     def extend(
@@ -388,8 +409,9 @@ class PointerIdentity(OnArrays):
         relation = self.geometry(relative_geometry(now[:, None, :4], old, age))
         x: Any = tokens
         for index, layer in enumerate(_typed(self.layers)):
-            rings.past[rows, at, index] = layer.remembered(x)
-            x = layer(x, rings.past[rows, :, index], relation, exists)
+            looks, past = layer.looks(x), rings.past[index]
+            past[rows, at] = looks[:, rings.width :]
+            x = layer(x, looks[:, : rings.width], past[rows], relation, exists)
         motion = self.prior.fit(old, age, exists)
         rings.last[rows] = np.concatenate((self.norm(x), motion, now), -1)
 
@@ -397,9 +419,9 @@ class PointerIdentity(OnArrays):
         """The boxes ``[..., J, 4]`` that the tracks should have at ``seconds [..., 1 or J]``."""
         lib, gap = library(memory.box), abs(seconds - memory.seconds)
         box = self.prior.expected(memory.motion, gap)
-        motion = float32(self.velocity(memory.state)) * gap.clip(max=2)[..., None]
+        motion = float32(self.velocity(memory.state)) * between(gap, 0, 2)[..., None]
         center = box[..., :2] + motion[..., :2] * box[..., 2:]
-        size = box[..., 2:] * lib.exp(motion[..., 2:].clip(-1, 1))
+        size = box[..., 2:] * lib.exp(between(motion[..., 2:], -1, 1))
         return lib.concatenate((center, size), -1)
 
     def forward(
@@ -426,7 +448,7 @@ class PointerIdentity(OnArrays):
         gap = abs(seconds - memory.seconds)
         exists = memory.exists[..., None, :]
         prior = self.prior(memory.motion, expected, boxes, gap)
-        prior = lib.where(exists, prior, _NEVER)
+        prior = unpadded(prior, exists, _NEVER)
         if present is None:
             present = lib.ones_like(boxes[..., 0], dtype=lib.bool)
         track, detection = self.track_side(memory.state), self.detection_side(tokens)
@@ -442,7 +464,9 @@ class PointerIdentity(OnArrays):
         # Where each detection lies to the last and to the expected box of each track.
         where = relative_geometry(
             boxes[..., None, None, :],
-            lib.stack((memory.box, expected), -2)[..., None, :, :, :],
+            lib.concatenate((memory.box[..., None, :], expected[..., None, :]), -2)[
+                ..., None, :, :, :
+            ],
             gap[..., None, :, None],
         )
         where = where.reshape(*where.shape[:-2], 2 * _GEOMETRY)
@@ -455,7 +479,7 @@ class PointerIdentity(OnArrays):
             look = unit(float32(self.detection_look(tokens)))
             known = unit(float32(self.track_look(memory.state)))
             logits = logits + 5 * self.look_scale * (look @ known.swapaxes(-1, -2))
-        logits = lib.where(exists, logits, _NEVER)
+        logits = unpadded(logits, exists, _NEVER)
         return lib.concatenate((logits, float32(self.new(detection))), -1)
 
 
@@ -473,7 +497,6 @@ def _typed(layers: nn.ModuleList) -> Any:
 
 def _rivalry(prior: Tensor, present: Any) -> Tensor:
     """``[..., N, J, 3]``: each likelihood, and its share among the tracks and the detections."""
-    lib = library(prior)
-    rows = lib.where(present[..., None], prior, _NEVER)
-    parts = (prior.clip(min=-20) / 10, share(prior, -1, _NEW), share(rows, -2, _NEW))
-    return lib.stack(parts, -1)
+    rows = unpadded(prior, present[..., None], _NEVER)
+    parts = (at_least(prior, -20) / 10, share(prior, -1, _NEW), share(rows, -2, _NEW))
+    return library(prior).concatenate([part[..., None] for part in parts], -1)

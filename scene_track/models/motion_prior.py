@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from scene_track.models.arrays import OnArrays, library
+from scene_track.models.arrays import OnArrays, at_least, between, library
 
 MOTION = 11  # numbers of a packed MotionState
 _LONGEST = 3.0  # s; a track is expected to move no longer than this
@@ -96,7 +96,7 @@ class MotionPrior(OnArrays):
 
     def _lasting(self, gap: Tensor) -> Tensor:
         """Seconds that the velocity is good for after ``gap`` seconds, for it fades."""
-        return self.damping * -library(gap).expm1(gap.clip(max=_LONGEST) / -self.damping)
+        return self.damping * -library(gap).expm1(between(gap, 0, _LONGEST) / -self.damping)
 
     def fit(self, boxes: Tensor, age: Tensor, seen: Tensor) -> Tensor:
         """Regress the past boxes of tracks on time.
@@ -112,10 +112,10 @@ class MotionPrior(OnArrays):
         lib = library(boxes)
         weight = lib.where(seen, lib.exp(age / -self.tau), 0.0)
         total = weight.sum(-1)[..., None]
-        share = weight / total.clip(min=1e-6)
+        share = weight / at_least(total, 1e-6)
         mean_age = (share * age).sum(-1)[..., None]
         ago = age - mean_age
-        z = lib.concatenate((boxes[..., :2], lib.log(boxes[..., 2:].clip(min=1e-3))), -1)
+        z = lib.concatenate((boxes[..., :2], lib.log(at_least(boxes[..., 2:], 1e-3))), -1)
         # No matrix product: under autocast that would round positions to 8 bits.
         mean = (share[..., None] * z).sum(-2)
         weighted = weight * ago
@@ -130,7 +130,7 @@ class MotionPrior(OnArrays):
         lib, state = library(motion), MotionState.unpack(motion)
         z = state.present + state.velocity * self._lasting(gap)[..., None]
         # Sizes stay within what a box may be, whatever a regression over two noisy boxes says.
-        return lib.concatenate((z[..., :2], lib.exp(z[..., 2:].clip(-7, 1))), -1)
+        return lib.concatenate((z[..., :2], lib.exp(between(z[..., 2:], -7, 1))), -1)
 
     def forward(self, motion: Tensor, expected: Tensor, boxes: Tensor, gap: Tensor) -> Tensor:
         """Log-likelihood of every detection under every track.
@@ -147,10 +147,10 @@ class MotionPrior(OnArrays):
         lib, state = library(motion), MotionState.unpack(motion)
         wait = gap[..., None]
         ahead = self._lasting(wait) + state.age
-        known_by = 1 / state.weight.clip(min=1e-6) + ahead**2 / (state.spread + self.ridge)
+        known_by = 1 / at_least(state.weight, 1e-6) + ahead**2 / (state.spread + self.ridge)
         variance = self.sigma**2 * (1 + known_by) + (self.drift * wait) ** 2  # [..., J, 4]
-        size = boxes[..., None, 2:].clip(min=1e-3)
-        known = expected[..., None, :, 2:].clip(min=1e-3)
+        size = at_least(boxes[..., None, 2:], 1e-3)
+        known = at_least(expected[..., None, :, 2:], 1e-3)
         center = (boxes[..., None, :2] - expected[..., None, :, :2]) ** 2
         ratio = lib.log(size / known) ** 2
         square = lib.concatenate((center / (size * known), ratio), -1)
