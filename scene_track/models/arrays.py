@@ -169,7 +169,7 @@ class _Linear:
         # One product of matrices, whatever the shape.
         flat = x.reshape(-1, len(self.weight)) @ self.weight
         flat += self.bias
-        return flat.reshape(*x.shape[:-1], -1)
+        return flat.reshape(*x.shape[:-1], len(self.bias))
 
 
 class _Chain:

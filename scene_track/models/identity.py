@@ -161,7 +161,7 @@ class TrackEncoderLayer(OnArrays):
         logits = logits + self.bias(relation).swapaxes(-1, -2)
         weights = softmax(library(x).where(seen[..., None, :], logits, _NEVER))
         content = (weights[..., None, :] @ value).reshape(*shape, dim)
-        near = (weights @ relation).reshape(*shape, -1)
+        near = (weights @ relation).reshape(*shape, h * relation.shape[-1])
         x = x + self.project(content) + self.relation_value(near)
         return x + self.feed(x)
 
