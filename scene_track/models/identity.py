@@ -260,10 +260,8 @@ class TrackRings:
     def reserve(self, rows: int) -> None:
         """Make room for this many tracks."""
         while len(self.count) < rows:
-            self.count, self.seen, self.last, *self.past = (
-                np.concatenate((store, np.zeros_like(store)))
-                for store in (self.count, self.seen, self.last, *self.past)
-            )
+            self.count, self.seen, self.last = map(_doubled, (self.count, self.seen, self.last))
+            self.past = list(map(_doubled, self.past))
 
     def memory(self, rows: NDArray[np.int64]) -> TrackMemory:
         """The tracks in ``rows [J]``, as arrays."""
@@ -276,6 +274,10 @@ class TrackRings:
             seconds=last[:, box],
             exists=np.ones(len(rows), dtype=np.bool_),  # type: ignore[arg-type]
         )
+
+
+def _doubled(store: Any) -> Any:
+    return np.concatenate((store, np.zeros_like(store)))
 
 
 class PointerIdentity(OnArrays):
