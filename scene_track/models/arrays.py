@@ -6,7 +6,7 @@ share (``library``), trains on tensors, and is streamed by a ``Host``: the same 
 weights as arrays. There is one formula for both, and a test that holds their numbers together.
 
 A module takes part by deriving from ``OnArrays``. Its methods may use operators, slices,
-``reshape``, ``swapaxes``, ``sum(axis)`` and the functions here; any other module among its parts is
+``reshape``, ``swapaxes`` and the functions here; any other module among its parts is
 called with tensors and may be what it likes.
 """
 
@@ -70,8 +70,15 @@ def softmax(x: Tensor) -> Tensor:
     """Over the last axis."""
     if isinstance(x, Tensor):
         return x.softmax(-1)
-    weights = np.exp(x - x.max(-1, keepdims=True))
-    return weights / weights.sum(-1, keepdims=True)
+    weights = x - np.maximum.reduce(x, -1, keepdims=True)
+    np.exp(weights, out=weights)
+    weights /= np.add.reduce(weights, -1, keepdims=True)
+    return weights
+
+
+def total(x: Tensor, axis: int) -> Tensor:
+    """Sum over an axis."""
+    return x.sum(axis) if isinstance(x, Tensor) else np.add.reduce(x, axis)
 
 
 def share(x: Tensor, axis: int, other: float) -> Tensor:
@@ -93,7 +100,7 @@ def unit(x: Tensor) -> Tensor:
     """Vectors of the last axis at length 1."""
     if isinstance(x, Tensor):
         return F.normalize(x, dim=-1)
-    return x / np.sqrt((x * x).sum(-1, keepdims=True)).clip(1e-12)
+    return x / np.maximum(np.sqrt(np.add.reduce(x * x, -1, keepdims=True)), 1e-12)
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Tensor:

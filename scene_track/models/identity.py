@@ -38,6 +38,7 @@ from scene_track.models.arrays import (
     share,
     softmax,
     stretched,
+    total,
     unit,
     unpadded,
 )
@@ -141,7 +142,7 @@ class TrackEncoderLayer(OnArrays):
         return self._query_key_value(self.norm(x))
 
     def forward(
-        self, x: Tensor, query: Tensor, past: Tensor, relation: Tensor, seen: Tensor
+        self, x: Tensor, query: Tensor, past: Tensor, relation: Tensor, bias: Tensor
     ) -> Tensor:
         """Look back.
 
@@ -150,7 +151,7 @@ class TrackEncoderLayer(OnArrays):
             query: ``[..., D]`` what they ask for.
             past: ``[..., K, 2 D]`` what they look at.
             relation: ``[..., K, R]`` how they lie to it.
-            seen: ``[..., K]`` bool.
+            bias: ``[..., H, K]`` of the logits.
         """
         *shape, dim = x.shape
         k, h = past.shape[-2], self.heads
@@ -158,8 +159,7 @@ class TrackEncoderLayer(OnArrays):
         both = past.reshape(*shape, k, 2, h, dim // h)
         key, value = (both[..., part, :, :].swapaxes(-3, -2) for part in (0, 1))
         logits = float32(query @ key.swapaxes(-1, -2))[..., 0, :] * (dim // h) ** -0.5
-        logits = logits + self.bias(relation).swapaxes(-1, -2)
-        weights = softmax(library(x).where(seen[..., None, :], logits, _NEVER))
+        weights = softmax(logits + bias)
         content = (weights[..., None, :] @ value).reshape(*shape, dim)
         near = (weights @ relation).reshape(*shape, h * relation.shape[-1])
         x = x + self.project(content) + self.relation_value(near)
@@ -196,8 +196,8 @@ class Interaction(OnArrays):
         """
         *shape, e, dim = x.shape
         lib = library(boxes)
-        count = at_least(unpadded(lib.ones_like(gap), there, 0.0).sum(-1)[..., None, None], 1)
-        mean = unpadded(boxes, there[..., None], 0.0).sum(-2)[..., None, :] / count
+        count = at_least(total(unpadded(lib.ones_like(gap), there, 0.0), -1)[..., None, None], 1)
+        mean = total(unpadded(boxes, there[..., None], 0.0), -2)[..., None, :] / count
         size = at_least(mean[..., 2:], 1e-3)
         center = between((boxes[..., :2] - mean[..., :2]) / size, -20, 20)
         extent = at_least(boxes[..., 2:], 1e-3)
@@ -355,6 +355,17 @@ class PointerIdentity(OnArrays):
             return self.blank + sure
         return self.token(states.detach() if self.detach else states) + sure + self.blank
 
+    @property
+    def _bias(self) -> Any:
+        return joined(*(layer.bias for layer in _typed(self.layers)))
+
+    def _biases(self, relation: Tensor, seen: Tensor) -> list[Tensor]:
+        """``[..., H, K]`` of each layer: what the relation adds, and nobody looks at nothing."""
+        every = float32(self._bias(relation)).swapaxes(-1, -2)
+        every = library(every).where(seen[..., None, :], every, _NEVER)
+        heads = every.shape[-2] // len(self.layers)
+        return [every[..., i * heads : (i + 1) * heads, :] for i in range(len(self.layers))]
+
     def encode(
         self, tokens: Tensor, boxes: Tensor, seconds: Tensor, present: Tensor
     ) -> tuple[Tensor, Tensor]:
@@ -373,11 +384,11 @@ class PointerIdentity(OnArrays):
         old = _take(boxes, past)
         age = (seconds.unsqueeze(-1) - _take(seconds, past)).abs()
         relation = self.geometry(relative_geometry(boxes.unsqueeze(-2), old, age))
-        x = tokens
-        for layer in _typed(self.layers):
+        x, biases = tokens, self._biases(relation, seen)
+        for layer, bias in zip(_typed(self.layers), biases, strict=True):
             looks = layer.looks(x)
             query, kept = looks[..., : x.shape[-1]], looks[..., x.shape[-1] :]
-            x = layer(x, query, _take(kept, past), relation, seen)
+            x = layer(x, query, _take(kept, past), relation, bias)
         return self.norm(x), self.prior.fit(old, age, seen)
 
     def extend(
@@ -410,10 +421,11 @@ class PointerIdentity(OnArrays):
         old, age = seen[..., :4], abs(seconds - seen[..., 4])
         relation = self.geometry(relative_geometry(now[:, None, :4], old, age))
         x: Any = tokens
-        for index, layer in enumerate(_typed(self.layers)):
-            looks, past = layer.looks(x), rings.past[index]
+        biases = self._biases(relation, exists)
+        for layer, past, bias in zip(_typed(self.layers), rings.past, biases, strict=True):
+            looks = layer.looks(x)
             past[rows, at] = looks[:, rings.width :]
-            x = layer(x, looks[:, : rings.width], past[rows], relation, exists)
+            x = layer(x, looks[:, : rings.width], past[rows], relation, bias)
         motion = self.prior.fit(old, age, exists)
         rings.last[rows] = np.concatenate((self.norm(x), motion, now), -1)
 

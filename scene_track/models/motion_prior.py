@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from scene_track.models.arrays import OnArrays, at_least, between, library
+from scene_track.models.arrays import OnArrays, at_least, between, library, total
 
 MOTION = 11  # numbers of a packed MotionState
 _LONGEST = 3.0  # s; a track is expected to move no longer than this
@@ -111,19 +111,19 @@ class MotionPrior(OnArrays):
         """
         lib = library(boxes)
         weight = lib.where(seen, lib.exp(age / -self.tau), 0.0)
-        total = weight.sum(-1)[..., None]
-        share = weight / at_least(total, 1e-6)
-        mean_age = (share * age).sum(-1)[..., None]
+        amount = total(weight, -1)[..., None]
+        share = weight / at_least(amount, 1e-6)
+        mean_age = total(share * age, -1)[..., None]
         ago = age - mean_age
         z = lib.concatenate((boxes[..., :2], lib.log(at_least(boxes[..., 2:], 1e-3))), -1)
         # No matrix product: under autocast that would round positions to 8 bits.
-        mean = (share[..., None] * z).sum(-2)
+        mean = total(share[..., None] * z, -2)
         weighted = weight * ago
-        slope = (weighted[..., None] * (z - mean[..., None, :])).sum(-2)
-        spread = (weighted * ago).sum(-1)[..., None]
+        slope = total(weighted[..., None] * (z - mean[..., None, :]), -2)
+        spread = total(weighted * ago, -1)[..., None]
         velocity = slope / -(spread + self.ridge)
         present = mean + velocity * mean_age
-        return MotionState(present, velocity, total, mean_age, spread).pack()
+        return MotionState(present, velocity, amount, mean_age, spread).pack()
 
     def expected(self, motion: Tensor, gap: Tensor) -> Tensor:
         """The boxes ``[..., 4]`` cxcywh of tracks ``[..., 11]`` after ``gap [...]`` s, >= 0."""
@@ -154,8 +154,8 @@ class MotionPrior(OnArrays):
         center = (boxes[..., None, :2] - expected[..., None, :, :2]) ** 2
         ratio = lib.log(size / known) ** 2
         square = lib.concatenate((center / (size * known), ratio), -1)
-        distance = (square / variance[..., None, :, :]).sum(-1)  # [..., N, J]
+        distance = total(square / variance[..., None, :, :], -1)  # [..., N, J]
         likelihood = (self.freedom + 4) / -2 * lib.log1p(distance / self.freedom)
-        width = lib.log(variance).sum(-1) / 2  # sum(log s) of each track
+        width = total(lib.log(variance), -1) / 2  # sum(log s) of each track
         credit = self.scale * width + self.exit * gap
         return self.scale * likelihood - credit[..., None, :]

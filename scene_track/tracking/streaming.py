@@ -17,7 +17,6 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pydantic import Field
 from scipy.optimize import linear_sum_assignment
@@ -110,32 +109,31 @@ class IdentityTracker(Tracker):
         # The answers are needed on the host, and for a few people it is faster than any device.
         self._head, self._rings = Host(head), TrackRings(head)
 
-    @torch.inference_mode()
     def update(self, detections: Detections) -> list[TrackedFrame]:
         """See ``Tracker.update``."""
         now = detections.seconds
         # A little more: seconds of frames are rounded.
         self._keep(np.abs(now - self._last) <= self.max_gap + 1e-4)
-        seen = detections.distinct(self.low_conf, self.duplicate_iou)
-        assert self._head is not None and seen.tokens is not None, "start() comes first"
-        tokens, boxes = seen.tokens.float().cpu().numpy(), seen.boxes.float().cpu().numpy()
-        sure = seen.scores.double().cpu().numpy()
+        assert self._head is not None and detections.tokens is not None, "start() comes first"
+        rows = detections.distinct_rows(self.low_conf, self.duplicate_iou)
+        tokens = detections.tokens.detach().float().cpu().numpy()[rows]
+        boxes = detections.boxes.float().cpu().numpy()[rows]
+        sure = detections.scores.double().cpu().numpy()[rows]
         steady = self._steady(boxes, sure)
         assigned = self._assign(steady, tokens, sure, now)
         self._promote(assigned[(assigned >= 0) & (sure >= self.birth)])
         keys = self._name(assigned, sure)
         self._remember(assigned, keys, steady, tokens, now)
-        known = keys != 0
-        self._held.push(
-            detections.frame,
-            keys[known],
-            boxes[known].astype(np.float64),
-            sure[known],
-            seen.labels.cpu().numpy()[known],
-            hidden=keys[known] < 0,
-        )
+        # What nobody waits for is not held.
+        shown = keys != 0 if self.lookahead else keys > 0
+        keys, boxes, sure = keys[shown], boxes[shown].astype(np.float64), sure[shown]
+        labels = detections.labels.cpu().numpy()[rows[shown]]
+        if self.lookahead:
+            self._held.push(detections.frame, keys, boxes, sure, labels, hidden=keys < 0)
         self._keep((self._ids > 0) | (self._last == now))
-        return self._held.release()
+        if self.lookahead:
+            return self._held.release()
+        return [TrackedFrame(detections.frame, keys, boxes, sure, labels)]
 
     def finish(self) -> list[TrackedFrame]:
         """See ``Tracker.finish``."""
@@ -162,12 +160,11 @@ class IdentityTracker(Tracker):
         memory = self._rings.memory(self._rows)
         logits = self._head(tokens, boxes, now, memory)
         probability: Any = softmax(logits)[:, :-1]
-        first = np.flatnonzero(sure > self.exist_conf)
-        self._match(probability, first, np.arange(len(self._ids)), assigned)
-        second = np.flatnonzero(sure <= self.exist_conf)
-        if len(second):
-            left = np.setdiff1d(np.arange(len(self._ids)), assigned)
-            self._match(probability, second, left, assigned)
+        first = sure > self.exist_conf
+        everybody = np.arange(len(self._ids))
+        self._match(probability, first.nonzero()[0], everybody, assigned)
+        if not first.all():
+            self._match(probability, (~first).nonzero()[0], _without(everybody, assigned), assigned)
         return assigned
 
     def _match(
@@ -178,7 +175,7 @@ class IdentityTracker(Tracker):
         assigned: NDArray[np.int64],
     ) -> None:
         """Assign some of the detections to some of the tracks, in ``assigned``."""
-        some = probability[np.ix_(detections, tracks)]
+        some = probability[detections[:, None], tracks]
         rows, columns = linear_sum_assignment(some, maximize=True)
         good = some[rows, columns] > self.accept
         assigned[detections[rows[good]]] = tracks[columns[good]]
@@ -212,16 +209,16 @@ class IdentityTracker(Tracker):
         now: float,
     ) -> None:
         """Append the frame to the memory: tokens of known tracks, and new tracks."""
-        known = np.flatnonzero(keys != 0)
-        if not len(known):
+        known = keys != 0
+        if not known.any():
             return
-        started = np.flatnonzero((assigned < 0) & (keys != 0))
+        old, started = assigned >= 0, (known & (assigned < 0)).nonzero()[0]
         rows = np.zeros(len(keys), dtype=np.int64)
-        rows[assigned >= 0] = self._rows[assigned[assigned >= 0]]
-        self._last[assigned[assigned >= 0]] = now
+        rows[old] = self._rows[assigned[old]]
+        self._last[assigned[old]] = now
         if len(started):
-            most = len(self._rows) + len(started)
-            rows[started] = np.setdiff1d(np.arange(most), self._rows)[: len(started)]
+            free = _without(np.arange(len(self._rows) + len(started)), self._rows)
+            rows[started] = free[: len(started)]
             self._rings.reserve(int(rows.max()) + 1)
             self._rings.count[rows[started]] = 0
             self._ids = np.concatenate((self._ids, keys[started]))
@@ -239,3 +236,10 @@ class IdentityTracker(Tracker):
             self._rows[alive],
             self._last[alive],
         )
+
+
+def _without(numbers: NDArray[np.int64], taken: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Those of 0, 1, ... that are not taken; numbers beyond and -1 take nothing."""
+    free = np.ones(len(numbers), dtype=np.bool_)
+    free[taken[(taken >= 0) & (taken < len(free))]] = False
+    return numbers[free]
