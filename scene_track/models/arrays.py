@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 _PARTS = ("weight", "bias")
+_HALF = np.float32(0.5**0.5)  # its square is a half
 
 
 def library(x: Tensor) -> Any:
@@ -40,6 +41,11 @@ def at_least(x: Tensor, low: float) -> Tensor:
     return x.clamp(min=low) if isinstance(x, Tensor) else np.maximum(x, low)
 
 
+def at_most(x: Tensor, high: float) -> Tensor:
+    """``x``, or ``high`` where that is less."""
+    return x.clamp(max=high) if isinstance(x, Tensor) else np.minimum(x, high)
+
+
 def between(x: Tensor, low: float, high: float) -> Tensor:
     """``x`` held within limits."""
     if isinstance(x, Tensor):
@@ -47,9 +53,18 @@ def between(x: Tensor, low: float, high: float) -> Tensor:
     return np.minimum(np.maximum(x, low), high)
 
 
-def unpadded(x: Tensor, there: Tensor, otherwise: float) -> Tensor:
-    """``x`` where ``there``, else ``otherwise``; arrays have no padding."""
-    return torch.where(there, x, otherwise) if isinstance(x, Tensor) else x
+def unpadded(x: Tensor, there: Tensor, axis: int, otherwise: float) -> Tensor:
+    """``x`` where ``there [..., E]`` along axis -1 or -2, else ``otherwise``.
+
+    Arrays have no padding, and nobody looks at ``there``.
+    """
+    if not isinstance(x, Tensor):
+        return x
+    if axis == -2:
+        there = there.unsqueeze(-1)
+    while there.ndim < x.ndim:
+        there = there.unsqueeze(-2)
+    return torch.where(there, x, otherwise)
 
 
 def stretched(x: Tensor, like: Tensor) -> Tensor:
@@ -87,6 +102,14 @@ def share(x: Tensor, axis: int, other: float) -> Tensor:
         total = x.logsumexp(axis, keepdim=True)
         return (x - total.logaddexp(torch.full_like(total, other))).exp()
     return np.exp(x - np.logaddexp.reduce(x, axis, initial=other, keepdims=True))
+
+
+def mean_there(x: Tensor, there: Tensor) -> Tensor:
+    """``[..., 1, C]`` mean of what is ``there [..., E]`` of ``x [..., E, C]``."""
+    if isinstance(x, Tensor):
+        count = there.sum(-1)[..., None, None].clamp(min=1)
+        return unpadded(x, there, -2, 0.0).sum(-2, keepdim=True) / count
+    return np.add.reduce(x, -2, keepdims=True) / x.shape[-2]
 
 
 def length(x: Tensor) -> Tensor:
@@ -173,15 +196,26 @@ class _Linear:
         self.weight, self.bias = weight, bias
 
     def __call__(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        if x.ndim == 2:
+            out = x @ self.weight
+            out += self.bias
+            return out
         # One product of matrices, whatever the shape.
-        flat = x.reshape(-1, len(self.weight)) @ self.weight
-        flat += self.bias
-        return flat.reshape(*x.shape[:-1], len(self.bias))
+        out = x.reshape(-1, len(self.weight)) @ self.weight
+        out += self.bias
+        return out.reshape(*x.shape[:-1], len(self.bias))
 
 
 class _Chain:
     def __init__(self, parts: list[Any]) -> None:
         self.parts = parts
+        for index in range(1, len(parts) - 1):
+            before, part, after = parts[index - 1 : index + 2]
+            if part is _gelu and isinstance(before, _Linear) and isinstance(after, _Linear):
+                # The constants of GELU go into the weights on both sides.
+                before.weight, before.bias = before.weight * _HALF, before.bias * _HALF
+                after.weight = after.weight * _HALF
+                parts[index] = _scaled_gelu
 
     def __call__(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         for part in self.parts:
@@ -209,10 +243,16 @@ class _InTorch:
         return self.module(*map(torch.from_numpy, arrays)).numpy()
 
 
-def _gelu(x: NDArray[np.float32]) -> NDArray[np.float32]:
+def _scaled_gelu(x: NDArray[np.float32]) -> NDArray[np.float32]:
+    """``x (1 + erf x)``."""
     # By hand: on a CPU the operation of PyTorch first asks another library how.
-    error = torch.erf(torch.from_numpy(x * 0.5**0.5)).numpy()
-    error += 1
-    error *= x
-    error *= 0.5
-    return error
+    out = torch.erf(torch.from_numpy(x)).numpy()
+    out += 1
+    out *= x
+    return out
+
+
+def _gelu(x: NDArray[np.float32]) -> NDArray[np.float32]:
+    out = _scaled_gelu(x * _HALF)
+    out *= _HALF
+    return out

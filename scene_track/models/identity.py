@@ -28,6 +28,7 @@ from torch.nn import functional as F
 from scene_track.models.arrays import (
     OnArrays,
     at_least,
+    at_most,
     attend,
     between,
     detached,
@@ -35,49 +36,51 @@ from scene_track.models.arrays import (
     joined,
     length,
     library,
+    mean_there,
     share,
     softmax,
     stretched,
-    total,
     unit,
     unpadded,
 )
-from scene_track.models.motion_prior import MOTION, MotionPrior
+from scene_track.models.motion_prior import (
+    MOTION,
+    SMALLEST,
+    MotionPrior,
+    offset_of,
+    places_of,
+)
 
 _GEOMETRY = 9
 _NEW = -3.0  # logit of "new" before anything is learned; a good match of the prior has about 9
 _NEVER = -1e4
 
 
-def relative_geometry(boxes: Tensor, reference: Tensor, seconds: Tensor) -> Tensor:
-    """How ``boxes`` lie to ``reference``, in units of the reference: ``[..., 9]``.
+def relative_geometry(offset: Tensor, seconds: Tensor) -> Tensor:
+    """How boxes lie to reference boxes, in units of the reference: ``[..., 9]``.
 
     Args:
-        boxes: ``[..., 4]`` cxcywh.
-        reference: ``[..., 4]`` cxcywh, broadcastable to ``boxes`` or the other way.
-        seconds: ``[...]`` time between them, broadcastable too.
+        offset: ``[..., 4]`` between their places, see ``offset_of``.
+        seconds: ``[...]`` time between them, >= 0, broadcastable.
 
     Returns:
         Shift of the centre in reference sizes (compressed, and clipped raw), log ratios of the
         sizes, IoU, log time and shift per time.
     """
-    lib = library(boxes)
-    size = at_least(reference[..., 2:], 1e-3)
-    shift = (boxes[..., :2] - reference[..., :2]) / size
-    ratio = at_least(boxes[..., 2:], 1e-3) / size
+    lib, shift, clipped = library(offset), offset[..., :2], between(offset, -3, 3)
+    ratio = lib.exp(offset[..., 2:])
     # The IoU in the same units, where the reference is a unit square around 0.
     half = ratio / 2
-    sides = between(shift + half, -0.5, 0.5) - between(shift - half, -0.5, 0.5)
+    sides = at_least(at_most(shift + half, 0.5) - at_least(shift - half, -0.5), 0)
     common, area = sides[..., :1] * sides[..., 1:], ratio[..., :1] * ratio[..., 1:]
-    clipped, away = between(shift, -3, 3), abs(shift)
-    wait = (1 + abs(seconds) * 20)[..., None]
+    wait = (1 + seconds * 20)[..., None]
     parts = (
-        lib.sign(shift) * lib.log1p(away),
-        between(clipped, -1, 1),
-        between(lib.log(ratio), -3, 3),
+        lib.copysign(lib.log1p(abs(shift)), shift),
+        between(clipped[..., :2], -1, 1),
+        clipped[..., 2:],
         common / (area + 1 - common),
         stretched(lib.log(wait), common),
-        length(clipped)[..., None] / wait,
+        length(clipped[..., :2])[..., None] / wait,
     )
     return lib.concatenate(parts, -1)
 
@@ -185,36 +188,34 @@ class Interaction(OnArrays):
         """``[H, 1, 1]`` what is added to the logits per mean object size of distance."""
         return -library(self.log_distance).exp(self.log_distance)[:, None, None]
 
-    def forward(self, x: Tensor, boxes: Tensor, gap: Tensor, there: Tensor) -> Tensor:
+    def forward(self, x: Tensor, places: Tensor, gap: Tensor, there: Tensor) -> Tensor:
         """Let everybody look at everybody.
 
         Args:
             x: ``[..., E, D]`` tracks and detections.
-            boxes: ``[..., E, 4]`` expected or seen boxes, cxcywh.
+            places: ``[..., E, 4]`` of expected or seen boxes, see ``places_of``.
             gap: ``[..., E]`` s since a track was seen; -1 = a detection.
             there: ``[..., E]`` bool, False = padding.
         """
         *shape, e, dim = x.shape
-        lib = library(boxes)
-        count = at_least(total(unpadded(lib.ones_like(gap), there, 0.0), -1)[..., None, None], 1)
-        mean = total(unpadded(boxes, there[..., None], 0.0), -2)[..., None, :] / count
-        size = at_least(mean[..., 2:], 1e-3)
-        center = between((boxes[..., :2] - mean[..., :2]) / size, -20, 20)
-        extent = at_least(boxes[..., 2:], 1e-3)
-        places = (
+        lib = library(places)
+        mean = mean_there(lib.concatenate((places[..., :2], lib.exp(places[..., 2:])), -1), there)
+        size = at_least(mean[..., 2:], SMALLEST)
+        center = between((places[..., :2] - mean[..., :2]) / size, -20, 20)
+        place = (
             center / 4,
-            between(lib.log(extent / size), -3, 3),
+            between(places[..., 2:] - lib.log(size), -3, 3),
             at_least(gap, 0)[..., None],
             (gap < 0)[..., None],
-            lib.log(extent[..., 1:]) / 4,
+            places[..., 3:] / 4,
         )
-        x = x + self.place(lib.concatenate(places, -1))
+        x = x + self.place(lib.concatenate(place, -1))
         qkv = self.qkv(self.norm(x)).reshape(*shape, e, 3, self.heads, dim // self.heads)
         q, k, v = (qkv[..., part, :, :].swapaxes(-3, -2) for part in range(3))
         # Two differences, not cdist: its gradient is not defined where two boxes are the same.
         apart = abs(center[..., None, :] - center[..., None, :, :])
         apart = (apart[..., 0] + apart[..., 1])[..., None, :, :]
-        bias = unpadded(self.nearer * apart, there[..., None, None, :], _NEVER)
+        bias = unpadded(self.nearer * apart, there, -1, _NEVER)
         looked = attend(q, k, v, bias).swapaxes(-3, -2).reshape(*shape, e, dim)
         x = x + self.project(looked)
         return x + self.feed(x)
@@ -251,9 +252,10 @@ class TrackRings:
         """Room for a few tracks, which grows."""
         k, width = head.history, head.norm.normalized_shape[0]
         self.width = width
+        self.order = np.arange(k)
         self.count = np.zeros(16, dtype=np.int64)  # tokens so far
         self.past = [np.zeros((16, k, 2 * width), dtype=np.float32) for _ in head.layers]
-        self.seen = np.zeros((16, k, 5), dtype=np.float32)  # boxes and seconds
+        self.seen = np.zeros((16, k, 5), dtype=np.float32)  # seconds and places
         # State, motion, box, seconds.
         self.last = np.zeros((16, width + MOTION + 5), dtype=np.float32)
 
@@ -272,7 +274,7 @@ class TrackRings:
             motion=last[:, state:motion],
             box=last[:, motion:box],
             seconds=last[:, box],
-            exists=np.ones(len(rows), dtype=np.bool_),  # type: ignore[arg-type]
+            exists=None,  # type: ignore[arg-type]
         )
 
 
@@ -381,9 +383,10 @@ class PointerIdentity(OnArrays):
             States ``[S, T, width]`` and motions ``[S, T, 11]``; meaningful where ``present``.
         """
         past, seen = newest(present, min(self.history, tokens.shape[1]))
-        old = _take(boxes, past)
+        places = places_of(boxes)
+        old = _take(places, past)
         age = (seconds.unsqueeze(-1) - _take(seconds, past)).abs()
-        relation = self.geometry(relative_geometry(boxes.unsqueeze(-2), old, age))
+        relation = self.geometry(relative_geometry(offset_of(places.unsqueeze(-2), old), age))
         x, biases = tokens, self._biases(relation, seen)
         for layer, bias in zip(_typed(self.layers), biases, strict=True):
             looks = layer.looks(x)
@@ -413,13 +416,13 @@ class PointerIdentity(OnArrays):
         before = rings.count[rows]
         at = before % self.history
         rings.count[rows] = before + 1
-        rings.seen[rows, at, :4] = boxes
-        rings.seen[rows, at, 4] = seconds
-        exists: Any = np.arange(self.history) <= before[:, None]
+        now: Any = np.empty((len(rows), 9), dtype=np.float32)
+        now[:, :4], now[:, 4], now[:, 5:] = boxes, seconds, places_of(boxes)  # type: ignore[arg-type]
+        rings.seen[rows, at] = now[:, 4:]
+        exists: Any = rings.order <= before[:, None]
         seen: Any = rings.seen[rows]
-        now: Any = seen[np.arange(len(rows)), at]
-        old, age = seen[..., :4], abs(seconds - seen[..., 4])
-        relation = self.geometry(relative_geometry(now[:, None, :4], old, age))
+        age, old = abs(seconds - seen[..., 0]), seen[..., 1:]
+        relation = self.geometry(relative_geometry(offset_of(now[:, None, 5:], old), age))
         x: Any = tokens
         biases = self._biases(relation, exists)
         for layer, past, bias in zip(_typed(self.layers), rings.past, biases, strict=True):
@@ -427,16 +430,23 @@ class PointerIdentity(OnArrays):
             past[rows, at] = looks[:, rings.width :]
             x = layer(x, looks[:, : rings.width], past[rows], relation, bias)
         motion = self.prior.fit(old, age, exists)
-        rings.last[rows] = np.concatenate((self.norm(x), motion, now), -1)
+        rings.last[rows] = np.concatenate((self.norm(x), motion, now[:, :5]), -1)
 
     def expected(self, memory: TrackMemory, seconds: Tensor) -> Tensor:
         """The boxes ``[..., J, 4]`` that the tracks should have at ``seconds [..., 1 or J]``."""
-        lib, gap = library(memory.box), abs(seconds - memory.seconds)
-        box = self.prior.expected(memory.motion, gap)
-        motion = float32(self.velocity(memory.state)) * between(gap, 0, 2)[..., None]
-        center = box[..., :2] + motion[..., :2] * box[..., 2:]
-        size = box[..., 2:] * lib.exp(between(motion[..., 2:], -1, 1))
-        return lib.concatenate((center, size), -1)
+        gap = abs(seconds - memory.seconds)
+        place = self._expected(memory, gap, self.velocity(memory.state))
+        return library(place).concatenate((place[..., :2], library(place).exp(place[..., 2:])), -1)
+
+    def _expected(self, memory: TrackMemory, gap: Tensor, error: Tensor) -> Tensor:
+        """The places ``[..., J, 4]`` after ``gap [..., J]`` s, with what the prior errs by."""
+        lib, place = library(gap), self.prior.expected(memory.motion, gap)
+        error = float32(error) * at_most(gap, 2)[..., None]
+        # Sizes stay within what a box may be, whatever a regression over two noisy boxes says.
+        sizes = between(place[..., 2:], -7, 1)
+        center = place[..., :2] + error[..., :2] * lib.exp(sizes)
+        sizes = at_least(sizes + between(error[..., 2:], -1, 1), math.log(SMALLEST))
+        return lib.concatenate((center, sizes), -1)
 
     def forward(
         self,
@@ -458,32 +468,29 @@ class PointerIdentity(OnArrays):
         Returns:
             ``[..., N, J + 1]`` logits; the last column is "new", absent tracks are very unlikely.
         """
-        lib, expected = library(boxes), self.expected(memory, seconds)
-        gap = abs(seconds - memory.seconds)
-        exists = memory.exists[..., None, :]
-        prior = self.prior(memory.motion, expected, boxes, gap)
-        prior = unpadded(prior, exists, _NEVER)
-        if present is None:
-            present = lib.ones_like(boxes[..., 0], dtype=lib.bool)
-        track, detection = self.track_side(memory.state), self.detection_side(tokens)
+        lib, gap = library(boxes), abs(seconds - memory.seconds)
+        if present is None and isinstance(boxes, Tensor):
+            present = torch.ones_like(boxes[..., 0], dtype=torch.bool)
+        error, track = self.velocity(memory.state), self.track_side(memory.state)
+        detection = self.detection_side(tokens)
+        last, places = places_of(memory.box), places_of(boxes)
+        expected = self._expected(memory, gap, error)
+        # Where each detection lies to the last and to the expected box of each track.
+        both = lib.concatenate((last[..., None, :], expected[..., None, :]), -2)
+        offset = offset_of(places[..., None, None, :], both[..., None, :, :, :])
+        where = relative_geometry(offset, gap[..., None, :, None])
+        where = where.reshape(*where.shape[:-2], 2 * _GEOMETRY)
+        prior = self.prior(memory.motion, offset[..., 1, :], gap)
+        prior = unpadded(prior, memory.exists, -1, _NEVER)
         if self.interaction:
             x = lib.concatenate((track, detection), -2)
-            places = lib.concatenate((expected, boxes), -2)
-            gaps = lib.concatenate((gap, -lib.ones_like(boxes[..., 0])), -1)
-            there = lib.concatenate((memory.exists, present), -1)
+            every = lib.concatenate((expected, places), -2)
+            gaps = lib.concatenate((gap, boxes[..., 0] * 0 - 1), -1)
+            there = memory.exists if present is None else torch.cat((memory.exists, present), -1)
             for layer in self.interaction:
-                x = layer(x, places, gaps, there)
+                x = layer(x, every, gaps, there)
             count = track.shape[-2]
             track, detection = x[..., :count, :], x[..., count:, :]
-        # Where each detection lies to the last and to the expected box of each track.
-        where = relative_geometry(
-            boxes[..., None, None, :],
-            lib.concatenate((memory.box[..., None, :], expected[..., None, :]), -2)[
-                ..., None, :, :, :
-            ],
-            gap[..., None, :, None],
-        )
-        where = where.reshape(*where.shape[:-2], 2 * _GEOMETRY)
         # What the shares learn must not bend the likelihoods.
         rivalry = _rivalry(detached(prior), present)
         joint = self.relation(lib.concatenate((where, rivalry), -1))
@@ -493,7 +500,7 @@ class PointerIdentity(OnArrays):
             look = unit(float32(self.detection_look(tokens)))
             known = unit(float32(self.track_look(memory.state)))
             logits = logits + 5 * self.look_scale * (look @ known.swapaxes(-1, -2))
-        logits = unpadded(logits, exists, _NEVER)
+        logits = unpadded(logits, memory.exists, -1, _NEVER)
         return lib.concatenate((logits, float32(self.new(detection))), -1)
 
 
@@ -511,6 +518,6 @@ def _typed(layers: nn.ModuleList) -> Any:
 
 def _rivalry(prior: Tensor, present: Any) -> Tensor:
     """``[..., N, J, 3]``: each likelihood, and its share among the tracks and the detections."""
-    rows = unpadded(prior, present[..., None], _NEVER)
+    rows = unpadded(prior, present, -2, _NEVER)
     parts = (at_least(prior, -20) / 10, share(prior, -1, _NEW), share(rows, -2, _NEW))
     return library(prior).concatenate([part[..., None] for part in parts], -1)

@@ -17,9 +17,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from scene_track.models.arrays import OnArrays, at_least, between, library, total
+from scene_track.models.arrays import OnArrays, at_least, at_most, library, total
 
 MOTION = 11  # numbers of a packed MotionState
+SMALLEST = 1e-3  # of a width or height; what is smaller is taken for this
 _LONGEST = 3.0  # s; a track is expected to move no longer than this
 _START = {
     "sigma": (0.07, 0.07, 0.08, 0.08),  # of a box: centre in sizes, logarithms of the sizes
@@ -31,6 +32,18 @@ _START = {
     "scale": 1.0,  # of the log-likelihood
     "exit": 2.0,  # nats that a lost track loses per second
 }
+
+
+def places_of(boxes: Tensor) -> Tensor:
+    """Boxes ``[..., 4]`` cxcywh as (cx, cy, log w, log h), in which motion is linear."""
+    lib = library(boxes)
+    return lib.concatenate((boxes[..., :2], lib.log(at_least(boxes[..., 2:], SMALLEST))), -1)
+
+
+def offset_of(places: Tensor, reference: Tensor) -> Tensor:
+    """``[..., 4]`` from one place to another: centres in sizes of the reference, log ratios."""
+    lib, apart = library(places), places - reference
+    return lib.concatenate((apart[..., :2] * lib.exp(-reference[..., 2:]), apart[..., 2:]), -1)
 
 
 class MotionState(NamedTuple):
@@ -94,51 +107,60 @@ class MotionPrior(OnArrays):
         """``[4]`` s²: a regression with this much spread halves its velocity."""
         return (self.sigma / self.speed) ** 2
 
+    @property
+    def _variance(self) -> Tensor:
+        return self.sigma**2
+
+    @property
+    def _gain(self) -> Tensor:
+        return self.scale * (self.freedom + 4) / -2
+
+    @property
+    def _fading(self) -> Tensor:
+        return -1 / self.damping
+
     def _lasting(self, gap: Tensor) -> Tensor:
         """Seconds that the velocity is good for after ``gap`` seconds, for it fades."""
-        return self.damping * -library(gap).expm1(between(gap, 0, _LONGEST) / -self.damping)
+        return library(gap).expm1(at_most(gap, _LONGEST) * self._fading) / self._fading
 
-    def fit(self, boxes: Tensor, age: Tensor, seen: Tensor) -> Tensor:
-        """Regress the past boxes of tracks on time.
+    def fit(self, places: Tensor, age: Tensor, seen: Tensor) -> Tensor:
+        """Regress the past places of tracks on time.
 
         Args:
-            boxes: ``[..., K, 4]`` cxcywh.
+            places: ``[..., K, 4]`` of boxes, see ``places_of``.
             age: ``[..., K]`` s before the newest one, >= 0.
             seen: ``[..., K]`` bool, False = no box.
 
         Returns:
             ``[..., 11]``, a packed ``MotionState``; meaningful where a box is seen.
         """
-        lib = library(boxes)
+        lib = library(places)
         weight = lib.where(seen, lib.exp(age / -self.tau), 0.0)
         amount = total(weight, -1)[..., None]
         share = weight / at_least(amount, 1e-6)
         mean_age = total(share * age, -1)[..., None]
         ago = age - mean_age
-        z = lib.concatenate((boxes[..., :2], lib.log(at_least(boxes[..., 2:], 1e-3))), -1)
         # No matrix product: under autocast that would round positions to 8 bits.
-        mean = total(share[..., None] * z, -2)
+        mean = total(share[..., None] * places, -2)
         weighted = weight * ago
-        slope = total(weighted[..., None] * (z - mean[..., None, :]), -2)
+        slope = total(weighted[..., None] * (places - mean[..., None, :]), -2)
         spread = total(weighted * ago, -1)[..., None]
         velocity = slope / -(spread + self.ridge)
         present = mean + velocity * mean_age
         return MotionState(present, velocity, amount, mean_age, spread).pack()
 
     def expected(self, motion: Tensor, gap: Tensor) -> Tensor:
-        """The boxes ``[..., 4]`` cxcywh of tracks ``[..., 11]`` after ``gap [...]`` s, >= 0."""
-        lib, state = library(motion), MotionState.unpack(motion)
-        z = state.present + state.velocity * self._lasting(gap)[..., None]
-        # Sizes stay within what a box may be, whatever a regression over two noisy boxes says.
-        return lib.concatenate((z[..., :2], lib.exp(between(z[..., 2:], -7, 1))), -1)
+        """The places ``[..., 4]`` of tracks ``[..., 11]`` after ``gap [...]`` s, >= 0."""
+        state = MotionState.unpack(motion)
+        return state.present + state.velocity * self._lasting(gap)[..., None]
 
-    def forward(self, motion: Tensor, expected: Tensor, boxes: Tensor, gap: Tensor) -> Tensor:
+    def forward(self, motion: Tensor, offset: Tensor, gap: Tensor) -> Tensor:
         """Log-likelihood of every detection under every track.
 
         Args:
             motion: ``[..., J, 11]`` of the tracks.
-            expected: ``[..., J, 4]`` their boxes by now, cxcywh.
-            boxes: ``[..., N, 4]`` detections, cxcywh.
+            offset: ``[..., N, J, 4]`` of the detections from the tracks' expected places, see
+                ``offset_of``.
             gap: ``[..., J]`` s since the tracks were seen, >= 0.
 
         Returns:
@@ -147,15 +169,13 @@ class MotionPrior(OnArrays):
         lib, state = library(motion), MotionState.unpack(motion)
         wait = gap[..., None]
         ahead = self._lasting(wait) + state.age
-        known_by = 1 / at_least(state.weight, 1e-6) + ahead**2 / (state.spread + self.ridge)
-        variance = self.sigma**2 * (1 + known_by) + (self.drift * wait) ** 2  # [..., J, 4]
-        size = at_least(boxes[..., None, 2:], 1e-3)
-        known = at_least(expected[..., None, :, 2:], 1e-3)
-        center = (boxes[..., None, :2] - expected[..., None, :, :2]) ** 2
-        ratio = lib.log(size / known) ** 2
-        square = lib.concatenate((center / (size * known), ratio), -1)
-        distance = total(square / variance[..., None, :, :], -1)  # [..., N, J]
-        likelihood = (self.freedom + 4) / -2 * lib.log1p(distance / self.freedom)
-        width = total(lib.log(variance), -1) / 2  # sum(log s) of each track
-        credit = self.scale * width + self.exit * gap
-        return self.scale * likelihood - credit[..., None, :]
+        known_by = 1 / at_least(state.weight, 1e-6) + ahead * ahead / (state.spread + self.ridge)
+        late = self.drift * wait
+        variance = self._variance * (1 + known_by) + late * late  # [..., J, 4]
+        square = offset * offset * (1 / variance)[..., None, :, :]
+        # Shifts in units of both sizes' geometric mean, so that neither box is preferred.
+        shift = square[..., :2] * lib.exp(-offset[..., 2:])
+        distance = total(shift + square[..., 2:], -1)  # [..., N, J]
+        width = total(lib.log(variance), -1)  # 2 sum(log s) of each track
+        credit = self.scale / 2 * width + self.exit * gap
+        return self._gain * lib.log1p(distance / self.freedom) - credit[..., None, :]
