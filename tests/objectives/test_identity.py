@@ -96,8 +96,9 @@ def test_the_newest_tokens_equal_a_loop(present: list[bool], count: int) -> None
 
 def as_tensors(memory: TrackMemory) -> TrackMemory:
     """What training would be given; on arrays all tracks exist."""
-    parts = [torch.from_numpy(np.ascontiguousarray(x)) for x in list(vars(memory).values())[:-1]]
-    return TrackMemory(*parts, torch.ones(len(parts[0]), dtype=torch.bool))
+    arrays = [np.ascontiguousarray(x) for x in list(vars(memory).values())[:-1]]
+    exists = np.ones(len(arrays[0]), dtype=np.bool_)
+    return TrackMemory(*(torch.from_numpy(x) for x in (*arrays, exists)))
 
 
 @pytest.mark.parametrize("options", [{}, {"interaction": 0, "appearance": 4, "content": False}])
