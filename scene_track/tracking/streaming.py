@@ -58,7 +58,8 @@ class IdentityTracker(Tracker):
             birth: existence from which a detection that continues nothing starts a track.
             candidate: existence from which such a detection is at least remembered; 1 remembers
                 none.
-            max_gap: seconds after its last detection for which a track can be continued.
+            max_gap: seconds after its last detection for which a track can be continued; in the
+                next frame it always can.
             duplicate_iou: of two detections that overlap by more, the less sure one is dropped.
             lookahead: frames by which the answer lags, so that gaps are filled and a track that
                 began in doubt is shown from its beginning; 0 = causal.
@@ -91,6 +92,7 @@ class IdentityTracker(Tracker):
         self._ids = np.zeros(0, dtype=np.int64)
         self._rows = np.zeros(0, dtype=np.int64)  # of the rings
         self._last = np.zeros(0)  # s, when they were seen
+        self._before = -np.inf  # s, the last frame
         self._rings: TrackRings | None = None
         self._camera = Camera(self.camera) if self.camera else None
 
@@ -113,8 +115,11 @@ class IdentityTracker(Tracker):
     def update(self, detections: Detections) -> list[TrackedFrame]:
         """See ``Tracker.update``."""
         now = detections.seconds
-        # A little more: seconds of frames are rounded.
-        self._keep(np.abs(now - self._last) <= self.max_gap + 1e-4)
+        # A little more: seconds of frames are rounded. Who was in the frame before is not lost,
+        # however long ago that is: a pause of the video, or one frame per second.
+        recent = np.abs(now - self._last) <= self.max_gap + 1e-4
+        self._keep(recent | (self._last == self._before))
+        self._before = now
         seen = detections.distinct(self.low_conf, self.duplicate_iou)
         tokens = seen.tokens
         assert self._head is not None and tokens is not None, "start() comes first"
@@ -128,6 +133,7 @@ class IdentityTracker(Tracker):
         known = keys != 0
         self._held.push(
             detections.frame,
+            now,
             keys[known],
             seen.boxes.double().cpu().numpy()[known],
             sure[known],
