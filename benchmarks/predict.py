@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 
 import scene_track
-from scene_track.api import Run, Speeds
+from scene_track.api import Run, _boxes_of
 from scene_track.data.footage import open_footage
 from scene_track.predict import write_tracks
 from scene_track.viz.clips import VideoWriter
@@ -81,15 +81,17 @@ def whole(run: Run, video: Path, frames: int | None, folder: Path, boxes: Path |
 
 
 def alone(run: Run, video: Path, boxes: Path | None) -> Rate:
-    """The model on the first frames of a video, which are there already."""
+    """The model on the first frames of a video, whose images are ready; no tracker."""
     footage = open_footage(video)
     images = [frame.image for frame in itertools.islice(footage.frames, ALONE)]
-    speeds, cpu = Speeds(), time.process_time()
-    ready = open_footage(images, footage.frame_rate)
-    for _ in run.follow(ready, ahead=False, detections=boxes, speeds=speeds):
+    given = None if boxes is None else _boxes_of(boxes, footage)
+    fitted = [(frame, run._fit(frame)) for frame in open_footage(images, footage.frame_rate).frames]
+    parts = (fitted[n : n + run.window] for n in range(0, ALONE, run.window))
+    windows = [run._window(part, footage, run.window, given) for part in parts]
+    wall, cpu = time.perf_counter(), time.process_time()
+    for _ in run._detect(windows):
         pass
-    cpu = time.process_time() - cpu - speeds.reading.busy_s - speeds.tracking.busy_s
-    return Rate(speeds.frames / speeds.model.busy_s, 1000 * cpu / speeds.frames)
+    return Rate(ALONE / (time.perf_counter() - wall), 1000 * (time.process_time() - cpu) / ALONE)
 
 
 def main() -> None:

@@ -57,12 +57,12 @@ def colour_of(track_id: int) -> Colour:
 
 
 def resize_width(frame: ArrayLike, width: int) -> Frame:
-    """``[H, W, 3]`` uint8 RGB resized to ``width`` pixels (Lanczos); the aspect ratio is kept."""
+    """``[H, W, 3]`` uint8 RGB as a new array, resized to ``width`` pixels (Lanczos)."""
     array = check_frame(frame)
     height = max(1, round(array.shape[0] * width / array.shape[1]))
     if array.shape[:2] == (height, width):
         return array.copy()
-    return np.asarray(Image.fromarray(array).resize((width, height), Image.Resampling.LANCZOS))
+    return np.array(Image.fromarray(array).resize((width, height), Image.Resampling.LANCZOS))
 
 
 def draw_boxes(
@@ -72,24 +72,34 @@ def draw_boxes(
     scores: ArrayLike | None = None,
     dashed: ArrayLike | None = None,
 ) -> Frame:
-    """Draws boxes and their labels on a copy of the frame.
+    """``paint_boxes`` on a copy of the frame."""
+    return paint_boxes(check_frame(frame).copy(), boxes, ids, scores, dashed)
+
+
+def paint_boxes(
+    canvas: Frame,
+    boxes: ArrayLike,
+    ids: ArrayLike,
+    scores: ArrayLike | None = None,
+    dashed: ArrayLike | None = None,
+) -> Frame:
+    """Draws boxes and their labels into a frame.
 
     Boxes are drawn from back to front (a lower edge is nearer), all labels after all boxes.
 
     Args:
-        frame: ``[H, W, 3]`` uint8 RGB.
+        canvas: ``[H, W, 3]`` uint8 RGB; is changed.
         boxes: ``[N, 4]`` cxcywh, 0-1 of the frame; may reach over the border.
         ids: ``[N]`` identities, written and shown by colour; negative = no identity.
         scores: ``[N]`` 0-1, written as percent.
         dashed: ``[N]`` bool, boxes to draw with a dashed line.
 
     Returns:
-        ``[H, W, 3]`` uint8 RGB.
+        ``canvas``.
 
     Raises:
         ValueError: a shape does not fit.
     """
-    canvas = check_frame(frame).copy()
     corners = _corners(boxes, canvas)
     numbers = _per_box(ids, "ids", boxes)
     marks = None if scores is None else _per_box(scores, "scores", boxes)
@@ -142,9 +152,8 @@ class Trails:
             if not trail:
                 del self._points[number]
 
-    def draw(self, frame: ArrayLike) -> Frame:
-        """Draws the trails, fading into the past, on a copy of ``[H, W, 3]`` uint8 RGB."""
-        canvas = check_frame(frame).copy()
+    def paint(self, canvas: Frame) -> Frame:
+        """Draws the trails, fading into the past, into ``[H, W, 3]`` uint8 RGB; returns it."""
         height, width = canvas.shape[:2]
         line = max(1, round(width / 250))
         for number, trail in self._points.items():
