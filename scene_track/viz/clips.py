@@ -33,8 +33,8 @@ Kind = Literal["mp4", "gif"]
 
 _TICKS = {"mp4": 90_000, "gif": 100}  # per second; a GIF knows no finer time
 _BT709 = 1  # FFmpeg's number of the colour space of high-definition video, and of limited range
-# H.264 quality (lower is better and larger; 23 is the encoder's own) and effort. Next to veryfast
-# at 20 this halves the time for a file of the same size and 0.3 dB less.
+# H.264 quality (lower is better and larger; 23 is the encoder's own) and effort. Beside veryfast
+# at 20 this takes half the time, for a file a tenth smaller and 0.8 dB less (40.8, 720x1280).
 _CRF, _PRESET = "23", "superfast"
 
 
