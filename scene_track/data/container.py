@@ -34,6 +34,7 @@ _SILENT_S = 10.0  # a stream that gives nothing for longer has ended
 # the server can do that. An end that the server announces is the end.
 _RECONNECT = {"reconnect": "1", "reconnect_streamed": "1", "reconnect_delay_max": "4"}
 _LATE_S = 1.0  # sound may last longer than the video by less
+_LATE_FRAMES = 1.5  # of a file without sound: its duration is that of the video
 _RESET_S = 1.0  # a clock that goes back by more has been started anew
 
 
@@ -264,7 +265,10 @@ class _Container:
                     "%s: ends after frame %d, and its header says %d frames",
                     *(self._shown, number, stream.frames),
                 )
-        elif container.duration is not None and container.duration / 1e6 > seconds + _LATE_S:
+            return
+        alone = len(container.streams) == 1
+        late = _LATE_FRAMES / float(_rate(stream)) if alone else _LATE_S
+        if container.duration is not None and container.duration / 1e6 > seconds + late:
             log.warning(
                 "%s: ends after frame %d, at %.1f s, and its header says %.1f s",
                 *(self._shown, number, seconds, container.duration / 1e6),
@@ -274,7 +278,7 @@ class _Container:
         self, container: InputContainer, stream: av.VideoStream, numbers: _Numbers
     ) -> Iterator[av.VideoFrame]:
         """Frames in the order in which they are shown; a packet that is broken is left out."""
-        broken, ended = 0, None
+        broken, damaged, ended = 0, 0, None
         restart = _RESET_S / float(stream.time_base or 1)
         packets = container.demux(stream)
         while ended is None:
@@ -300,10 +304,20 @@ class _Container:
                             *(self._shown, numbers.last, error.strerror),
                         )
             for frame in frames:
-                if numbers.count(frame, restart):
-                    yield frame
-        if broken > 1:
-            log.warning("%s: %d packets could not be decoded", self._shown, broken)
+                if not numbers.count(frame, restart):
+                    continue
+                damaged += frame.is_corrupt
+                if frame.is_corrupt and damaged == 1:
+                    log.warning(
+                        "%s: frame %d is damaged; what can be decoded of it is shown",
+                        *(self._shown, numbers.last),
+                    )
+                yield frame
+        if broken > 1 or damaged > 1:
+            log.warning(
+                "%s: %d packets could not be decoded, %d frames are damaged",
+                *(self._shown, broken, damaged),
+            )
         if ended is not None:
             place = (self._shown, numbers.last, _reason(ended))
             log.warning("%s: breaks off after frame %d: %s", *place)
