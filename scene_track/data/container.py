@@ -62,7 +62,7 @@ class Footage:
         frame_rate: frames per second, the mean of a variable rate.
         height: pixels, as shown.
         width: pixels, as shown.
-        length: number of frames as far as it is known beforehand; a file may lie.
+        length: number of frames as far as it is known or can be expected; a file may lie.
         live: whether frames come by themselves, whether or not anybody is ready for them.
         frames: the frames; closing this generator closes the file.
     """
@@ -185,7 +185,8 @@ class _Container:
             rate = fps or float(_rate(stream))
             frames = rejoin(first, decoded)
             name = self._name or "stream"
-            return Footage(name, rate, height, width, stream.frames or None, self._live, frames)
+            length = stream.frames or _expected(container, stream)
+            return Footage(name, rate, height, width, length, self._live, frames)
         except BaseException:
             container.close()
             raise
@@ -357,6 +358,16 @@ def _rate(stream: av.VideoStream) -> Fraction:
     rates = [rate for rate in (stream.average_rate, stream.guessed_rate) if rate]
     # Matroska with a late start has its time base, 1000, for a rate.
     return min(rates, default=Fraction(25))
+
+
+def _expected(container: InputContainer, stream: av.VideoStream) -> int | None:
+    """Frames of a file whose header has only its duration."""
+    if stream.duration and stream.time_base:
+        return max(1, round(stream.duration * stream.time_base * _rate(stream)))
+    if container.duration is None:
+        return None
+    seconds = (container.duration - max(container.start_time or 0, 0)) / 1e6
+    return max(1, round(seconds * _rate(stream)))
 
 
 def _shown_size(frame: av.VideoFrame, stream: av.VideoStream) -> tuple[int, int]:
