@@ -142,8 +142,8 @@ class RegionProposals:
             search = cv2.ximgproc.segmentation.createSelectiveSearchSegmentation()
         except (ModuleNotFoundError, AttributeError):  # OpenCV without its extra modules
             raise ModuleNotFoundError(
-                "regions of images need OpenCV with its extra modules: type pip install"
-                " opencv-contrib-python-headless"
+                "regions of images need OpenCV with its extra modules: type pip install --no-deps"
+                " --force-reinstall opencv-contrib-python-headless"
             ) from None
         height, width = image.shape[1:]
         scale = min(1.0, self.side / max(height, width))

@@ -54,7 +54,7 @@ class DetregCriterion(SceneCriterion):
         self,
         *,
         weight_embedding: Annotated[float, Field(ge=0)],
-        levels: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)],
+        levels: Annotated[list[Annotated[int, Field(le=-1)]], Field(min_length=1)],
         frozen: Literal[True],
         thawed: None,
         **scene: Any,
@@ -63,7 +63,7 @@ class DetregCriterion(SceneCriterion):
 
         Args:
             weight_embedding: L1 distance of the embeddings, mean over their channels.
-            levels: of the backbone, from 0, the finest, whose embeddings are the target.
+            levels: of the backbone, -1 = the coarsest, whose embeddings are the target.
             frozen: ``model.backbone.freeze``; the check before a run refuses another value.
             thawed: ``model.backbone.unfreeze_after``, likewise.
             **scene: arguments of ``SceneCriterion``.
@@ -81,10 +81,10 @@ class DetregCriterion(SceneCriterion):
             ValueError: the backbone has fewer levels, or others than the head was built for.
         """
         answer = pick(predictions.extras["embedding"], matches.clamp(min=0))
-        if max(self.levels) >= len(predictions.levels):
+        if -min(self.levels) > len(predictions.levels):
             raise ValueError(
-                f"head.criterion.levels={self.levels}: the backbone has levels 0 to"
-                f" {len(predictions.levels) - 1}"
+                f"head.criterion.levels={self.levels}: the backbone has levels"
+                f" {-len(predictions.levels)} to -1"
             )
         with torch.no_grad():
             chosen = [predictions.levels[index].detach() for index in self.levels]
