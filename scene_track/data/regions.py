@@ -118,7 +118,7 @@ class RegionProposals:
             ValueError: the backbone has fewer levels.
         """
         height, width = image.shape[1:]
-        corners = torch.from_numpy(self._search(image)).float()
+        corners = torch.from_numpy(self.search(image)).float()
         extent = corners[:, 2:] - corners[:, :2]
         least = self.smallest * max(height, width)
         most = self.largest * extent.new_tensor((width, height))
@@ -134,12 +134,12 @@ class RegionProposals:
         best = corners[nms(corners, score, self.overlap)[: self.count]].double()
         return torch.cat((best[:, :2], best[:, 2:] - best[:, :2]), dim=1).numpy()
 
-    def _search(self, image: Tensor) -> NDArray[np.float64]:
+    def search(self, image: Tensor) -> NDArray[np.float64]:
         """``[n, 4]`` corners in pixels of everything that selective search finds."""
         try:
             import cv2
 
-            search = cv2.ximgproc.segmentation.createSelectiveSearchSegmentation()
+            method = cv2.ximgproc.segmentation.createSelectiveSearchSegmentation()
         except (ModuleNotFoundError, AttributeError):  # OpenCV without its extra modules
             raise ModuleNotFoundError(
                 "regions of images need OpenCV with its extra modules: type pip install --no-deps"
@@ -149,9 +149,9 @@ class RegionProposals:
         scale = min(1.0, self.side / max(height, width))
         small = (max(8, round(height * scale)), max(8, round(width * scale)))
         searched = resize_frame(image, small).flip(0).permute(1, 2, 0)  # blue first
-        search.setBaseImage(searched.contiguous().numpy())
-        search.switchToSelectiveSearchFast()
-        found = np.asarray(search.process(), dtype=np.float64).reshape(-1, 4)
+        method.setBaseImage(searched.contiguous().numpy())
+        method.switchToSelectiveSearchFast()
+        found = np.asarray(method.process(), dtype=np.float64).reshape(-1, 4)
         found[:, 2:] += found[:, :2]
         return found * np.array((width / small[1], height / small[0]) * 2)
 

@@ -39,7 +39,7 @@ class Cells(nn.Module):
 def regions(monkeypatch: pytest.MonkeyPatch) -> RegionProposals:
     """Two boxes for every image, without OpenCV: the block, and a piece of the background."""
     found = np.array([(2.0, 2.0, 20.0, 16.0), (30.0, 20.0, 54.0, 50.0)])
-    monkeypatch.setattr(RegionProposals, "_search", lambda self, image: found)
+    monkeypatch.setattr(RegionProposals, "search", lambda self, image: found)
     return proposals()
 
 
@@ -106,7 +106,7 @@ def test_regions_are_computed_once_for_an_image_its_options_and_weights(
         searched.append(1)
         return np.array([(2.0, 2.0, 20.0, 16.0)])
 
-    monkeypatch.setattr(RegionProposals, "_search", search)
+    monkeypatch.setattr(RegionProposals, "search", search)
     moved = images / "moved.png"
     moved.write_bytes(image.read_bytes())
     again = proposals().of(moved, cache)

@@ -43,7 +43,7 @@ def test_the_embedding_trains_the_decoder_and_not_the_backbone() -> None:
     assert any(n.startswith("decoder") for n in trained)
     assert not any(n.startswith("backbone") for n in trained)
     nobody = module.criterion.extra_terms(predictions, batch, matches - 1)["embedding"]
-    assert nobody == 0 and nobody.requires_grad
+    assert nobody.requires_grad and nobody == 0
 
 
 @pytest.mark.parametrize("word", ["head.module.embedding=7", "head.criterion.levels=[-3]"])
