@@ -12,7 +12,7 @@ from tests.data.still_folders import draw, write_coco
 
 pytestmark = pytest.mark.slow
 
-PARTS = "[model.neck,model.projection,model.fine,model.proposals,model.decoder]"
+PARTS = "[model.neck,model.projection,model.proposals,model.decoder]"
 
 
 def test_pretraining_learns_regions_and_hands_its_weights_on(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ Selective search merges neighbouring pieces of like colour and texture and keeps
 piece that comes up on the way (Uijlings et al., IJCV 2013). Of its thousand boxes DETReg (Bar et
 al., CVPR 2022) takes the first thirty, which are as good as drawn by lot. Here they are ranked by
 how much a pretrained backbone sees the inside of a box differ from what is around it, and thinned
-by overlap. docs/data.md has the measurement.
+by overlap. docs/backbones.md has the measurement.
 """
 
 from __future__ import annotations
