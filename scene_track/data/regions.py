@@ -1,16 +1,16 @@
 """Boxes around whatever stands out in an image, without a label.
 
-Selective search merges neighbouring pieces of like colour and texture and keeps the box of each
-piece that comes up on the way (Uijlings et al., IJCV 2013). Of its thousand boxes DETReg (Bar et
-al., CVPR 2022) takes the first thirty, which are as good as drawn by lot. Here they are ranked by
-how much a pretrained backbone sees the inside of a box differ from what is around it, and thinned
-by overlap. docs/backbones.md has the measurement.
+DETReg (Bar et al., CVPR 2022) takes the first thirty boxes of selective search, which are as good
+as drawn by lot. Here windows of several sizes and shapes all over the image are ranked by how much
+a pretrained backbone sees their inside differ from what is around them, and thinned by overlap.
+docs/backbones.md has the measurement of both.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -46,7 +46,7 @@ class Regions:
 
 
 class RegionProposals:
-    """Selective search, ranked by a backbone; kept on disk, so regions are computed once."""
+    """Windows ranked by a backbone; kept on disk, so regions are computed once."""
 
     def __init__(
         self,
@@ -54,10 +54,10 @@ class RegionProposals:
         backbone: Any,
         level: Annotated[int, Field(ge=0)],
         size: list[int],
-        side: Annotated[int, Field(ge=32, le=2048)],
         count: Annotated[int, Field(ge=1, le=1000)],
-        smallest: Annotated[float, Field(gt=0, lt=1)],
-        largest: Annotated[float, Field(gt=0, le=1)],
+        areas: Annotated[list[Annotated[float, Field(gt=0, le=1)]], Field(min_length=1)],
+        shapes: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)],
+        step: Annotated[float, Field(gt=0, le=1)],
         overlap: Annotated[float, Field(gt=0, le=1)],
     ) -> None:
         """Set the options.
@@ -67,18 +67,17 @@ class RegionProposals:
             level: of the backbone, from 0, the finest, in which boxes are compared with what is
                 around them.
             size: [height, width] of the image that the backbone sees, pixels.
-            side: pixels of the longer side of the image that is searched; the time grows with its
-                square.
             count: most regions per image.
-            smallest: regions narrower or lower than this part of the longer side are left out.
-            largest: regions wider or higher than this part of the width or height are left out.
+            areas: areas of the windows, as parts of that of the image.
+            shapes: their widths over their heights, in pixels.
+            step: distance between two windows, as a part of their shorter side.
             overlap: IoU; of two regions that overlap by more, the better is taken.
         """
         self.backbone = backbone.eval()
-        self.level, self.size, self.side = level, (int(size[0]), int(size[1])), side
+        self.level, self.size = level, (int(size[0]), int(size[1]))
         self.count, self.overlap = count, overlap
-        self.smallest, self.largest = smallest, largest
-        about = [_FORMAT, level, self.size, side, count, smallest, largest, overlap]
+        self.windows = windows(self.size, areas, shapes, step)
+        about = [_FORMAT, level, self.size, count, list(areas), list(shapes), step, overlap]
         digest = hashlib.sha256(json.dumps(about).encode())
         for name, value in self.backbone.state_dict().items():
             digest.update(name.encode() + value.contiguous().numpy().tobytes())
@@ -94,7 +93,6 @@ class RegionProposals:
 
         Raises:
             FrameError: the image cannot be read.
-            ModuleNotFoundError: OpenCV is not installed; says what to type.
         """
         content = file.read_bytes() if file.is_file() else b""  # the reader says what is wrong
         name = hashlib.sha256(self._about + content).hexdigest()[:32]
@@ -114,46 +112,55 @@ class RegionProposals:
         """Regions of a ``[3, H, W]`` uint8 image: ``[n, 4]`` left, top, width, height in pixels.
 
         Raises:
-            ModuleNotFoundError: OpenCV is not installed; says what to type.
             ValueError: the backbone has fewer levels.
         """
-        height, width = image.shape[1:]
-        corners = torch.from_numpy(self.search(image)).float()
-        extent = corners[:, 2:] - corners[:, :2]
-        least = self.smallest * max(height, width)
-        most = self.largest * extent.new_tensor((width, height))
-        corners = corners[((extent >= least) & (extent <= most)).all(1)]
         levels = self.backbone(resize_frame(image, self.size).unsqueeze(0)).levels
         if self.level >= len(levels):
             raise ValueError(
                 f"dataset.source.regions.level={self.level}: the backbone has levels 0 to"
                 f" {len(levels) - 1}"
             )
-        level = levels[self.level]
-        score = contrast(level, corners / corners.new_tensor((width, height) * 2))
-        best = corners[nms(corners, score, self.overlap)[: self.count]].double()
+        score = contrast(levels[self.level], self.windows)
+        best = self.windows[nms(self.windows, score, self.overlap)[: self.count]].double()
+        best = best * best.new_tensor((image.shape[2], image.shape[1]) * 2)
         return torch.cat((best[:, :2], best[:, 2:] - best[:, :2]), dim=1).numpy()
 
-    def search(self, image: Tensor) -> NDArray[np.float64]:
-        """``[n, 4]`` corners in pixels of everything that selective search finds."""
-        try:
-            import cv2
 
-            method = cv2.ximgproc.segmentation.createSelectiveSearchSegmentation()
-        except (ModuleNotFoundError, AttributeError):  # OpenCV without its extra modules
-            raise ModuleNotFoundError(
-                "regions of images need OpenCV with its extra modules: type pip install --no-deps"
-                " --force-reinstall opencv-contrib-python-headless"
-            ) from None
-        height, width = image.shape[1:]
-        scale = min(1.0, self.side / max(height, width))
-        small = (max(8, round(height * scale)), max(8, round(width * scale)))
-        searched = resize_frame(image, small).flip(0).permute(1, 2, 0)  # blue first
-        method.setBaseImage(searched.contiguous().numpy())
-        method.switchToSelectiveSearchFast()
-        found = np.asarray(method.process(), dtype=np.float64).reshape(-1, 4)
-        found[:, 2:] += found[:, :2]
-        return found * np.array((width / small[1], height / small[0]) * 2)
+def windows(
+    size: tuple[int, int], areas: Sequence[float], shapes: Sequence[float], step: float
+) -> Tensor:
+    """All windows of an image.
+
+    Args:
+        size: (height, width) of the image in pixels.
+        areas: as parts of the image's.
+        shapes: widths over heights.
+        step: distance between two, as a part of their shorter side.
+
+    Returns:
+        ``[n, 4]`` corners x1, y1, x2, y2, 0-1 of the image; none reaches over its border.
+
+    Raises:
+        ValueError: none fits.
+    """
+    height, width = size
+    found: list[Tensor] = []
+    for area in areas:
+        for shape in shapes:
+            w, h = (area * height * width * shape) ** 0.5, (area * height * width / shape) ** 0.5
+            if w > width or h > height:
+                continue
+            apart = step * min(w, h)
+            x, y = torch.arange(0, width - w, apart), torch.arange(0, height - h, apart)
+            y, x = torch.meshgrid(y, x, indexing="ij")
+            corners = torch.stack((x, y, x + w, y + h), dim=-1).view(-1, 4)
+            found.append(corners / corners.new_tensor((width, height) * 2))
+    if not found:
+        raise ValueError(
+            f"dataset.source.regions: no window of areas={list(areas)}, shapes={list(shapes)} fits"
+            f" into {width}x{height} pixels; type smaller areas"
+        )
+    return torch.cat(found)
 
 
 def contrast(level: Tensor, corners: Tensor) -> Tensor:
@@ -170,7 +177,7 @@ def contrast(level: Tensor, corners: Tensor) -> Tensor:
     cells = corners * corners.new_tensor((unit.shape[3], unit.shape[2]) * 2)
     reach = (cells[:, 2:] - cells[:, :2]) * _AROUND / 2
     wide = torch.cat((cells[:, :2] - reach, cells[:, 2:] + reach), dim=1)
-    inside = roi_align(unit, [cells], 3, sampling_ratio=2, aligned=True).mean((2, 3))
+    inside = roi_align(unit, [cells], 1, sampling_ratio=3, aligned=True).flatten(1)
     around = roi_align(unit, [wide], 6, sampling_ratio=1, aligned=True)
     frame = torch.ones(6, 6, dtype=torch.bool)
     frame[1:5, 1:5] = False

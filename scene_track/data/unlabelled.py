@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 _SPEC = re.compile(r"^(?P<path>.+?)(?::(?P<first>\d+)-(?P<last>\d+))?$")
 _LOG_EVERY_S = 20.0
 _JPEG_QUALITY = 95
+_ROUNDING_S = 1e-3  # of the times in a file
 
 
 class UnlabelledFolder:
@@ -96,7 +97,6 @@ class UnlabelledFolder:
             FileNotFoundError: a path is not there, or no image is below it.
             ValueError: for another split, an image or a video that cannot be read, or without a
                 folder to keep the regions in.
-            ModuleNotFoundError: OpenCV is not installed; says what to type.
         """
         root = self.prepare()
         if split not in ("train", "val"):
@@ -197,7 +197,7 @@ class UnlabelledFolder:
             due = 0.0
             with atomic_folder(place) as new:
                 for frame in footage.frames:
-                    if frame.seconds < due:
+                    if frame.seconds < due - _ROUNDING_S:
                         continue
                     due = frame.seconds + self.interval
                     file = new / f"{frame.number:06d}.jpg"

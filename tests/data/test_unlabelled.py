@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,11 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from scene_track.data.regions import RegionProposals, contrast
+from scene_track.data.regions import RegionProposals, contrast, windows
 from scene_track.data.unlabelled import UnlabelledFolder
 from tests.compose import arguments
 from tests.data.still_folders import SIZE, draw
@@ -36,11 +34,9 @@ class Cells(nn.Module):
 
 
 @pytest.fixture
-def regions(monkeypatch: pytest.MonkeyPatch) -> RegionProposals:
-    """Two boxes for every image, without OpenCV: the block, and a piece of the background."""
-    found = np.array([(2.0, 2.0, 20.0, 16.0), (30.0, 20.0, 54.0, 50.0)])
-    monkeypatch.setattr(RegionProposals, "search", lambda self, image: found)
-    return proposals()
+def regions() -> RegionProposals:
+    """Four windows of each image, whatever is in them."""
+    return proposals(count=4)
 
 
 def proposals(**changes: Any) -> RegionProposals:
@@ -78,13 +74,25 @@ def test_the_last_images_of_a_folder_validate(
     assert names(part, "val", tmp_path / "c") == ["a_8.png"]
 
 
-def test_regions_become_objects_the_best_first(
+def test_the_region_that_stands_out_is_the_first_object(
     images: Path, regions: RegionProposals, tmp_path: Path
 ) -> None:
     video = folder(images, regions).sequences("train", cache_dir=tmp_path / "c")[0]
     assert (video.info.height, video.info.width) == SIZE
-    np.testing.assert_array_equal(video.table.boxes[0], BLOCK)
-    assert video.labels.tolist() == [0, 0] and sorted(video.table.ids) == [1, 2]
+    left, top, width, height = video.table.boxes[0]
+    assert left <= 42 <= left + width and top <= 35 <= top + height, "the middle of the block"
+    assert video.labels.tolist() == [0] * 4 and sorted(video.table.ids) == [1, 2, 3, 4]
+    assert len(video.table.boxes) == 4
+
+
+def test_windows_have_their_areas_and_shapes_and_stay_inside() -> None:
+    found = windows((60, 120), [0.02, 0.1], [0.5, 2.0], 0.5)
+    assert found.min() >= 0 and found.max() <= 1
+    w, h = ((found[:, 2:] - found[:, :2]) * torch.tensor((120.0, 60.0))).T
+    assert {round(float(x), 3) for x in w * h / 7200} == {0.02, 0.1}
+    assert {round(float(x), 3) for x in w / h} == {0.5, 2.0}
+    with pytest.raises(ValueError, match="areas"):
+        windows((60, 120), [1.0], [0.5], 0.5)
 
 
 def test_contrast_is_that_of_the_inside_and_its_surroundings() -> None:
@@ -100,28 +108,26 @@ def test_regions_are_computed_once_for_an_image_its_options_and_weights(
 ) -> None:
     image, cache = images / "a" / "1.png", tmp_path / "cache"
     first = regions.of(image, cache)
-    searched: list[int] = []
-
-    def search(self: Any, image: Tensor) -> Any:
-        searched.append(1)
-        return np.array([(2.0, 2.0, 20.0, 16.0)])
-
-    monkeypatch.setattr(RegionProposals, "search", search)
+    looked: list[int] = []
+    propose = RegionProposals.propose
+    monkeypatch.setattr(
+        RegionProposals, "propose", lambda self, image: looked.append(1) or propose(self, image)
+    )
     moved = images / "moved.png"
     moved.write_bytes(image.read_bytes())
-    again = proposals().of(moved, cache)
+    again = proposals(count=4).of(moved, cache)
     np.testing.assert_array_equal(again.boxes, first.boxes)
-    assert again.size == first.size and not searched, "the same content"
+    assert again.size == first.size and not looked, "the same content"
     other = Cells()
     nn.init.constant_(other.scale, 2.0)
     draw(images / "a" / "2.png", [BLOCK, [1, 1, 9, 9]])
     for made, file in (
-        (proposals(), images / "a" / "2.png"),
+        (proposals(count=4), images / "a" / "2.png"),
         (proposals(count=1), image),
-        (proposals(backbone=other), image),
+        (proposals(count=4, backbone=other), image),
     ):
         made.of(file, cache)
-    assert len(searched) == 3
+    assert len(looked) == 3
 
 
 def test_frames_of_videos_are_taken_once(
@@ -172,24 +178,3 @@ def test_what_cannot_be_read_is_an_error_or_left_out(
         names(folder(images, regions, paths=["b"]), "train", tmp_path / "c")
     left = names(folder(images, regions), "train", tmp_path / "c", on_error="skip")
     assert "a_3.png" not in left and len(left) == 10
-
-
-def test_without_opencv_the_message_says_what_to_type(
-    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for module in (None, SimpleNamespace()):  # not there; or without its extra modules
-        monkeypatch.setitem(sys.modules, "cv2", module)
-        with pytest.raises(ModuleNotFoundError, match="pip install .*opencv-contrib"):
-            folder(images, proposals()).sequences("train", cache_dir=tmp_path / "c")
-
-
-def test_selective_search_finds_a_block(tmp_path: Path) -> None:
-    pytest.importorskip("cv2.ximgproc", reason="OpenCV with its extra modules is not installed")
-    file = tmp_path / "image.png"
-    picture = np.full((*SIZE, 3), 90, np.uint8)
-    picture[20:50, 30:54] = (220, 30, 30)
-    Image.fromarray(picture).save(file)
-    found = proposals().of(file, tmp_path / "c")
-    left, top, width, height = found.boxes[0]
-    assert np.abs(np.array((left, top, width, height)) - BLOCK).max() <= 2
-    assert len(found.boxes) <= 30
