@@ -1,7 +1,7 @@
 """Boxes around whatever stands out in an image, without a label.
 
-DETReg (Bar et al., CVPR 2022) takes the first thirty boxes of selective search, which are as good
-as drawn by lot. Here windows of several sizes and shapes all over the image are ranked by how much
+DETReg (Bar et al., CVPR 2022) takes the first thirty boxes of selective search, whose order is
+drawn by lot. Here windows of several sizes and shapes all over the image are ranked by how much
 a pretrained backbone sees their inside differ from what is around them, and thinned by overlap.
 docs/backbones.md has the measurement of both.
 """
