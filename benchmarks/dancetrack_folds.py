@@ -1,9 +1,10 @@
 """Association on real DanceTrack by cross-validation: train on eight sequences, judge on two.
 
-Each fold is a training of ``model=association`` and a comparison with the trackers of
-``scene_track.compare``, tuned on the fold's own training sequences. A fold whose comparison exists
-is not run again; further words of the command line go to all trainings (``tuning_*`` to the
-comparisons).
+Each fold is a training of ``model=association`` per seed and a comparison with the trackers of
+``scene_track.compare``, tuned on the fold's own training sequences. The baselines see the same
+detections whatever the seed, so they are tuned and run with the first seed alone. A comparison that
+exists is not made again; further words of the command line go to all trainings (``tuning_*`` to the
+comparisons). At the end: the margins over the best baseline, and every row's mean and spread.
 
     python benchmarks/dancetrack_folds.py DATA --output FOLDER --folds 0,1,2,3,4 --seeds 1,2,3
     python benchmarks/dancetrack_folds.py DATA --output FOLDER trainer.max_epochs=6
@@ -31,9 +32,12 @@ FOLDS = (
     ("dancetrack0030", "dancetrack0058"),
 )
 FIGURES = ("HOTA", "DetA", "AssA", "IDF1")
+OWN = "own tracker, causal"
 
 
-def run_fold(data: Path, output: Path, fold: int, seed: int, words: list[str]) -> dict:
+def run_fold(
+    data: Path, output: Path, fold: int, seed: int, words: list[str], *, baselines: bool
+) -> dict:
     """The comparison of one fold and seed, as ``compare`` writes it."""
     folder = output / f"fold{fold}_seed{seed}"
     result = folder / "comparison_val" / "comparison.json"
@@ -53,7 +57,8 @@ def run_fold(data: Path, output: Path, fold: int, seed: int, words: list[str]) -
             f"seed={seed}", f"hydra.run.dir={folder}",
             *(word for word in words if word not in compare))  # fmt: skip
         run("compare", f"checkpoint={folder / 'checkpoints' / 'last.ckpt'}",
-            f"output={result.parent}", "overwrite=true", *compare)  # fmt: skip
+            f"output={result.parent}", "overwrite=true",
+            *([] if baselines else ["baselines=[]"]), *compare)  # fmt: skip
     return json.loads(result.read_text())
 
 
@@ -75,13 +80,35 @@ def main() -> None:
     parser.add_argument("--seeds", default="1", help="seeds of the trainings")
     typed, words = parser.parse_known_args()
     rows: dict[str, list[list[float]]] = {}
+    own: dict[int, list[list[float]]] = {}
+    others: dict[int, list[list[float]]] = {}
+    seeds = [int(seed) for seed in typed.seeds.split(",")]
     for fold in map(int, typed.folds.split(",")):
-        for seed in map(int, typed.seeds.split(",")):
-            result = run_fold(typed.data.resolve(), typed.output.resolve(), fold, seed, words)
+        for seed in seeds:
+            result = run_fold(
+                typed.data.resolve(), typed.output.resolve(), fold, seed, words,
+                baselines=seed == seeds[0],
+            )  # fmt: skip
             for name, row in result["rows"].items():
-                rows.setdefault(name, []).append([100 * row[figure] for figure in FIGURES])
-    count = max(map(len, rows.values()))
-    print(f"mean of {count} folds and seeds (standard deviation)")
+                figures = [100 * row[figure] for figure in FIGURES]
+                rows.setdefault(name, []).append(figures)
+                if name == OWN:
+                    own.setdefault(fold, []).append(figures)
+                elif name.endswith((", stock", ", tuned")) and not name.startswith("own"):
+                    others.setdefault(fold, []).append(figures)
+    print("own tracker (mean of the seeds) / best baseline of each figure, by fold")
+    margins = []
+    for fold, seen in own.items():
+        mean, best = np.mean(seen, axis=0), np.max(others[fold], axis=0)
+        margins.append(mean - best)
+        cells = "  ".join(f"{a:5.1f} / {b:5.1f}" for a, b in zip(mean, best, strict=True))
+        print(f"fold {fold} ({' '.join(FOLDS[fold])})  {cells}")
+    gains = zip(FIGURES, np.mean(margins, axis=0), np.min(margins, axis=0), strict=True)
+    print(
+        "gain: "
+        + "  ".join(f"{name} {gain:+.1f} (least {least:+.1f})" for name, gain, least in gains)
+    )
+    print("mean of folds and seeds (standard deviation)")
     for name, values in rows.items():
         cells = zip(np.mean(values, axis=0), np.std(values, axis=0), strict=True)
         print(f"{name:40}" + "  ".join(f"{mean:5.1f} ({spread:4.1f})" for mean, spread in cells))

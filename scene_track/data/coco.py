@@ -7,7 +7,6 @@ what is found in them is neither right nor wrong (see ``Video.ignored``).
 from __future__ import annotations
 
 import json
-import logging
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +14,12 @@ from typing import Annotated, Any
 
 from pydantic import DirectoryPath, Field
 
+from scene_track.data.images import image_size
 from scene_track.data.still_folder import Faults, StillBoxes, StillFolder, box_fault
-from scene_track.data.video import OnError, Video
+from scene_track.data.video import Video
 
-log = logging.getLogger(__name__)
+_NAMES = ("id", "image_id", "category_id", "name", "file_name")  # keys whose values name something
+_LARGEST = 1_000_000  # pixels of a side
 
 
 class CocoFolder(StillFolder):
@@ -54,10 +55,9 @@ class CocoFolder(StillFolder):
         """Class names by label index."""
         return tuple(self.classes)
 
-    def read(self, file: Path, folder: Path, on_error: OnError) -> list[Video]:
+    def read(self, file: Path, folder: Path, faults: Faults) -> list[Video]:
         """See ``StillFolder.read``."""
         content = read_json(file)
-        faults = Faults(file, on_error)
         labels = self._labels(file, content["categories"])
         sizes = _image_sizes(faults, content["images"])
         stills: defaultdict[Any, StillBoxes] = defaultdict(StillBoxes)
@@ -84,7 +84,8 @@ class CocoFolder(StillFolder):
                 continue
             name = Path(image.file).with_suffix("").as_posix().replace("/", "_")
             videos.append(stills[number].video(path, name, image.size))
-        faults.report()
+        if videos:
+            _check_size(videos[0], faults)
         return videos
 
     def _labels(self, file: Path, categories: list[dict[str, Any]]) -> dict[Any, int | None]:
@@ -124,10 +125,10 @@ def read_json(file: Path) -> dict[str, list[Any]]:
             f"{file}: no such file; {folder} holds {', '.join(found[:4]) or 'no .json'}{yolo}. Type"
             " dataset.source.annotations=FILE, or dataset.train=NAME dataset.val=NAME"
         )
-    text = file.read_text(encoding="utf-8", errors="replace")
+    text = file.read_text(encoding="utf-8-sig", errors="replace")
     try:
         content = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         first = text.lstrip()[:40].splitlines()
         raise ValueError(
             f"{file}: not JSON ({error}); it begins with {first[0] if first else 'nothing'!r}."
@@ -142,21 +143,41 @@ def read_json(file: Path) -> dict[str, list[Any]]:
         raise ValueError(f"{file}: no list {lacking[0]!r}; expected a COCO instances file")
     if not content["images"]:
         raise ValueError(f"{file}: the list 'images' is empty")
+    for key in ("images", "annotations", "categories"):
+        for place, row in enumerate(content[key]):
+            if not isinstance(row, dict) or any(
+                isinstance(row.get(k), dict | list) for k in _NAMES
+            ):
+                shown = " ".join(str(row)[:80].split())
+                raise ValueError(
+                    f"{file}: {key}[{place}] is {shown}, expected an object with numbers for"
+                    f" {', '.join(_NAMES[:3])}"
+                )
     return content
+
+
+def _check_size(video: Video, faults: Faults) -> None:
+    """Compares the size that the file states with that of the first image; the others later."""
+    found, stated = image_size(video.files[0]), (video.info.height, video.info.width)
+    if found != stated:
+        faults.add(
+            f"{video.files[0]} is {found[1]}x{found[0]} pixels, but the file says"
+            f" {stated[1]}x{stated[0]}: boxes would be of another size"
+        )
 
 
 def _image_sizes(faults: Faults, images: list[dict[str, Any]]) -> dict[Any, _Image]:
     """The images by their id."""
     sizes: dict[Any, _Image] = {}
     for row in images:
-        try:
-            size = (int(row["height"]), int(row["width"]))
-            number, name = row["id"], str(row["file_name"])
-        except (KeyError, TypeError, ValueError):
-            faults.add(f"image {row} lacks id, file_name, width or height")
-            continue
-        if min(size) < 1:
-            faults.add(f"image {number} is {size[1]}x{size[0]} pixels")
+        number, name = row.get("id"), row.get("file_name")
+        size: tuple[Any, Any] = (row.get("height"), row.get("width"))
+        if number is None or not name or not isinstance(name, str):
+            faults.add(f"image {row} lacks id or file_name")
+        elif not all(type(x) is int and 0 < x < _LARGEST for x in size):
+            faults.add(
+                f"image {number} has the width {size[1]} and height {size[0]}, expected pixels"
+            )
         elif number in sizes:
             faults.add(f"two images have the id {number}: {sizes[number].file}, {name}")
         else:

@@ -13,9 +13,10 @@ from typing import Any
 
 from scene_track.data.images import FrameError, image_size
 from scene_track.data.still_folder import Faults, StillBoxes, StillFolder, box_fault
-from scene_track.data.video import OnError, Video
+from scene_track.data.video import Video
 
 PERSON = "person"
+_MASK = "mask"
 
 
 class CrowdHumanFolder(StillFolder):
@@ -23,7 +24,7 @@ class CrowdHumanFolder(StillFolder):
 
     class_names = (PERSON,)
 
-    def read(self, file: Path, folder: Path, on_error: OnError) -> list[Video]:
+    def read(self, file: Path, folder: Path, faults: Faults) -> list[Video]:
         """See ``StillFolder.read``."""
         if not file.is_file():
             found = ", ".join(sorted(p.name for p in file.parent.glob("*.odgt"))) or "no .odgt"
@@ -31,16 +32,15 @@ class CrowdHumanFolder(StillFolder):
                 f"{file}: no such file; {file.parent} holds {found}. Type"
                 " dataset.source.annotations=FILE, or dataset.train=NAME dataset.val=NAME"
             )
-        faults = Faults(file, on_error)
         videos: dict[str, Video] = {}
-        text = file.read_text(encoding="utf-8", errors="replace")
+        text = file.read_text(encoding="utf-8-sig", errors="replace")
         for number, line in enumerate(text.splitlines(), start=1):
             if not line.strip():
                 continue
             try:
                 row = json.loads(line)
                 name, people = str(row["ID"]), list(row["gtboxes"])
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, RecursionError):
                 faults.add(
                     f"line {number}: expected a JSON object with ID and gtboxes, found"
                     f" {line[:40]!r}"
@@ -57,7 +57,6 @@ class CrowdHumanFolder(StillFolder):
             raise ValueError(f"{file}: no image with annotations in it")
         if not any(len(video.labels) for video in videos.values()):
             raise ValueError(f"{file}: category {PERSON} is empty, no box of it is in the file")
-        faults.report()
         return list(videos.values())
 
 
@@ -70,18 +69,18 @@ def _image_size(path: Path, faults: Faults) -> tuple[int, int] | None:
         return None
 
 
-def _boxes(
-    people: list[dict[str, Any]], size: tuple[int, int], where: str, faults: Faults
-) -> StillBoxes:
+def _boxes(people: list[Any], size: tuple[int, int], where: str, faults: Faults) -> StillBoxes:
     """The objects and ignored regions of an image."""
     still = StillBoxes()
     for person in people:
-        box = person.get("fbox")
+        extra = person.get("extra", {}) if isinstance(person, dict) else None
+        if not isinstance(extra, dict) or person.get("tag") not in (PERSON, _MASK):
+            faults.add(f"{where}: {str(person)[:80]}, expected a box tagged {PERSON} or {_MASK}")
+            continue
+        box: Any = person.get("fbox")
         if fault := box_fault(box, size):
             faults.add(f"{where}: {fault}")
-            continue
-        assert box is not None
-        if person.get("tag") != PERSON or person.get("extra", {}).get("ignore"):
+        elif person["tag"] == _MASK or extra.get("ignore"):
             still.ignored.append(box)
         else:
             still.boxes.append(box)

@@ -35,6 +35,7 @@ VIDEOS = (".mp4", ".avi", ".mkv", ".mov", ".m4v", ".webm", ".mpg", ".mpeg", ".ts
 """Endings that a message names; what is in the file decides, not its name."""
 
 _LATE_S = 1.0  # sound may last longer than the video by less
+_LATE_FRAMES = 1.5  # of a file without sound: its duration is that of the video
 _RESET_S = 1.0  # a clock that goes back by more has been started anew
 
 
@@ -357,7 +358,10 @@ class _Container:
                     "%s: ends after frame %d, and its header says %d frames",
                     *(self._shown, number, stream.frames),
                 )
-        elif container.duration is not None and container.duration / 1e6 > seconds + _LATE_S:
+            return
+        alone = len(container.streams) == 1
+        late = _LATE_FRAMES / float(_rate(stream)) if alone else _LATE_S
+        if container.duration is not None and container.duration / 1e6 > seconds + late:
             log.warning(
                 "%s: ends after frame %d, at %.1f s, and its header says %.1f s",
                 *(self._shown, number, seconds, container.duration / 1e6),
@@ -365,7 +369,7 @@ class _Container:
 
     def _decode(self, container: InputContainer, stream: av.VideoStream) -> Iterator[av.VideoFrame]:
         """Frames in the order in which they are shown; a packet that is broken is left out."""
-        number, broken, ended = 0, 0, None
+        number, broken, damaged, ended = 0, 0, 0, None
         packets = container.demux(stream)
         while True:
             try:
@@ -388,13 +392,22 @@ class _Container:
                         )
             for frame in frames:
                 number += 1
+                damaged += frame.is_corrupt
+                if frame.is_corrupt and damaged == 1:
+                    log.warning(
+                        "%s: frame %d is damaged; what can be decoded of it is shown",
+                        *(self._shown, number),
+                    )
                 yield frame
             if ended is not None:
                 reason = getattr(ended, "strerror", None) or str(ended)
                 log.warning("%s: breaks off after frame %d: %s", self._shown, number, reason)
                 return
-        if broken > 1:
-            log.warning("%s: %d packets could not be decoded", self._shown, broken)
+        if broken > 1 or damaged > 1:
+            log.warning(
+                "%s: %d packets could not be decoded, %d frames are damaged",
+                *(self._shown, broken, damaged),
+            )
 
 
 def _top_boxes(path: Path) -> list[bytes]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ log = logging.getLogger(__name__)
 _SHOWN = 3
 _HUGE = 4.0
 """A box may reach past the image (people cut by the border), but not by this many images."""
+_FAR = 1e9  # pixels; whole numbers of JSON have no end
 
 
 @dataclass
@@ -43,6 +43,7 @@ class Faults:
         Raises:
             ValueError, FileNotFoundError: with ``on_error="raise"``.
         """
+        fault = " ".join(fault.split())  # names in a JSON file may hold a line break
         if self.on_error == "raise":
             raise kind(f"{self.file}: {fault}; or type dataset.on_error=skip to go on without")
         self.found.append(fault)
@@ -63,7 +64,7 @@ def box_fault(box: Any, size: tuple[int, int]) -> str | None:
     """
     if not isinstance(box, list) or len(box) != 4:
         return f"box {box}, expected [left, top, width, height]"
-    if not all(isinstance(x, int | float) and math.isfinite(x) for x in box):
+    if not all(type(x) in (int, float) and abs(x) < _FAR for x in box):  # also false for NaN
         return f"box {box}, expected four finite numbers"
     left, top, width, height = box
     if width <= 0 or height <= 0:
@@ -146,17 +147,23 @@ class StillFolder(ABC):
             ValueError: for wrong content.
         """
         self.prepare()
-        names = [split] if isinstance(split, str) else list(split)
-        return [
-            video
-            for name in names
-            for video in self.read(
-                self.root / self.annotations.replace("{split}", name),
-                self.root / self.images.replace("{split}", name),
-                on_error,
-            )
-        ]
+        videos: dict[str, Video] = {}
+        for name in [split] if isinstance(split, str) else split:
+            file = self.root / self.annotations.replace("{split}", name)
+            folder = self.root / self.images.replace("{split}", name)
+            faults = Faults(file, on_error)
+            for video in self.read(file, folder, faults):
+                other = videos.setdefault(video.name, video)
+                if other is not video:
+                    faults.add(
+                        f"image {video.files[0]} is there twice, as {other.files[0]}: results are"
+                        " stored by a name without folder and ending"
+                    )
+            faults.report()
+        if not videos:
+            raise ValueError(f"{self.root}: no image with annotations in the split {split}")
+        return list(videos.values())
 
     @abstractmethod
-    def read(self, file: Path, folder: Path, on_error: OnError) -> list[Video]:
+    def read(self, file: Path, folder: Path, faults: Faults) -> list[Video]:
         """The videos of a file of annotations and its folder of images."""

@@ -59,6 +59,11 @@ def one(key: str, value: Any) -> Callable[[dict[str, Any]], None]:
         ),
         (lambda c: c["images"].append(dict(c["images"][0])), ValueError, "id 3"),
         (lambda c: c["images"][0].pop("width"), ValueError, "width"),
+        (lambda c: c["images"][0].update(width=1e308), ValueError, "width"),
+        (lambda c: c["images"][0].update(width=95), ValueError, "95x64"),
+        (lambda c: c["images"].append({**c["images"][0], "id": 99}), ValueError, "twice"),
+        (one("bbox", [1, 2, True, 4]), ValueError, "finite"),
+        (one("bbox", [10**400, 2, 3, 4]), ValueError, "finite"),
     ],
 )
 def test_faults_of_an_annotation(
@@ -95,6 +100,13 @@ def test_faults_of_a_file(tmp_path: Path) -> None:
     refused(ValueError, "0 0.5 0.5")
     file.write_text("[1, 2]")
     refused(ValueError, "images")
+    file.write_text("[" * 100_000)
+    refused(ValueError, "not JSON")
+    for key, row in (("annotations", "a"), ("categories", None), ("images", {"id": [3]})):
+        file.write_text(json.dumps({**coco_content(), key: [row]}))
+        refused(ValueError, rf"{key}\[0\]")
+    file.write_text("\ufeff" + json.dumps(coco_content()), encoding="utf-8")
+    assert len(read(root, on_error="skip")) == 3
     file.unlink()
     (root / "labels").mkdir()
     (root / "labels" / "0.txt").write_text("0 0.5 0.5 0.1 0.2\n")
@@ -133,6 +145,9 @@ def test_crowdhuman(tmp_path: Path) -> None:
         ([{**good, "ID": "2,b"}], ValueError, "2,b.jpg"),
         ([{"ID": "1,a", "gtboxes": [person([1, 1, -2, 3])]}], ValueError, "area"),
         ([{"ID": "1,a", "gtboxes": []}], ValueError, "empty"),
+        ([{"ID": "1,a", "gtboxes": ["b"]}], ValueError, "tagged"),
+        ([{"ID": "1,a", "gtboxes": [person([1, 1, 2, 3], extra=None)]}], ValueError, "tagged"),
+        ([{"ID": "1,a", "gtboxes": [person([1, 1, 2, 3], tag="Person")]}], ValueError, "tagged"),
     ):
         with pytest.raises(kind, match=words) as error:
             crowd(tmp_path, list(lines))

@@ -202,3 +202,16 @@ def test_an_address_and_a_camera(tmp_path: Path, served: str) -> None:
         open_footage(f"{served}/gone.mkv")
     with pytest.raises((ValueError, FileNotFoundError), match="camera 99"):
         open_footage(99)
+
+
+def test_a_damaged_frame_and_a_file_cut_after_a_frame_are_said(tmp_path: Path, caplog) -> None:
+    many = squares(60)
+    whole = write_video(tmp_path / "a.mkv", many).read_bytes()
+    file, size = tmp_path / "b.mkv", len(whole)
+    file.write_bytes(whole[: size * 7 // 10])
+    assert len(frames_of(file)) < len(many) and "after frame" in caplog.text
+    caplog.clear()
+    hole = bytearray(whole)
+    hole[size * 7 // 10] ^= 0xFF
+    file.write_bytes(hole)
+    assert len(frames_of(file)) == len(many) and "is damaged" in caplog.text

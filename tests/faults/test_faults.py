@@ -33,20 +33,20 @@ def test_a_malformed_file_is_read_or_one_line_with_its_name(
 
 def test_a_sum_that_is_wrong_is_found_in_weights_and_checkpoints(tmp_path: Path) -> None:
     for kind in ("weights", "checkpoint"):
-        name, content, read = malformed.KINDS[kind]
-        raw = bytearray(content())
+        spoiled = malformed.KINDS[kind]
+        raw = bytearray(spoiled.content())
         place = raw.index(torch.arange(64.0).numpy().tobytes())
         raw[place + 100] ^= 1
-        (tmp_path / name).write_bytes(raw)
-        with pytest.raises(ValueError, match=name):
-            read(tmp_path / name)
+        (tmp_path / spoiled.name).write_bytes(raw)
+        with pytest.raises(ValueError, match=spoiled.name):
+            spoiled.read(tmp_path / spoiled.name)
 
 
 def test_killed_processes_leave_a_cache_of_the_right_frames(tmp_path: Path) -> None:
     file = tmp_path / "A" / "seqinfo.ini"
     file.parent.mkdir()
     file.write_text(malformed.SEQINFO)
-    malformed.KINDS["sequence"][2](file)
+    malformed.KINDS["sequence"].read(file)
     video = read_sequence(file.parent, classes={1: "person"})
     context = multiprocessing.get_context("fork")
     for pause in (0.0, 0.005, 0.02):
