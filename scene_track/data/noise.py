@@ -143,7 +143,7 @@ def observe(
     boxes = np.concatenate((boxes, false))
     labels = np.concatenate((labels, np.zeros(count, dtype=np.int64)))
     if noise.nms_iou < 1:
-        kept = _surest(boxes, scores, noise.nms_iou)
+        kept = surest(boxes, scores, noise.nms_iou)
         boxes, scores, labels = boxes[kept], scores[kept], labels[kept]
     return Observed(boxes, scores, labels)
 
@@ -223,12 +223,21 @@ def iou_matrix(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArr
     return common / np.maximum(union, np.finfo(np.float64).tiny)
 
 
-def _surest(
-    boxes: NDArray[np.float64], scores: NDArray[np.float64], iou: float
+def surest(
+    boxes: NDArray[np.float64], scores: NDArray[np.floating], iou: float
 ) -> NDArray[np.int64]:
-    """Rows that non-maximum suppression keeps, surest first."""
+    """Rows that non-maximum suppression keeps, surest first.
+
+    Args:
+        boxes: ``[N, 4]`` cxcywh.
+        scores: ``[N]``.
+        iou: a box goes if a surer, kept one overlaps it by *more* than this.
+    """
     order = np.argsort(-scores, kind="stable")
     close = iou_matrix(boxes, boxes) > iou
+    close.flat[:: len(boxes) + 1] = False  # with themselves
+    if not close.any():
+        return order
     kept: list[int] = []
     for row in order.tolist():
         if not close[row, kept].any():

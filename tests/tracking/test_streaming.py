@@ -158,7 +158,7 @@ def test_memory_does_not_grow_with_the_video() -> None:
         place = 0.05 + 0.9 * ((t // 5 * 7) % 11) / 11
         out += len(tracker.update(detections([place], [sure], t)))
         most, held = max(most, tracker.num_tracks), max(held, len(tracker._held))
-        assert tracker._rings is not None and len(tracker._rings.count) == 16
+        assert len(tracker._rings.count) == 16
     assert most <= 3 and held == lookahead and out == 1_000 - lookahead
     assert len(tracker._held._hidden) <= 3
     assert out + len(tracker.finish()) == 1_000
