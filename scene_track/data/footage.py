@@ -104,7 +104,7 @@ def _open_images(path: Path, fps: float | None) -> Footage:
         files = {number: path / info.image_dir / file for number, file in numbered}
         name, fps = info.name, fps or info.frame_rate
     elif path.is_dir():
-        found = sorted((p for p in path.iterdir() if _is_image(p)), key=_natural)
+        found = sorted((p for p in path.iterdir() if _is_image(p)), key=natural)
         if not found:
             raise ValueError(
                 f"{path}: a folder without images ({', '.join(IMAGES)}) and without seqinfo.ini;"
@@ -114,7 +114,7 @@ def _open_images(path: Path, fps: float | None) -> Footage:
     elif path.is_file():
         files = {1: path}
     else:
-        found = sorted((p for p in _glob(path) if _is_image(p)), key=_natural)
+        found = sorted((p for p in _glob(path) if _is_image(p)), key=natural)
         if not found:
             raise FileNotFoundError(
                 f"{path}: no such file, folder or glob of images; type source=VIDEO, such as"
@@ -165,7 +165,7 @@ def _is_image(path: Path) -> bool:
     return path.is_file() and path.suffix.lower() in IMAGES
 
 
-def _natural(path: Path) -> list[tuple[int, str]]:
+def natural(path: Path) -> list[tuple[int, str]]:
     """Order of names in which frame2 comes before frame10."""
     parts = re.findall(r"\d+|\D+", path.name)
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
