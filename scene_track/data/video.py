@@ -158,11 +158,7 @@ class SourceFolder:
     root: Path
 
     def prepare(self) -> Path:
-        """The root.
-
-        Raises:
-            FileNotFoundError: if it is not there.
-        """
+        """The root; a ``FileNotFoundError`` if it is not there."""
         if not self.root.is_dir():
             raise FileNotFoundError(
                 f"{self.root}: no such folder; looked for {self.LOOKED_FOR}. Type"
@@ -269,7 +265,6 @@ def each_once(videos: list[Video], root: Path) -> list[Video]:
         ValueError: otherwise.
     """
     used: dict[Path, set[int]] = {}
-    places: dict[str, Path] = {}
     for video in videos:
         numbers = set(video.frames.tolist())
         if overlap := used.setdefault(video.folder, set()) & numbers:
@@ -278,13 +273,20 @@ def each_once(videos: list[Video], root: Path) -> list[Video]:
                 " through another entry"
             )
         used[video.folder] |= numbers
+    refuse_equal_names(videos, root)
+    return videos
+
+
+def refuse_equal_names(videos: Sequence[Video], root: Path) -> None:
+    """A ``ValueError`` if two videos of a split have one name, by which results are stored."""
+    places: dict[str, Path] = {}
+    for video in videos:
         other = places.setdefault(video.name, video.folder)
         if other != video.folder:
             raise ValueError(
                 f"{root}: two videos of one split are called {video.name}, {other} and"
                 f" {video.folder}: results are stored by that name, so rename one of the folders"
             )
-    return videos
 
 
 def read_sequence(
