@@ -8,6 +8,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+_TINY = np.finfo(np.float64).tiny
+
 Boxes = NDArray[np.float64]
 
 
@@ -25,12 +27,9 @@ def to_pixels(boxes: Boxes, size: tuple[int, int]) -> Boxes:
 
 def pairwise_iou(first: Boxes, second: Boxes) -> Boxes:
     """``[N, M]`` overlaps of ``[N, 4]`` and ``[M, 4]`` cxcywh; 0 where both are empty."""
-    low = np.maximum(
-        (first[:, None, :2] - first[:, None, 2:] / 2), (second[:, :2] - second[:, 2:] / 2)
-    )
-    high = np.minimum(
-        (first[:, None, :2] + first[:, None, 2:] / 2), (second[:, :2] + second[:, 2:] / 2)
-    )
-    common = (high - low).clip(0).prod(-1)
-    union = first[:, 2:].prod(-1)[:, None] + second[:, 2:].prod(-1) - common
-    return common / np.maximum(union, np.finfo(np.float64).tiny)
+    half, other = first[:, None, 2:] / 2, second[:, 2:] / 2
+    low = np.maximum(first[:, None, :2] - half, second[:, :2] - other)
+    sides = np.minimum(first[:, None, :2] + half, second[:, :2] + other) - low
+    common = np.maximum(sides[..., 0], 0) * np.maximum(sides[..., 1], 0)
+    union = (first[:, 2] * first[:, 3])[:, None] + second[:, 2] * second[:, 3] - common
+    return common / np.maximum(union, _TINY)

@@ -47,7 +47,7 @@ from scene_track.models.motion_prior import (
     MOTION,
     SMALLEST,
     MotionPrior,
-    offset_of,
+    Offset,
     places_of,
 )
 
@@ -56,31 +56,31 @@ _NEW = -3.0  # logit of "new" before anything is learned; a good match of the pr
 _NEVER = -1e4
 
 
-def relative_geometry(offset: Tensor, seconds: Tensor) -> Tensor:
+def relative_geometry(offset: Offset, seconds: Tensor) -> Tensor:
     """How boxes lie to reference boxes, in units of the reference: ``[..., 9]``.
 
     Args:
-        offset: ``[..., 4]`` between their places, see ``offset_of``.
+        offset: ``[..., 2]`` between their places.
         seconds: ``[...]`` time between them, >= 0, broadcastable.
 
     Returns:
         Shift of the centre in reference sizes (compressed, and clipped raw), log ratios of the
         sizes, IoU, log time and shift per time.
     """
-    lib, shift, clipped = library(offset), offset[..., :2], between(offset, -3, 3)
-    ratio = lib.exp(offset[..., 2:])
+    shift, ratio = offset
+    lib, sizes = library(shift), library(shift).exp(ratio)
     # The IoU in the same units, where the reference is a unit square around 0.
-    half = ratio / 2
+    half = sizes / 2
     sides = at_least(at_most(shift + half, 0.5) - at_least(shift - half, -0.5), 0)
-    common, area = sides[..., :1] * sides[..., 1:], ratio[..., :1] * ratio[..., 1:]
+    common, area = sides[..., :1] * sides[..., 1:], sizes[..., :1] * sizes[..., 1:]
     wait = (1 + seconds * 20)[..., None]
     parts = (
         lib.copysign(lib.log1p(abs(shift)), shift),
-        between(clipped[..., :2], -1, 1),
-        clipped[..., 2:],
+        between(shift, -1, 1),
+        between(ratio, -3, 3),
         common / (area + 1 - common),
         stretched(lib.log(wait), common),
-        length(clipped[..., :2])[..., None] / wait,
+        length(between(shift, -3, 3))[..., None] / wait,
     )
     return lib.concatenate(parts, -1)
 
@@ -386,7 +386,7 @@ class PointerIdentity(OnArrays):
         places = places_of(boxes)
         old = _take(places, past)
         age = (seconds.unsqueeze(-1) - _take(seconds, past)).abs()
-        relation = self.geometry(relative_geometry(offset_of(places.unsqueeze(-2), old), age))
+        relation = self.geometry(relative_geometry(Offset.between(places.unsqueeze(-2), old), age))
         x, biases = tokens, self._biases(relation, seen)
         for layer, bias in zip(_typed(self.layers), biases, strict=True):
             looks = layer.looks(x)
@@ -422,7 +422,7 @@ class PointerIdentity(OnArrays):
         exists: Any = rings.order <= before[:, None]
         seen: Any = rings.seen[rows]
         age, old = abs(seconds - seen[..., 0]), seen[..., 1:]
-        relation = self.geometry(relative_geometry(offset_of(now[:, None, 5:], old), age))
+        relation = self.geometry(relative_geometry(Offset.between(now[:, None, 5:], old), age))
         x: Any = tokens
         biases = self._biases(relation, exists)
         for layer, past, bias in zip(_typed(self.layers), rings.past, biases, strict=True):
@@ -477,10 +477,10 @@ class PointerIdentity(OnArrays):
         expected = self._expected(memory, gap, error)
         # Where each detection lies to the last and to the expected box of each track.
         both = lib.concatenate((last[..., None, :], expected[..., None, :]), -2)
-        offset = offset_of(places[..., None, None, :], both[..., None, :, :, :])
+        offset = Offset.between(places[..., None, None, :], both[..., None, :, :, :])
         where = relative_geometry(offset, gap[..., None, :, None])
         where = where.reshape(*where.shape[:-2], 2 * _GEOMETRY)
-        prior = self.prior(memory.motion, offset[..., 1, :], gap)
+        prior = self.prior(memory.motion, Offset(*(x[..., 1, :] for x in offset)), gap)
         prior = unpadded(prior, memory.exists, -1, _NEVER)
         if self.interaction:
             x = lib.concatenate((track, detection), -2)
