@@ -1,6 +1,6 @@
 """Layers of the identity head: how boxes lie to each other, a track's past, a frame's people.
 
-All of them work on arrays too (``arrays.py``), but for ``newest`` and ``take``: they are of training.
+All of them work on arrays too (``arrays.py``), but for ``newest`` and ``take`` of training.
 """
 
 from __future__ import annotations
