@@ -131,7 +131,8 @@ class BallTracker(Tracker):
         keys = np.full(len(shown), 0 if best is None else best.key, dtype=np.int64)
         labels = np.zeros(len(shown), dtype=np.int64)
         hidden = np.zeros(len(shown), dtype=bool)
-        self._held.push(frame, keys, boxes[shown], scores[shown], labels, hidden)
+        rows = (keys, boxes[shown], scores[shown], labels, hidden)
+        self._held.push(frame, detections.seconds, *rows)
         return self._release()
 
     def finish(self) -> list[TrackedFrame]:

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
+_TINY = np.finfo(np.float64).tiny
 _MATCH_IOU = 0.5
 _NMS_PERCENTILE = 99.0
 
@@ -212,15 +213,12 @@ def fit_noise(frames: Iterable[LabelledFrame]) -> Noise:
 
 def iou_matrix(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
     """``[N, M]`` overlaps of ``[N, 4]`` and ``[M, 4]`` cxcywh; 0 where both are empty."""
-    low = np.maximum(
-        (first[:, None, :2] - first[:, None, 2:] / 2), (second[:, :2] - second[:, 2:] / 2)
-    )
-    high = np.minimum(
-        (first[:, None, :2] + first[:, None, 2:] / 2), (second[:, :2] + second[:, 2:] / 2)
-    )
-    common = (high - low).clip(0).prod(-1)
-    union = first[:, 2:].prod(-1)[:, None] + second[:, 2:].prod(-1) - common
-    return common / np.maximum(union, np.finfo(np.float64).tiny)
+    half, other = first[:, None, 2:] / 2, second[:, 2:] / 2
+    low = np.maximum(first[:, None, :2] - half, second[:, :2] - other)
+    sides = np.minimum(first[:, None, :2] + half, second[:, :2] + other) - low
+    common = np.maximum(sides[..., 0], 0) * np.maximum(sides[..., 1], 0)
+    union = (first[:, 2] * first[:, 3])[:, None] + second[:, 2] * second[:, 3] - common
+    return common / np.maximum(union, _TINY)
 
 
 def surest(

@@ -76,6 +76,7 @@ class ScenePredictions:
         dense: per-cell proposals.
         denoising: the L layers' answers on the denoising slots (Q = K), with their queries.
         extras: further outputs of the chosen head by name, each ``[B, T, Q, ...]``.
+        levels: the backbone's maps ``[B * T, D_i, h_i, w_i]``, for a loss that looks at them.
     """
 
     bbox_center: Tensor
@@ -88,6 +89,7 @@ class ScenePredictions:
     denoising: list[LayerPredictions] = field(default_factory=list)
     denoising_queries: DenoisingQueries | None = None
     extras: dict[str, Tensor] = field(default_factory=dict)
+    levels: tuple[Tensor, ...] = ()
 
     @property
     def boxes(self) -> Tensor:
@@ -98,7 +100,7 @@ class ScenePredictions:
 def join_in_time(parts: list[ScenePredictions]) -> ScenePredictions:
     """Predictions of consecutive stretches of a clip as those of the whole.
 
-    What only trains the detector (earlier layers, denoising) is left out.
+    What only trains the detector (earlier layers, denoising, levels) is left out.
     """
 
     def joined(values: list[Tensor]) -> Tensor:

@@ -227,6 +227,7 @@ class SceneModel(ClipModel):
             denoising=noised,
             denoising_queries=denoising,
             extras=self.head.extras(tokens),
+            levels=seen.levels,
         )
         return predictions, SceneState(temporal, queries, clock_start)
 
