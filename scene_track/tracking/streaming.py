@@ -57,7 +57,8 @@ class IdentityTracker(Tracker):
             birth: existence from which a detection that continues nothing starts a track.
             candidate: existence from which such a detection is at least remembered; 1 remembers
                 none.
-            max_gap: seconds after its last detection for which a track can be continued.
+            max_gap: seconds after its last detection for which a track can be continued; in the
+                next frame it always can.
             duplicate_iou: of two detections that overlap by more, the less sure one is dropped.
             lookahead: frames by which the answer lags, so that gaps are filled and a track that
                 began in doubt is shown from its beginning; 0 = causal.
@@ -91,6 +92,7 @@ class IdentityTracker(Tracker):
         self._ids = np.zeros(0, dtype=np.int64)
         self._rows = np.zeros(0, dtype=np.int64)  # of the rings
         self._last = np.zeros(0)  # s, when they were seen
+        self._before = -np.inf  # s, the last frame
         self._camera = Camera(self.camera) if self.camera else None
 
     @property
@@ -112,8 +114,11 @@ class IdentityTracker(Tracker):
     def update(self, detections: Detections) -> list[TrackedFrame]:
         """See ``Tracker.update``."""
         now = detections.seconds
-        # A little more: seconds of frames are rounded.
-        self._keep(np.abs(now - self._last) <= self.max_gap + 1e-4)
+        # A little more: seconds of frames are rounded. Who was in the frame before is not lost,
+        # however long ago that is: a pause of the video, or one frame per second.
+        recent = np.abs(now - self._last) <= self.max_gap + 1e-4
+        self._keep(recent | (self._last == self._before))
+        self._before = now
         assert self._head is not None and detections.tokens is not None, "start() comes first"
         rows = detections.distinct_rows(self.low_conf, self.duplicate_iou)
         tokens = detections.tokens.detach().float().cpu().numpy()[rows]
@@ -129,7 +134,7 @@ class IdentityTracker(Tracker):
         keys, boxes, sure = keys[shown], boxes[shown].astype(np.float64), sure[shown]
         labels = detections.labels.cpu().numpy()[rows[shown]]
         if self.lookahead:
-            self._held.push(detections.frame, keys, boxes, sure, labels, hidden=keys < 0)
+            self._held.push(detections.frame, now, keys, boxes, sure, labels, hidden=keys < 0)
         self._keep((self._ids > 0) | (self._last == now))
         if self.lookahead:
             return self._held.release()
@@ -185,6 +190,8 @@ class IdentityTracker(Tracker):
         keys = np.zeros(len(sure), dtype=np.int64)
         keys[assigned >= 0] = self._ids[assigned[assigned >= 0]]
         free = (assigned < 0) & (sure > self.exist_conf)
+        if not free.any():
+            return keys
         born = free & (sure >= self.birth)
         keys[born] = np.arange(self._next, self._next + born.sum())
         self._next += int(born.sum())
