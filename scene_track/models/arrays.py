@@ -245,7 +245,7 @@ class _InTorch:
     """A module as it is, between arrays."""
 
     def __init__(self, module: nn.Module) -> None:
-        self.module = copy.deepcopy(module).cpu().float()
+        self.module = copy.deepcopy(module).cpu().float().eval().requires_grad_(False)
 
     def __call__(self, *arrays: NDArray[np.float32]) -> NDArray[np.float32]:
         return self.module(*map(torch.from_numpy, arrays)).numpy()

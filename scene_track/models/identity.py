@@ -23,23 +23,17 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from scene_track.models.arrays import (
     OnArrays,
     at_least,
     at_most,
-    attend,
     between,
     detached,
     float32,
     joined,
-    length,
     library,
-    mean_there,
     share,
-    softmax,
-    stretched,
     unit,
     unpadded,
 )
@@ -47,178 +41,20 @@ from scene_track.models.motion_prior import (
     MOTION,
     SMALLEST,
     MotionPrior,
-    offset_of,
+    Offset,
     places_of,
 )
+from scene_track.models.track_layers import (
+    GEOMETRY,
+    NEVER,
+    Interaction,
+    TrackEncoderLayer,
+    newest,
+    relative_geometry,
+    take,
+)
 
-_GEOMETRY = 9
 _NEW = -3.0  # logit of "new" before anything is learned; a good match of the prior has about 9
-_NEVER = -1e4
-
-
-def relative_geometry(offset: Tensor, seconds: Tensor) -> Tensor:
-    """How boxes lie to reference boxes, in units of the reference: ``[..., 9]``.
-
-    Args:
-        offset: ``[..., 4]`` between their places, see ``offset_of``.
-        seconds: ``[...]`` time between them, >= 0, broadcastable.
-
-    Returns:
-        Shift of the centre in reference sizes (compressed, and clipped raw), log ratios of the
-        sizes, IoU, log time and shift per time.
-    """
-    lib, shift, clipped = library(offset), offset[..., :2], between(offset, -3, 3)
-    ratio = lib.exp(offset[..., 2:])
-    # The IoU in the same units, where the reference is a unit square around 0.
-    half = ratio / 2
-    sides = at_least(at_most(shift + half, 0.5) - at_least(shift - half, -0.5), 0)
-    common, area = sides[..., :1] * sides[..., 1:], ratio[..., :1] * ratio[..., 1:]
-    wait = (1 + seconds * 20)[..., None]
-    parts = (
-        lib.copysign(lib.log1p(abs(shift)), shift),
-        between(clipped[..., :2], -1, 1),
-        clipped[..., 2:],
-        common / (area + 1 - common),
-        stretched(lib.log(wait), common),
-        length(clipped[..., :2])[..., None] / wait,
-    )
-    return lib.concatenate(parts, -1)
-
-
-def newest(present: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The newest tokens at each moment.
-
-    Args:
-        present: ``[S, T]`` bool.
-        count: K, how many.
-
-    Returns:
-        ``[S, T, K]`` moments of the K newest present tokens up to each moment, itself included,
-        newest first, and bool whether there are that many.
-    """
-    s, t = present.shape
-    rank = present.long().cumsum(-1)
-    order = rank.new_zeros(s, t + 1)  # moment of the r-th present token; what is absent goes to 0
-    moments = torch.arange(t, device=present.device).expand(s, t)
-    order.scatter_(1, torch.where(present, rank, 0), moments)
-    wanted = rank.unsqueeze(-1) - torch.arange(count, device=present.device)
-    past = order.gather(1, wanted.clamp(min=0).flatten(1)).view(s, t, count)
-    return past, wanted >= 1
-
-
-def _take(values: Tensor, past: Tensor) -> Tensor:
-    """``values [S, T, ...]`` at the moments ``past [S, T, K]``: ``[S, T, K, ...]``."""
-    s, t = values.shape[:2]
-    rows = past + t * torch.arange(s, device=past.device).view(s, 1, 1)
-    # The backward pass of an embedding adds whole rows; that of fancy indexing takes ten times it.
-    # Written out: where there is no track there is no -1 to infer.
-    flat = F.embedding(rows, values.reshape(s * t, math.prod(values.shape[2:])))
-    return flat.view(*past.shape, *values.shape[2:])
-
-
-def _feed(dim: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.LayerNorm(dim), nn.Linear(dim, 2 * dim), nn.GELU(), nn.Linear(2 * dim, dim)
-    )
-
-
-class TrackEncoderLayer(OnArrays):
-    """Attention of a track's token to the newest tokens of its past."""
-
-    def __init__(self, dim: int, heads: int, relation: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.norm = nn.LayerNorm(dim)
-        self.query = nn.Linear(dim, dim)
-        self.key_value = nn.Linear(dim, 2 * dim)
-        self.bias = nn.Linear(relation, heads)
-        self.project = nn.Linear(dim, dim)
-        self.relation_value = nn.Linear(heads * relation, dim)
-        self.feed = _feed(dim)
-
-    @property
-    def _query_key_value(self) -> Any:
-        return joined(self.query, self.key_value)
-
-    def looks(self, x: Tensor) -> Tensor:
-        """What tokens ``x [..., D]`` ask for and what later ones look at: ``[..., 3 D]``."""
-        return self._query_key_value(self.norm(x))
-
-    def forward(
-        self, x: Tensor, query: Tensor, past: Tensor, relation: Tensor, bias: Tensor
-    ) -> Tensor:
-        """Look back.
-
-        Args:
-            x: ``[..., D]`` the tokens.
-            query: ``[..., D]`` what they ask for.
-            past: ``[..., K, 2 D]`` what they look at.
-            relation: ``[..., K, R]`` how they lie to it.
-            bias: ``[..., H, K]`` of the logits.
-        """
-        *shape, dim = x.shape
-        k, h = past.shape[-2], self.heads
-        query = query.reshape(*shape, h, 1, dim // h)
-        both = past.reshape(*shape, k, 2, h, dim // h)
-        key, value = (both[..., part, :, :].swapaxes(-3, -2) for part in (0, 1))
-        logits = float32(query @ key.swapaxes(-1, -2))[..., 0, :] * (dim // h) ** -0.5
-        weights = softmax(logits + bias)
-        content = (weights[..., None, :] @ value).reshape(*shape, dim)
-        near = (weights @ relation).reshape(*shape, h * relation.shape[-1])
-        x = x + self.project(content) + self.relation_value(near)
-        return x + self.feed(x)
-
-
-class Interaction(OnArrays):
-    """Attention of all tracks and detections of one frame to each other, the nearer the more."""
-
-    def __init__(self, dim: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.place = nn.Linear(7, dim)
-        self.norm = nn.LayerNorm(dim)
-        self.qkv = nn.Linear(dim, 3 * dim)
-        # Logits lost per mean object size of distance, one figure per head: some look far.
-        self.log_distance = nn.Parameter(torch.linspace(-3.0, 0.0, heads))
-        self.project = nn.Linear(dim, dim)
-        self.feed = _feed(dim)
-
-    @property
-    def nearer(self) -> Tensor:
-        """``[H, 1, 1]`` what is added to the logits per mean object size of distance."""
-        return -library(self.log_distance).exp(self.log_distance)[:, None, None]
-
-    def forward(self, x: Tensor, places: Tensor, gap: Tensor, there: Tensor) -> Tensor:
-        """Let everybody look at everybody.
-
-        Args:
-            x: ``[..., E, D]`` tracks and detections.
-            places: ``[..., E, 4]`` of expected or seen boxes, see ``places_of``.
-            gap: ``[..., E]`` s since a track was seen; -1 = a detection.
-            there: ``[..., E]`` bool, False = padding.
-        """
-        *shape, e, dim = x.shape
-        lib = library(places)
-        mean = mean_there(lib.concatenate((places[..., :2], lib.exp(places[..., 2:])), -1), there)
-        size = at_least(mean[..., 2:], SMALLEST)
-        center = between((places[..., :2] - mean[..., :2]) / size, -20, 20)
-        place = (
-            center / 4,
-            between(places[..., 2:] - lib.log(size), -3, 3),
-            at_least(gap, 0)[..., None],
-            (gap < 0)[..., None],
-            places[..., 3:] / 4,
-        )
-        x = x + self.place(lib.concatenate(place, -1))
-        qkv = self.qkv(self.norm(x)).reshape(*shape, e, 3, self.heads, dim // self.heads)
-        q, k, v = (qkv[..., part, :, :].swapaxes(-3, -2) for part in range(3))
-        # Two differences, not cdist: its gradient is not defined where two boxes are the same.
-        apart = abs(center[..., None, :] - center[..., None, :, :])
-        apart = (apart[..., 0] + apart[..., 1])[..., None, :, :]
-        bias = unpadded(self.nearer * apart, there, -1, _NEVER)
-        looked = attend(q, k, v, bias).swapaxes(-3, -2).reshape(*shape, e, dim)
-        x = x + self.project(looked)
-        return x + self.feed(x)
 
 
 @dataclass
@@ -328,7 +164,7 @@ class PointerIdentity(OnArrays):
         self.token = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, width)) if content else None
         self.sure = nn.Linear(1, width)
         relation = width // 2
-        self.geometry = nn.Sequential(nn.Linear(_GEOMETRY, relation), nn.GELU())
+        self.geometry = nn.Sequential(nn.Linear(GEOMETRY, relation), nn.GELU())
         self.layers = nn.ModuleList(TrackEncoderLayer(width, heads, relation) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
         # What the prior errs by, in box sizes per second, read off the encoded track.
@@ -337,7 +173,7 @@ class PointerIdentity(OnArrays):
         self.detection_side = nn.Linear(width, width)
         self.interaction = nn.ModuleList(Interaction(width, heads) for _ in range(interaction))
         self.relation = nn.Sequential(
-            nn.Linear(2 * _GEOMETRY + 3, width), nn.GELU(), nn.Linear(width, width)
+            nn.Linear(2 * GEOMETRY + 3, width), nn.GELU(), nn.Linear(width, width)
         )
         self.score = nn.Sequential(
             nn.GELU(), nn.Linear(width, width // 2), nn.GELU(), _zero(nn.Linear(width // 2, 1))
@@ -364,7 +200,7 @@ class PointerIdentity(OnArrays):
     def _biases(self, relation: Tensor, seen: Tensor) -> list[Tensor]:
         """``[..., H, K]`` of each layer: what the relation adds, and nobody looks at nothing."""
         every = float32(self._bias(relation)).swapaxes(-1, -2)
-        every = library(every).where(seen[..., None, :], every, _NEVER)
+        every = library(every).where(seen[..., None, :], every, NEVER)
         heads = every.shape[-2] // len(self.layers)
         return [every[..., i * heads : (i + 1) * heads, :] for i in range(len(self.layers))]
 
@@ -384,14 +220,14 @@ class PointerIdentity(OnArrays):
         """
         past, seen = newest(present, min(self.history, tokens.shape[1]))
         places = places_of(boxes)
-        old = _take(places, past)
-        age = (seconds.unsqueeze(-1) - _take(seconds, past)).abs()
-        relation = self.geometry(relative_geometry(offset_of(places.unsqueeze(-2), old), age))
+        old = take(places, past)
+        age = (seconds.unsqueeze(-1) - take(seconds, past)).abs()
+        relation = self.geometry(relative_geometry(Offset.between(places.unsqueeze(-2), old), age))
         x, biases = tokens, self._biases(relation, seen)
         for layer, bias in zip(_typed(self.layers), biases, strict=True):
             looks = layer.looks(x)
             query, kept = looks[..., : x.shape[-1]], looks[..., x.shape[-1] :]
-            x = layer(x, query, _take(kept, past), relation, bias)
+            x = layer(x, query, take(kept, past), relation, bias)
         return self.norm(x), self.prior.fit(old, age, seen)
 
     def extend(
@@ -422,7 +258,7 @@ class PointerIdentity(OnArrays):
         exists: Any = rings.order <= before[:, None]
         seen: Any = rings.seen[rows]
         age, old = abs(seconds - seen[..., 0]), seen[..., 1:]
-        relation = self.geometry(relative_geometry(offset_of(now[:, None, 5:], old), age))
+        relation = self.geometry(relative_geometry(Offset.between(now[:, None, 5:], old), age))
         x: Any = tokens
         biases = self._biases(relation, exists)
         for layer, past, bias in zip(_typed(self.layers), rings.past, biases, strict=True):
@@ -477,11 +313,11 @@ class PointerIdentity(OnArrays):
         expected = self._expected(memory, gap, error)
         # Where each detection lies to the last and to the expected box of each track.
         both = lib.concatenate((last[..., None, :], expected[..., None, :]), -2)
-        offset = offset_of(places[..., None, None, :], both[..., None, :, :, :])
+        offset = Offset.between(places[..., None, None, :], both[..., None, :, :, :])
         where = relative_geometry(offset, gap[..., None, :, None])
-        where = where.reshape(*where.shape[:-2], 2 * _GEOMETRY)
-        prior = self.prior(memory.motion, offset[..., 1, :], gap)
-        prior = unpadded(prior, memory.exists, -1, _NEVER)
+        where = where.reshape(*where.shape[:-2], 2 * GEOMETRY)
+        prior = self.prior(memory.motion, Offset(*(x[..., 1, :] for x in offset)), gap)
+        prior = unpadded(prior, memory.exists, -1, NEVER)
         if self.interaction:
             x = lib.concatenate((track, detection), -2)
             every = lib.concatenate((expected, places), -2)
@@ -500,7 +336,7 @@ class PointerIdentity(OnArrays):
             look = unit(float32(self.detection_look(tokens)))
             known = unit(float32(self.track_look(memory.state)))
             logits = logits + 5 * self.look_scale * (look @ known.swapaxes(-1, -2))
-        logits = unpadded(logits, memory.exists, -1, _NEVER)
+        logits = unpadded(logits, memory.exists, -1, NEVER)
         return lib.concatenate((logits, float32(self.new(detection))), -1)
 
 
@@ -518,6 +354,6 @@ def _typed(layers: nn.ModuleList) -> Any:
 
 def _rivalry(prior: Tensor, present: Any) -> Tensor:
     """``[..., N, J, 3]``: each likelihood, and its share among the tracks and the detections."""
-    rows = unpadded(prior, present, -2, _NEVER)
+    rows = unpadded(prior, present, -2, NEVER)
     parts = (at_least(prior, -20) / 10, share(prior, -1, _NEW), share(rows, -2, _NEW))
     return library(prior).concatenate([part[..., None] for part in parts], -1)

@@ -40,10 +40,23 @@ def places_of(boxes: Tensor) -> Tensor:
     return lib.concatenate((boxes[..., :2], lib.log(at_least(boxes[..., 2:], SMALLEST))), -1)
 
 
-def offset_of(places: Tensor, reference: Tensor) -> Tensor:
-    """``[..., 4]`` from one place to another: centres in sizes of the reference, log ratios."""
-    lib, apart = library(places), places - reference
-    return lib.concatenate((apart[..., :2] * lib.exp(-reference[..., 2:]), apart[..., 2:]), -1)
+class Offset(NamedTuple):
+    """How places lie to reference places.
+
+    Attributes:
+        shift: ``[..., 2]`` of the centre, in sizes of the reference.
+        ratio: ``[..., 2]`` of the sizes, its logarithm.
+    """
+
+    shift: Tensor
+    ratio: Tensor
+
+    @classmethod
+    def between(cls, places: Tensor, reference: Tensor) -> Offset:
+        """From ``reference [..., 4]`` to ``places [..., 4]``, broadcast."""
+        apart = places - reference
+        scale = library(places).exp(-reference[..., 2:])
+        return cls(apart[..., :2] * scale, apart[..., 2:])
 
 
 class MotionState(NamedTuple):
@@ -154,13 +167,12 @@ class MotionPrior(OnArrays):
         state = MotionState.unpack(motion)
         return state.present + state.velocity * self._lasting(gap)[..., None]
 
-    def forward(self, motion: Tensor, offset: Tensor, gap: Tensor) -> Tensor:
+    def forward(self, motion: Tensor, offset: Offset, gap: Tensor) -> Tensor:
         """Log-likelihood of every detection under every track.
 
         Args:
             motion: ``[..., J, 11]`` of the tracks.
-            offset: ``[..., N, J, 4]`` of the detections from the tracks' expected places, see
-                ``offset_of``.
+            offset: ``[..., N, J, 2]`` of the detections from the tracks' expected places.
             gap: ``[..., J]`` s since the tracks were seen, >= 0.
 
         Returns:
@@ -172,10 +184,11 @@ class MotionPrior(OnArrays):
         known_by = 1 / at_least(state.weight, 1e-6) + ahead * ahead / (state.spread + self.ridge)
         late = self.drift * wait
         variance = self._variance * (1 + known_by) + late * late  # [..., J, 4]
-        square = offset * offset * (1 / variance)[..., None, :, :]
+        sure = (1 / variance)[..., None, :, :]
         # Shifts in units of both sizes' geometric mean, so that neither box is preferred.
-        shift = square[..., :2] * lib.exp(-offset[..., 2:])
-        distance = total(shift + square[..., 2:], -1)  # [..., N, J]
+        shift = offset.shift * offset.shift * lib.exp(-offset.ratio) * sure[..., :2]
+        square = shift + offset.ratio * offset.ratio * sure[..., 2:]
+        distance = square[..., 0] + square[..., 1]  # [..., N, J]
         width = total(lib.log(variance), -1)  # 2 sum(log s) of each track
         credit = self.scale / 2 * width + self.exit * gap
         return self._gain * lib.log1p(distance / self.freedom) - credit[..., None, :]

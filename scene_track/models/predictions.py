@@ -96,6 +96,23 @@ class ScenePredictions:
         """``[B, T, Q, 4]`` cxcywh."""
         return torch.cat((self.bbox_center, self.bbox_size), dim=-1)
 
+    @classmethod
+    def bare(
+        cls, boxes: Tensor, exist_conf: Tensor, cls_logits: Tensor, tokens: Tensor, **extras: Tensor
+    ) -> ScenePredictions:
+        """Predictions without decoder layers and dense proposals; the arguments as above."""
+        nothing = boxes.new_zeros(*boxes.shape[:2], 0, 0, 0)
+        return cls(
+            bbox_center=boxes[..., :2],
+            bbox_size=boxes[..., 2:],
+            exist_conf=exist_conf,
+            cls_logits=cls_logits,
+            tokens=tokens,
+            layers=[],
+            dense=DensePredictions(nothing, nothing),
+            extras=extras,
+        )
+
 
 def join_in_time(parts: list[ScenePredictions]) -> ScenePredictions:
     """Predictions of consecutive stretches of a clip as those of the whole.

@@ -85,15 +85,9 @@ class FaultReport:
         self._cases[footage.name] = case
 
     def write(self, folder: Path, count: int, title: str) -> dict[str, Any]:
-        """Write the strips, ``faults.json`` and the page.
+        """Write the strips of the ``count`` costliest faults, the page, and ``faults.json``.
 
-        Args:
-            folder: of the evaluation; files go to ``faults/`` in it.
-            count: so many of the costliest faults.
-            title: of the page.
-
-        Returns:
-            What ``faults.json`` holds.
+        All go to ``faults/`` in the folder of the evaluation. Returns what ``faults.json`` holds.
         """
         every = [(fault, case) for case in self._cases.values() for fault in case.faults]
         every.sort(key=lambda pair: (-pair[0].cost, pair[0].video, pair[0].frames))
@@ -132,7 +126,7 @@ def _record(fault: Fault, case: _Case) -> dict[str, Any]:
 def _strip(fault: Fault, case: _Case) -> np.ndarray:
     """Before, at and after a fault; a row each for our tracks, the truth and other trackers."""
     footage, ours = case.footage, case.ours
-    size = (footage.info.height, footage.info.width)
+    size = footage.info.size
     positions = np.searchsorted(footage.frames, fault.frames).tolist()
     images = [read_image(footage, position, size) for position in positions]
     rows = {

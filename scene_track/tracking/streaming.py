@@ -190,6 +190,8 @@ class IdentityTracker(Tracker):
         keys = np.zeros(len(sure), dtype=np.int64)
         keys[assigned >= 0] = self._ids[assigned[assigned >= 0]]
         free = (assigned < 0) & (sure > self.exist_conf)
+        if not free.any():
+            return keys
         born = free & (sure >= self.birth)
         keys[born] = np.arange(self._next, self._next + born.sum())
         self._next += int(born.sum())

@@ -134,12 +134,8 @@ class Tracker(ABC):
     def start(self, video: VideoInfo, head: PointerIdentity | None) -> None:
         """Forget everything; the next frame is the first of ``video``.
 
-        Args:
-            video: what comes.
-            head: the pointer head of the model that detects.
-
         Raises:
-            ValueError: the tracker needs a pointer head and there is none.
+            ValueError: the tracker needs the pointer head of the model and there is none.
         """
 
     @abstractmethod

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from scene_track.models.motion_prior import MotionPrior, MotionState, offset_of, places_of
+from scene_track.models.motion_prior import MotionPrior, MotionState, Offset, places_of
 
 
 def prior_of() -> MotionPrior:
@@ -66,7 +66,7 @@ def test_the_nearer_track_is_likelier_and_a_lost_one_loses_credit() -> None:
 
     def logits(gap: float) -> Tensor:
         gaps = torch.full((2,), gap)
-        offset = offset_of(near[0][:1].unsqueeze(-2), prior.expected(motion, gaps))
+        offset = Offset.between(near[0][:1].unsqueeze(-2), prior.expected(motion, gaps))
         return prior(motion, offset, gaps)[0]
 
     assert logits(0.05)[0] > logits(0.05)[1] + 2
@@ -81,7 +81,7 @@ def test_every_noise_figure_learns() -> None:
     places = places_of(boxes)
     motion = prior.fit(places, age, torch.ones(3, 5, dtype=torch.bool))
     gap = torch.full((3,), 0.3)
-    offset = offset_of(places[:, :1], prior.expected(motion, gap))
+    offset = Offset.between(places[:, :1], prior.expected(motion, gap))
     prior(motion, offset, gap).softmax(-1)[0, 0].log().backward()
     for name, parameter in prior.named_parameters():
         assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name

@@ -126,6 +126,20 @@ def test_streaming_gives_the_numbers_of_training(options: dict) -> None:
             torch.testing.assert_close(torch.from_numpy(streamed), logits, rtol=0, atol=1e-5)
 
 
+def test_a_part_that_knows_no_arrays_streams_too() -> None:
+    """A researcher's own module, of tensors alone, among the parts of the head."""
+    pointer = learned(head())
+    pointer.new = torch.nn.Sequential(torch.nn.PReLU(16), torch.nn.Linear(16, 1))
+    boxes, tokens = torch.rand(3, 4) * 0.4 + 0.2, torch.randn(3, 16)
+    rings, host = TrackRings(pointer), Host(pointer)
+    host.extend(rings, np.arange(3), tokens.numpy(), boxes.numpy(), 0.0)
+    memory = rings.memory(np.arange(3))
+    streamed = host(tokens.numpy(), boxes.numpy(), 0.05, memory)
+    with torch.no_grad():
+        logits = pointer(tokens, boxes, torch.tensor([0.05]), as_tensors(memory))
+    torch.testing.assert_close(torch.from_numpy(streamed), logits, rtol=0, atol=1e-5)
+
+
 def test_padding_and_absent_tracks_change_nothing() -> None:
     pointer = learned(head())
     memory = TrackMemory(
