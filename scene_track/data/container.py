@@ -245,7 +245,8 @@ class _Container:
                 image = np.asarray(shown.to_ndarray(), dtype=np.uint8)
                 yield FootageFrame(_upright(frame, image), numbers.last, seconds)
             if not self._live:
-                end = (start or 0.0) + last + period
+                # At a rate that was typed, times are not those of the header.
+                end = (start or 0.0) + last + period if fps is None else float("inf")
                 self._compare_with_header(container, stream, numbers.last, end)
         finally:
             container.close()

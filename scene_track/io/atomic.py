@@ -62,10 +62,11 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def atomic_folder(path: Path | str) -> Iterator[Path]:
+def atomic_folder(path: Path | str, *, keep: bool = False) -> Iterator[Path]:
     """Yield a new folder beside ``path`` that replaces it on success, and is removed on errors.
 
-    Of a folder that was there nothing is left; it is there until the new one is complete.
+    Of a folder that was there nothing is left; it is there until the new one is complete. With
+    ``keep`` a folder that somebody else completed meanwhile stays, and the new one is removed.
     """
     path = Path(path).absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -78,6 +79,8 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
         mask = os.umask(0)
         os.umask(mask)
         temporary.chmod(0o777 & ~mask)
+        if keep and path.exists():
+            return
         if path.exists():
             # A folder cannot be replaced in one step: the old one steps aside for a moment.
             old = temporary.with_suffix(".old")
