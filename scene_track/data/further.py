@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, DirectoryPath, Field
 
@@ -31,19 +31,31 @@ class Further(BaseModel):
     classes: dict[int, str] | None = None
 
     def videos(
-        self, classes: dict[int, str], *, on_error: OnError, cache_dir: Path | None
+        self, classes: Any, *, detections: str | None, on_error: OnError, cache_dir: Path | None
     ) -> list[Video]:
         """Its training videos.
 
         Args:
             classes: those of the run, where it names none.
+            detections: those of the run.
             on_error: see ``MotFolder.sequences``.
             cache_dir: see there.
 
         Raises:
             FileNotFoundError: a sequence is missing, or there is none.
-            ValueError: wrong content.
+            ValueError: wrong content, or it does not go with the run.
         """
+        if (self.detections is None) != (detections is None):
+            mine, other = ("detections" if x else "images" for x in (self.detections, detections))
+            raise ValueError(
+                f"dataset.further: {self.root} gives {mine} and dataset.root {other}: all folders"
+                " of a run give the same; type detections=FOLDER or detections=noise for each"
+            )
+        if not isinstance(classes, dict):
+            raise ValueError(
+                "dataset.further: its folders have numbers for classes, and this dataset has"
+                " names; type dataset=mixed for both in one run"
+            )
         where = self.train
         if where is None:
             where = [folder.name for folder in sequence_folders(self.root)]

@@ -208,8 +208,12 @@ class TrackingDataModule(LightningDataModule):
             "test": ("test",),
             "predict": ("test",),
         }
-        for split in needs[stage] if stage is not None else ("train", "val"):
+        splits = needs[stage] if stage is not None else ("train", "val")
+        for split in splits:
             self.sequences(split)
+            self._boxes(split)
+        if "train" in splits:
+            self._read_further()
 
     def sequences(self, split: Literal["train", "val", "test"] | str) -> list[Video]:
         """The sequences of a split, with exact float64 ground truth in original pixels.
@@ -289,28 +293,26 @@ class TrackingDataModule(LightningDataModule):
         parts = [self._clips(self.sequences("train"), self._boxes("train"), overfit)]
         if not self.further:
             return parts[0]
-        for folder in self.further:
-            if (folder.detections is None) != (self.detections is None):
-                raise ValueError(
-                    f"dataset.further: {folder.root} gives"
-                    f" {'images' if folder.detections is None else 'detections'} and dataset.root"
-                    f" {'images' if self.detections is None else 'detections'}: all folders of a"
-                    " run give the same; type detections=FOLDER or detections=noise for each"
-                )
-            cache_dir = self._cache_folder(_METADATA)
-            classes = getattr(self.source, "classes", {1: "person"})
-            if not isinstance(classes, dict):
-                raise ValueError(
-                    "dataset.further: its folders have numbers for classes, and this dataset has"
-                    " names; type dataset=mixed for both in one run"
-                )
-            videos = folder.videos(classes, on_error=self.on_error, cache_dir=cache_dir)
-            boxes = None
-            if folder.detections is not None:
-                boxes = self._with_detections(videos, folder.detections, folder.root)
-            parts.append(self._clips(videos, boxes, overfit))
+        for name in self._read_further():
+            parts.append(self._clips(self._sequences[name], self._box_videos.get(name), overfit))
         weights = [1.0, *(folder.weight for folder in self.further)]
         return MixedClips(parts, weights, self.seed, same_every_epoch=overfit)
+
+    def _read_further(self) -> list[str]:
+        """Reads the further folders, once; what they are called among the splits."""
+        names = [f"further[{place}]" for place in range(len(self.further))]
+        for name, folder in zip(names, self.further, strict=True):
+            if name not in self._sequences:
+                videos = folder.videos(
+                    getattr(self.source, "classes", {1: "person"}),
+                    detections=self.detections,
+                    on_error=self.on_error,
+                    cache_dir=self._cache_folder(_METADATA),
+                )
+                if (source := folder.detections) is not None:
+                    self._box_videos[name] = self._with_detections(videos, source, folder.root)
+                self._sequences[name] = videos
+        return names
 
     def _clips(
         self, videos: list[Video], boxes: list[BoxVideo] | None, overfit: bool

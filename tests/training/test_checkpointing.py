@@ -67,6 +67,10 @@ def test_bad_files_are_told_apart(tmp_path: Path) -> None:
     torch.save([1, 2], array)
     with pytest.raises(ValueError, match="holds a list"):
         load_checkpoint(array)
+    spoiled = tmp_path / "spoiled.ckpt"
+    torch.save({"state_dict": {"w": torch.ones(3), "b": torch.tensor((1, float("nan")))}}, spoiled)
+    with pytest.raises(ValueError, match="1 weights such as b are NaN"):
+        load_checkpoint(spoiled)
     with pytest.raises(FileNotFoundError, match="no checkpoint at"):
         load_checkpoint(tmp_path / "none.ckpt")
 
