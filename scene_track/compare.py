@@ -60,25 +60,7 @@ def options(
     clip_width: Annotated[int, Field(ge=64, le=4096)],
     **groups: Any,
 ) -> None:
-    """What the command line accepts: the pre-flight check reads this signature.
-
-    Args:
-        checkpoint: run folder (its best checkpoint) or ``.ckpt``; or a list of them.
-        split: what is scored; never the training split, on which thresholds are chosen.
-        benchmark: whose preprocessing is applied before counting, as by ``evaluate``.
-        output: folder for the results; None: ``comparison_<split>`` in the (first) run folder, or
-            beside a checkpoint that lies in none.
-        overwrite: replace an output folder's files.
-        baselines: that are shown; none leaves the own tracker and the oracle.
-        tuning_sequences: training sequences that thresholds are chosen on.
-        tuning_frames: of each of them, the first ones.
-        tuning_combinations: that are tried of each tracker.
-        clips: sequences to draw, the first ones: trackers side by side.
-        clip_format: of the clips.
-        clip_width: pixels of each of the trackers side by side.
-        **groups: the configuration of a training run; its ``seed`` also draws the combinations and
-            the errors of the noisy ground truth (``seed + 1`` those of the training sequences).
-    """
+    """What the command line accepts; ``conf/compare.yaml`` explains it."""
 
 
 def compare(cfg: DictConfig) -> float:
@@ -154,15 +136,7 @@ def _frames_of(run: TrainedRun, split: str) -> list[tuple[str, list[int]]]:
 
 @dataclass
 class _Job:
-    """What is done with each run, and what is kept of it for the clips.
-
-    Attributes:
-        cfg: the command's configuration.
-        scored: sequences that are scored.
-        training: sequences that thresholds are chosen on.
-        benchmark: whose rules hold.
-        noise: errors of the noisy ground truth.
-    """
+    """What is done with each run, and what is kept of it for the clips."""
 
     cfg: DictConfig
     scored: list[Video]
@@ -328,12 +302,9 @@ def _refuse_what_cannot_be_compared(
     split: str, scored: Sequence[Video], training: Sequence[Video]
 ) -> None:
     """Raise a ``ValueError`` where there is no ground truth, or where tuning would see it."""
-    bare = [sequence.name for sequence in scored if not sequence.labelled]
-    if bare:
-        raise ValueError(
-            f"the {split} split has no ground truth to compare with ({len(bare)} of {len(scored)}"
-            f" sequences have no gt/gt.txt, first {bare[0]}): type split=val"
-        )
+    from scene_track.training.trained_run import need_truth
+
+    need_truth(scored, split, "compare")
     seen = {(s.folder.resolve(), frame) for s in training for frame in s.frames.tolist()}
     for sequence in scored:
         if seen & {(sequence.folder.resolve(), frame) for frame in sequence.frames.tolist()}:

@@ -51,23 +51,7 @@ def options(
     faults_against: Literal["sort", "bytetrack", "ocsort", "botsort", "cbiou"] | None,
     **groups: Any,
 ) -> None:
-    """What the command line accepts: the pre-flight check reads this signature.
-
-    Args:
-        checkpoint: run folder (its best checkpoint) or ``.ckpt``.
-        split: which split of the data.
-        benchmark: whose preprocessing is applied before counting boxes, as by ``score``; ``auto``
-            tells it by the ground truth.
-        output: folder for the results; None: ``evaluation_<split>`` in the run folder, or beside a
-            checkpoint that lies in none.
-        overwrite: replace an output folder's files.
-        clips: sequences to draw, the first ones.
-        clip_format: of the clips.
-        clip_width: pixels; wider footage is scaled down to it.
-        faults: identity switches and losses to show, the costliest ones.
-        faults_against: baseline that is shown beside them; None = none.
-        **groups: the configuration of a training run.
-    """
+    """What the command line accepts; ``conf/evaluate.yaml`` explains it."""
 
 
 def evaluate(cfg: DictConfig) -> float | None:
@@ -83,7 +67,7 @@ def evaluate(cfg: DictConfig) -> float | None:
     # All that can be wrong with the command is said before the minutes of tracking.
     path = resolve_checkpoint(cfg.checkpoint, prefer="best")
     folder = Path(cfg.output or run_folder(path) / f"evaluation_{cfg.split}")
-    refuse_in_use(folder, overwrite=cfg.overwrite, what="an evaluation", holds=_held(folder))
+    refuse_in_use(folder, overwrite=cfg.overwrite, what="an evaluation")
     run = load_run(cfg)
     run.data.prepare_data()
     sequences = run.data.sequences(cfg.split)
@@ -139,11 +123,7 @@ def evaluate(cfg: DictConfig) -> float | None:
 def _fault_report(
     cfg: DictConfig, run: TrainedRun, sequences: Sequence[Video], report: SplitReport
 ) -> FaultReport | None:
-    """What will find and show the faults, None if none are asked for.
-
-    Raises:
-        ValueError: there are no boxes, or no ground truth to be wrong about.
-    """
+    """What will find and show the faults, None if none are asked for."""
     if not cfg.faults:
         return None
     from scene_track.config.shipped import build_option
@@ -151,15 +131,11 @@ def _fault_report(
     from scene_track.tracking.comparison import TITLES
     from scene_track.tracking.fault_report import ORACLE, FaultReport
     from scene_track.tracking.oracle import oracle_behind
-    from scene_track.training.trained_run import need_boxes
+    from scene_track.training.trained_run import need_boxes, need_truth
 
     need_boxes(run, "faults=")
-    bare = [sequence.name for sequence in sequences if not sequence.labelled]
-    if bare or report.benchmark is None:
-        raise ValueError(
-            f"faults={cfg.faults} needs ground truth, and {len(bare)} of {len(sequences)} sequences"
-            f" of the {cfg.split} split have none, such as {bare[0]}: type split=val or faults=0"
-        )
+    need_truth(sequences, cfg.split, f"faults={cfg.faults}")
+    assert report.benchmark is not None
     others = {ORACLE: oracle_behind(run.tracker)}
     if cfg.faults_against is not None:
         others[TITLES[cfg.faults_against]] = build_option("tracker", cfg.faults_against)
@@ -173,21 +149,6 @@ def _remove_older(folder: Path, report: SplitReport) -> None:
     for pattern in ("metrics.json", *report.WRITES, *WRITES):
         for file in sorted(folder.glob(pattern)):
             file.unlink()
-
-
-def _held(folder: Path) -> str:
-    """What an output folder holds, in words; empty if it is not there."""
-    if not folder.is_dir() or not any(folder.iterdir()):
-        return ""
-    results = sum(1 for file in folder.glob("tracks/*") if file.suffix in (".txt", ".csv"))
-    if (folder / "metrics.json").exists():
-        return f"a complete evaluation ({results} result files and metrics.json)"
-    if results:
-        return (
-            f"{results} result files and no metrics.json (an evaluation that was stopped, or of a"
-            " split without ground truth)"
-        )
-    return f"other files, such as {min(entry.name for entry in folder.iterdir())}"
 
 
 def main() -> None:

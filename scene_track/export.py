@@ -35,29 +35,11 @@ def options(
     overwrite: bool,
     trusted_targets: list[str],
 ) -> None:
-    """What the command line accepts: the pre-flight check reads this signature.
-
-    Args:
-        checkpoint: run folder (its best checkpoint) or ``.ckpt``.
-        format: of the model.
-        weights: type in which they are stored.
-        license: SPDX identifier for the card.
-        output: folder to write; None: ``export_<format>`` in the run folder.
-        overwrite: replace the files of an export that exists.
-        trusted_targets: module prefixes besides ours from which a class may be built.
-    """
+    """What the command line accepts; ``conf/export.yaml`` explains it."""
 
 
 def export(cfg: DictConfig) -> Path:
-    """One export, from a checked configuration to a folder.
-
-    Returns:
-        The exported model.
-
-    Raises:
-        FileNotFoundError: there is no such checkpoint.
-        ValueError: it does not fit the code or the format, or something is in the way.
-    """
+    """One export, from a checked configuration to a folder."""
     from scene_track.io.atomic import write_atomic
     from scene_track.models.scene import SceneModel
     from scene_track.models.streaming_step import to_onnx

@@ -1,8 +1,8 @@
 """Report on a sweep: ``python -m scene_track.report sweep=DIR``.
 
 Writes trials.csv, trials.json and one self-contained page, report.html, into the sweep's folder,
-prints the trials, best first, and tells TensorBoard's HParams tab of them. A --multirun does the
-same at its end. Takes about two seconds; needs no torch, and no network to look at.
+and prints the trials, best first. A --multirun does the same at its end. Takes about two seconds;
+needs no torch, and no network to look at.
 
     python -m scene_track.report sweep=outputs/sweeps/synthetic_dance_scene/2026-01-01_12-00-00
     tensorboard --logdir outputs/sweeps/synthetic_dance_scene/2026-01-01_12-00-00
@@ -20,18 +20,7 @@ _EXPECTED = "type python -m scene_track.report sweep=FOLDER"
 
 
 def run(arguments: Sequence[str]) -> Path:
-    """Do what a command line says.
-
-    Args:
-        arguments: one word, ``sweep=FOLDER``.
-
-    Returns:
-        The page.
-
-    Raises:
-        ValueError: an argument is unknown or missing.
-        FileNotFoundError: there is no sweep.
-    """
+    """Do what a command line says."""
     from scene_track.sweeps.report import report
 
     start = "sweep="

@@ -35,17 +35,7 @@ def options(
     overwrite: bool,
     **groups: Any,
 ) -> None:
-    """What the command line accepts: the pre-flight check reads this signature.
-
-    Args:
-        checkpoint: run folder (its best checkpoint) or ``.ckpt``.
-        predictions: folder of result files, in place of a checkpoint.
-        split: which split of the data.
-        output: zip to write; None: ``submission_<split>.zip`` in the run folder, or beside the
-            folder of result files.
-        overwrite: replace a zip and result files that exist.
-        **groups: the configuration of a training run.
-    """
+    """What the command line accepts; ``conf/submit.yaml`` explains it."""
 
 
 def submit(cfg: DictConfig) -> None:

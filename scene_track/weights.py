@@ -49,10 +49,6 @@ def digest(path: Path) -> str:
 def check(path: Path, variants: list[Variant]) -> tuple[bool, str]:
     """Read weights as a run would.
 
-    Args:
-        path: a file or folder that exists.
-        variants: sizes it may be of; of several, the first that fits.
-
     Returns:
         Whether they are sound, and a line that says so or why not.
     """
@@ -82,25 +78,23 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     sizes: list[Variant] = [*VITS.values(), *CONVNEXTS.values()]
-    sound = True
-    if not options.paths:
-        print(_EXPLANATION.format(folder=options.folder))
-    for path in options.paths:
-        if not path.exists():
-            print(f"ABSENT  {path}")
-            sound = False
-            continue
+    if options.paths:
         # a file of one size is not read as seven others
-        named = [size for size in sizes if f"dinov3_{size.name}_" in path.name]
-        fine, line = check(path, named or sizes)
-        sound &= fine
-        print(line)
-    for size in [] if options.paths else sizes:
-        path = options.folder / official_file(size)
-        if not path.exists():
-            print(f"absent  {path}  (model/backbone=dinov3_{size.name})")
-            continue
-        fine, line = check(path, [size])
+        named = [
+            [size for size in sizes if f"dinov3_{size.name}_" in p.name] for p in options.paths
+        ]
+        checks = [(p, fits or sizes) for p, fits in zip(options.paths, named, strict=True)]
+    else:
+        print(_EXPLANATION.format(folder=options.folder))
+        checks = [(options.folder / official_file(size), [size]) for size in sizes]
+    sound = True
+    for path, variants in checks:
+        if path.exists():
+            fine, line = check(path, variants)
+        elif options.paths:
+            fine, line = False, f"ABSENT  {path}"
+        else:
+            fine, line = True, f"absent  {path}  (model/backbone=dinov3_{variants[0].name})"
         sound &= fine
         print(line)
     return 0 if sound else 1

@@ -163,6 +163,8 @@ def test_a_mistake_that_a_loading_process_found_is_one_line() -> None:
     assert _mistake_of(caught.value) == "frame 3 is gone"
     assert _mistake_of(KeyError("five")) is None
     assert _mistake_of(RuntimeError("five")) is None
+    slurm = "You set `--ntasks=2` in your SLURM bash script,\nHINT: Use `--ntasks-per-node=2`."
+    assert _mistake_of(RuntimeError(slurm)) == slurm.replace("\n", " ")
 
 
 def test_memory_that_runs_out_and_numbers_that_are_none_are_one_line() -> None:
@@ -173,11 +175,6 @@ def test_memory_that_runs_out_and_numbers_that_are_none_are_one_line() -> None:
     assert _mistake_of(NonFiniteError("the loss is nan")) == "the loss is nan"
 
 
-def test_what_lightning_says_of_the_launching_shell_is_one_line() -> None:
-    said = "You set `--ntasks=2` in your SLURM bash script,\nHINT: Use `--ntasks-per-node=2`."
-    assert _mistake_of(RuntimeError(said)) == said.replace("\n", " ")
-
-
 def test_in_a_sweep_the_other_jobs_go_on(app: Path) -> None:
     result = _app(app, "--multirun", "seed=1,3,-1,2")
     assert result.returncode == 2
@@ -185,15 +182,6 @@ def test_in_a_sweep_the_other_jobs_go_on(app: Path) -> None:
     assert "job 1: there is no 3\n" in result.stderr
     assert "job 2: seed=-1: must be an integer >= 0\n" in result.stderr
     assert "Traceback" not in result.stderr
-
-
-def test_a_sweep_in_parallel_processes(app: Path) -> None:
-    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
-    launcher = ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
-    result = _app(app, "--multirun", *launcher, "seed=1,3")
-    assert result.returncode == 2, result.stderr
-    assert "ran 1" in result.stdout
-    assert "job 1: there is no 3" in result.stderr
 
 
 def test_the_job_of_an_entry_point_can_be_pickled() -> None:
@@ -216,12 +204,6 @@ def test_help_lists_keys_groups_and_defaults(app: Path) -> None:
     assert _run(app, "paper_app.py", "--help").stdout.startswith("Says what")
 
 
-def test_cfg_shows_the_configuration_without_running(app: Path) -> None:
-    result = _app(app, "--cfg", "job", "optimizer.lr=7")
-    assert result.returncode == 0
-    assert "lr: 7" in result.stdout and "ran" not in result.stdout
-
-
 @pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job"]])
 def test_help_and_cfg_of_the_real_entry_point_wait_for_no_heavy_import(
     arguments: list[str], tmp_path: Path
@@ -237,21 +219,3 @@ def test_help_and_cfg_of_the_real_entry_point_wait_for_no_heavy_import(
     result = _run(tmp_path, "-c", code)
     assert result.returncode == 0, result.stderr
     assert "denoiser" in result.stdout
-
-
-@pytest.mark.parametrize(
-    ("argument", "line"),
-    [
-        ("optimizer.lr=abc", "optimizer.lr=abc: must be a number"),
-        ("model.backbone.freez=true", "model.backbone.freez: unknown key; did you mean model.back"),
-        (
-            "tracker.threshold=0.5",
-            "tracker.threshold: the tracker chosen here has no such key, tracker=ball or"
-            " tracker=peak has: type tracker=ball tracker.threshold=0.5",
-        ),
-    ],
-)
-def test_mistakes_at_the_real_entry_point(argument: str, line: str, tmp_path: Path) -> None:
-    result = _run(tmp_path, "-m", "scene_track.train", argument)
-    assert result.returncode == 2
-    assert result.stderr.count("\n") == 1 and result.stderr.startswith(line)

@@ -144,7 +144,7 @@ def test_a_split_without_ground_truth_is_refused_in_one_sentence(
         "compare", [f"checkpoint={run_folder}", "split=test", f"output={output}"], tmp_path
     )
     assert done.returncode == 2 and not output.exists()
-    assert "test split has no ground truth" in done.stderr and "split=val" in done.stderr
+    assert "compare needs ground truth" in done.stderr and "split=val" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
 
 

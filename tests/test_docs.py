@@ -17,7 +17,6 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from scene_track import score
 from scene_track.__main__ import VERBS
 from scene_track.config.check import check
 from scene_track.config.cli import with_brought
@@ -38,6 +37,7 @@ ROOTS = {
     "compare": "compare",
     "submit": "submit",
     "export": "export",
+    "score": "score",
 }
 # Names of files that look like option keys.
 FILES = (".onnx", ".safetensors")
@@ -58,6 +58,7 @@ CONTEXTS = [
     ("compare",),
     ("submit",),
     ("export",),
+    ("score",),
 ]
 
 
@@ -128,7 +129,6 @@ def test_a_command_composes(
 def test_options_in_the_text_exist(page: Path) -> None:
     conf = Path(config_dir())
     roots = set(map(str, _composed("config")))
-    scored = set(score.KEYS)  # score has options of its own
     unknown = []
     for word in re.findall(r"`([^`\n]+)`", re.sub(r"```.*?```", "", page.read_text(), flags=re.S)):
         key, equals, value = word.split(" ")[0].partition("=")
@@ -138,8 +138,6 @@ def test_options_in_the_text_exist(page: Path) -> None:
             options = [value] if re.fullmatch(r"[a-z_0-9]+", value) else []
             known = all((conf / key / f"{option}.yaml").is_file() for option in options)
             known = known or value == "null" or key.startswith("hydra/")
-        elif key in scored:
-            known = True
         elif equals or ("." in key and key.split(".")[0] in roots and "/" not in key):
             known = any(_has(_composed(*context), key) for context in CONTEXTS)
         else:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from scene_track.score import main
+from scene_track.score import score
+from tests.compose import command, compose_run
 
 GOLDEN = Path(__file__).parent / "golden" / "mot_metrics"
 CASES = ("small_a_noise", "small_d_zero_marked_bignoise", "small_e_exact_ties", "edge_empty_pred")
@@ -34,17 +33,19 @@ def arguments(folders: tuple[Path, Path, Path], *more: str) -> list[str]:
     return [f"ground_truth={truth}", f"predictions={found}", f"output={output}", *more]
 
 
-def fails(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    """The one line that a failing call leaves on stderr."""
-    assert main(words) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.startswith("score: ") and err.count("\n") == 1
-    return err
+def run(words: list[str]) -> None:
+    score(compose_run(words, "score"))
 
 
-def test_writes_the_figures_of_every_sequence(folders, capsys) -> None:
-    assert main(arguments(folders)) == 0
+def fails(words: list[str]) -> str:
+    """The one line that a call fails with."""
+    with pytest.raises((ValueError, FileNotFoundError)) as caught:
+        run(words)
+    return str(caught.value)
+
+
+def test_writes_the_figures_of_every_sequence(folders) -> None:
+    run(arguments(folders))
     scores = json.loads(folders[2].read_text())
     assert set(scores) == {"combined", "sequences", "benchmark"}
     assert set(scores["sequences"]) == set(CASES)
@@ -61,7 +62,7 @@ def test_writes_the_figures_of_every_sequence(folders, capsys) -> None:
 
 
 def test_prints_an_aligned_table_in_percent(folders, capsys) -> None:
-    assert main(arguments(folders)[:2]) == 0
+    run(arguments(folders)[:2])
     *lines, rules = capsys.readouterr().out.splitlines()
     assert rules == "benchmark: dancetrack (by the ground truth)"
     assert lines[0].split()[:2] == ["sequence", "HOTA"]
@@ -81,101 +82,80 @@ def test_distractors_of_mot17_cost_nothing(folders, capsys) -> None:
     (truth / CASES[0] / "gt" / "gt.txt").write_text("1,1,0,0,9,9,1,1,1\n1,2,50,0,9,9,0,7,1\n")
     (found / f"{CASES[0]}.txt").write_text("1,1,0,0,9,9,1,-1,-1,-1\n1,2,50,0,9,9,1,-1,-1,-1\n")
     for words, false in ((("benchmark=dancetrack",), 1), (("overwrite=true",), 0)):
-        assert main(arguments(folders, *words)) == 0
+        run(arguments(folders, *words))
         scores = json.loads(folders[2].read_text())
         assert scores["combined"]["FP"] == false
     assert "benchmark: mot17 (by the ground truth)" in capsys.readouterr().out
-    assert "mot18" in fails(arguments(folders, "overwrite=true", "benchmark=mot18"), capsys)
 
 
 def test_order_of_frames_does_not_matter(folders) -> None:
     """Within a frame the order stays: exact ties are decided by it, in every implementation."""
-    assert main(arguments(folders)) == 0
+    run(arguments(folders))
     before = json.loads(folders[2].read_text())
     for file in folders[1].iterdir():
         rows = file.read_text().splitlines()
         backwards = sorted(rows, key=lambda row: -int(row.split(",")[0]))
         file.write_text("\n\n".join(backwards))
-    assert main(arguments(folders, "overwrite=true")) == 0
+    run(arguments(folders, "overwrite=true"))
     after = json.loads(folders[2].read_text())
     assert after == before
 
 
-def test_an_output_that_exists_stays_unless_told(folders, capsys) -> None:
+def test_an_output_that_exists_stays_unless_told(folders) -> None:
     folders[2].write_text("mine")
-    assert "exists, type overwrite=true" in fails(arguments(folders), capsys)
+    assert "exists, type overwrite=true" in fails(arguments(folders))
     assert folders[2].read_text() == "mine"
-    assert main(arguments(folders, "overwrite=true")) == 0
+    run(arguments(folders, "overwrite=true"))
     assert "combined" in json.loads(folders[2].read_text())
 
 
-def test_a_missing_prediction_file_is_named_but_an_empty_one_is_fine(folders, capsys) -> None:
+def test_a_missing_prediction_file_is_named_but_an_empty_one_is_fine(folders) -> None:
     (folders[1] / "small_a_noise.txt").unlink()
-    message = fails(arguments(folders), capsys)
+    message = fails(arguments(folders))
     assert "1 of 4 sequences: small_a_noise.txt" in message and "empty file" in message
     assert not folders[2].exists()
     (folders[1] / "small_a_noise.txt").touch()
-    assert main(arguments(folders)) == 0
+    run(arguments(folders))
 
 
-def test_a_prediction_without_ground_truth_is_named(folders, capsys) -> None:
+def test_a_prediction_without_ground_truth_is_named(folders) -> None:
     (folders[1] / "typo.txt").touch()
-    assert "no ground truth for typo.txt" in fails(arguments(folders), capsys)
+    assert "no ground truth for typo.txt" in fails(arguments(folders))
 
 
-def test_wrong_rows_are_named_with_file_and_line(folders, capsys) -> None:
+def test_wrong_rows_are_named_with_file_and_line(folders) -> None:
     file = folders[1] / "small_a_noise.txt"
     first = file.read_text().splitlines()[0]
     file.write_text(f"{first}\n{first}\n")
-    message = fails(arguments(folders), capsys)
+    message = fails(arguments(folders))
     assert "small_a_noise.txt: 1 fault: line 2: id" in message
     file.write_text("999,1,0,0,5,5,1,-1,-1,-1\n")
-    assert "line 1: frame is 999, expected 1 to 60 (seqLength)" in fails(arguments(folders), capsys)
+    assert "line 1: frame is 999, expected 1 to 60 (seqLength)" in fails(arguments(folders))
 
 
-def test_incomplete_ground_truth_is_named(folders, capsys) -> None:
+def test_incomplete_ground_truth_is_named(folders) -> None:
     (folders[0] / "small_a_noise" / "seqinfo.ini").unlink()
-    assert "seqinfo.ini: no such file" in fails(arguments(folders), capsys)
+    assert "seqinfo.ini: no such file" in fails(arguments(folders))
     (folders[0] / "small_e_exact_ties" / "gt" / "gt.txt").unlink()
-    assert "no gt/gt.txt in small_e_exact_ties" in fails(arguments(folders), capsys)
+    assert "no gt/gt.txt in small_e_exact_ties" in fails(arguments(folders))
 
 
-def test_wrong_folders_say_what_was_expected(folders, tmp_path, capsys) -> None:
+def test_wrong_folders_say_what_was_expected(folders, tmp_path) -> None:
     truth, found, output = folders
-    swapped = fails(arguments((found, truth, output)), capsys)
+    swapped = fails(arguments((found, truth, output)))
     assert "holds no sequence, expected <seq>/gt/gt.txt" in swapped
-    inside = fails(arguments((truth / "small_a_noise", found, output)), capsys)
+    inside = fails(arguments((truth / "small_a_noise", found, output)))
     assert f"type ground_truth={truth}" in inside
-    assert "no such folder" in fails(arguments((tmp_path / "x", found, output)), capsys)
-    assert "no such folder" in fails(arguments((truth, tmp_path / "x", output)), capsys)
-    assert "is a folder" in fails(arguments((truth, found, tmp_path)), capsys)
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        ([], "ground_truth is missing, type ground_truth=DIR"),
-        (["ground_truth=x"], "predictions is missing"),
-        (["ground_thruth=x"], "unknown key 'ground_thruth', did you mean ground_truth?"),
-        (["seed=1"], "unknown key 'seed' (keys: ground_truth"),
-        (["ground_truth="], "expected key=value"),
-        (["--predictions"], "expected key=value"),
-        (["predictions=x", "predictions=y"], "predictions is given twice"),
-        (["ground_truth=x", "predictions=x", "overwrite=yes"], "expected true or false"),
-    ],
-)
-def test_wrong_arguments(words: list[str], message: str, capsys) -> None:
-    assert message in fails(words, capsys)
+    assert "no such folder" in fails(arguments((tmp_path / "x", found, output)))
+    assert "no such folder" in fails(arguments((truth, tmp_path / "x", output)))
+    assert "is a folder" in fails(arguments((truth, found, tmp_path)))
 
 
 def test_runs_as_a_module_and_explains_itself(folders, tmp_path) -> None:
-    def run(*words: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "scene_track.score", *words]
-        return subprocess.run(command, capture_output=True, text=True, check=False)
-
-    explained = run("--help")
-    assert explained.returncode == 0 and "predictions=DIR" in explained.stdout
-    wrong = run("predictions=nowhere")
-    assert wrong.returncode == 2 and "Traceback" not in wrong.stderr
-    fine = run(*arguments(folders))
+    explained = command("score", ["--help"], tmp_path)
+    assert explained.returncode == 0 and "predictions" in explained.stdout
+    wrong = command("score", ["predictions=x"], tmp_path)
+    assert wrong.returncode == 2 and wrong.stderr.startswith("ground_truth is required")
+    fine = command("score", arguments(folders), tmp_path)
     assert fine.returncode == 0 and folders[2].exists()
+    assert {path.name for path in tmp_path.iterdir()} == {"truth", "tracks", "scores.json"}

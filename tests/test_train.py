@@ -18,7 +18,7 @@ def test_a_run_leaves_everything_that_it_should(run_folder: Path) -> None:
     summary = json.loads((run_folder / "summary.json").read_text())
     assert summary["monitor"] in ("val/hota", {"metric": "val/hota", "mode": "max"})
     assert summary["seed"] == 1 and summary["wall_s"] > 0 and "torch" in summary["packages"]
-    for name in (
+    for name in [
         "hota",
         "deta",
         "assa",
@@ -29,10 +29,11 @@ def test_a_run_leaves_everything_that_it_should(run_folder: Path) -> None:
         "ap50_nms",
         "ap50_dense",
         "loss",
-    ):
+    ]:
         values = summary["metrics"][f"val/{name}"]
         assert values["best"] is not None and values["last"] is not None, name
     assert (run_folder / summary["checkpoint"]).is_file()
+    assert len(list((run_folder / "viz").glob("epoch_00[12]_step_*.png"))) == 2
     with (run_folder / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert any(row["train/loss"] for row in rows) and any(row["val/loss"] for row in rows)

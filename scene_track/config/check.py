@@ -83,11 +83,6 @@ class _RunConfig(BaseModel):
 def check(cfg: DictConfig, root: str | None = None) -> None:
     """Compares a composed configuration with what its classes accept.
 
-    Args:
-        cfg: the job's configuration, without Hydra's own node.
-        root: dotted name of the class or function whose signature describes the root keys; by
-            default the root of a training run, with its cross checks.
-
     Raises:
         ConfigError: one line per fault: the key, the value and what is allowed.
     """
@@ -122,15 +117,7 @@ def check(cfg: DictConfig, root: str | None = None) -> None:
 
 
 def check_objects(cfg: DictConfig, trusted: Sequence[str] = ()) -> None:
-    """Compares the ``_target_`` nodes of any configuration, such as a checkpoint's, with the code.
-
-    Args:
-        cfg: holds the nodes; its other keys are free.
-        trusted: further module prefixes that a ``_target_`` may name.
-
-    Raises:
-        ConfigError: one line per fault, as from :func:`check`.
-    """
+    """Compares the ``_target_`` nodes of any configuration with the code."""
     checks = _Checks(read_tree(cfg))
     checks.targets(trusted)
     checks.finish()
@@ -140,10 +127,6 @@ def tracker_fault(tracker: Any, evaluator: Any) -> str | None:
     """What is wrong with a tracker for the detections of a head's evaluator; None if nothing is.
 
     What the tracker reads (``READS``) must be what the evaluator gives (``GIVES``), if both say so.
-
-    Args:
-        tracker: dotted name of the tracker's class, which was checked.
-        evaluator: dotted name of the evaluator's class, which was checked.
     """
     giver = find_target(evaluator)
     mismatch = _mismatch(find_target(tracker), giver)
@@ -158,12 +141,7 @@ def tracker_fault(tracker: Any, evaluator: Any) -> str | None:
 
 
 def input_fault(model: Any, detections: Any) -> str | None:
-    """What is wrong with a model for what the data gives; None if nothing is.
-
-    Args:
-        model: the model, or its class.
-        detections: ``dataset.detections``.
-    """
+    """What is wrong with a model for what the data gives; None if nothing is."""
     reads = getattr(model, "READS", None)
     if reads is None or (reads == "detections") == (detections is not None):
         return None

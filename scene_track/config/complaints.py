@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import sys
-from pathlib import Path
 from traceback import walk_tb
 
 import hydra
@@ -20,12 +19,7 @@ from scene_track.config.tree import near, walk
 
 
 def in_one_line(error: BaseException, config_name: str) -> str:
-    """The message of an error that came up while the configuration was composed.
-
-    Args:
-        error: of Hydra or OmegaConf.
-        config_name: of the primary configuration.
-    """
+    """The message of an error that came up while the configuration was composed."""
     if isinstance(error, OSError) and not isinstance(error, HydraException):
         return of_the_disk(error)
     text = str(error).strip()
@@ -69,36 +63,14 @@ def of_the_disk(error: OSError) -> str:
 
 def _unknown(key: str, config_name: str, group: bool) -> str:
     """A key or group that the command line changes and the configuration does not have."""
-    groups = chosen_options(Path(config_dir()), config_name)
+    groups = chosen_options(config_dir(), config_name)
     if group:
         return f"{key}: no such group;{near(key, groups)} allowed: {', '.join(sorted(groups))}"
-    if options := _options_with(config_name, key):
-        name = options[0].partition("=")[0]
-        value = next((w.partition("=")[2] for w in sys.argv if w.startswith(f"{key}=")), "VALUE")
-        return (
-            f"{key}: the {name} chosen here has no such key, {' or '.join(options)} has: type"
-            f" {options[0]} {key}={value}"
-        )
     return f"{key}: unknown key;{near(key, {*_keys(config_name, key), *groups})}".rstrip(";")
 
 
-def _options_with(config_name: str, key: str) -> list[str]:
-    """The options of a key's group that have the key, as they are typed: ``tracker=identity``."""
-    root, parts = Path(config_dir()), key.split(".")
-    depth = max((n for n in range(1, len(parts)) if root.joinpath(*parts[:n]).is_dir()), default=0)
-    files = sorted(root.joinpath(*parts[:depth]).glob("[!_]*.yaml")) if depth else []
-    options = [f"{'/'.join(parts[:depth])}={file.stem}" for file in files]
-    return [option for option in options if key in _keys(config_name, key, option)]
-
-
-def _keys(config_name: str, unknown: str, *words: str) -> set[str]:
-    """The dotted keys of what is typed without the unknown one; none if it cannot be composed.
-
-    Args:
-        config_name: of the primary configuration.
-        unknown: key that is left out.
-        words: overrides that are added.
-    """
+def _keys(config_name: str, unknown: str) -> set[str]:
+    """The dotted keys of what is typed without the unknown one; none if it cannot be composed."""
     typed = [
         word
         for word in sys.argv[1:]
@@ -107,7 +79,7 @@ def _keys(config_name: str, unknown: str, *words: str) -> set[str]:
     GlobalHydra.instance().clear()
     try:
         with hydra.initialize_config_dir(config_dir(), version_base="1.3"):
-            cfg = hydra.compose(config_name, overrides=[*typed, *words])
+            cfg = hydra.compose(config_name, overrides=typed)
     except (HydraException, OmegaConfBaseException):
         return set()
     return {key for key, _ in walk(OmegaConf.to_container(cfg, resolve=False)) if key}

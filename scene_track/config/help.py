@@ -1,7 +1,7 @@
 """What ``--help`` says: keys and groups with their options, straight from the YAML files.
 
-Hydra's own help composes the configuration and rescans its search path once per group, which takes
-seconds for a tree of this size; this one only reads the first lines of the YAML files.
+Hydra's own help rescans its search path once per group, which takes seconds for a tree of this
+size; this one composes the defaults and reads the first lines of the YAML files.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 import textwrap
 from pathlib import Path
-from typing import Any
 
-from omegaconf import OmegaConf
+import hydra
+from hydra.core.global_hydra import GlobalHydra
 
 _FLAGS = {
     "key=value": "change a value, such as optimizer.lr=3e-4; group=option chooses an option",
@@ -24,19 +24,9 @@ _FLAGS = {
 
 
 def help_text(directory: str, config_name: str, program: str, summary: str) -> str:
-    """The text of ``--help``.
-
-    Args:
-        directory: folder of the configuration.
-        config_name: of the primary configuration.
-        program: how the entry point is called.
-        summary: what it does.
-
-    Returns:
-        Usage, flags, and every group with its options; ``*`` marks the defaults.
-    """
+    """The text of ``--help``."""
     root = Path(directory)
-    chosen = chosen_options(root, config_name)
+    chosen = chosen_options(directory, config_name)
     groups: dict[str, list[Path]] = {}
     for file in sorted(root.rglob("[!_]*.yaml")):  # _base.yaml is no option
         group = file.parent.relative_to(root).as_posix()
@@ -87,33 +77,16 @@ def _root_keys(file: Path) -> dict[str, str]:
     return dict(rows)
 
 
-def chosen_options(root: Path, name: str) -> dict[str, str | None]:
+def chosen_options(directory: str, config_name: str) -> dict[str, str | None]:
     """The option of every group that a configuration composes by default, nested ones included.
 
     A group that the file itself sets to null is left out: nothing can be typed into it.
     """
-    found: dict[str, str | None] = {}
-    file = root / f"{name}.yaml"
-    if not file.is_file():
-        return found
-    cfg: Any = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
-    parent = file.parent.relative_to(root)
-    for entry in cfg.get("defaults", []):
-        if isinstance(entry, str):
-            if entry != "_self_":
-                found |= chosen_options(root, (parent / entry).as_posix())
-            continue
-        for key, option in entry.items():
-            if str(key).startswith("override "):
-                continue
-            group = str(key).removeprefix("optional ").partition("@")[0]
-            path = group.lstrip("/") if group.startswith("/") else (parent / group).as_posix()
-            found[path] = option
-            if option is not None:
-                found |= chosen_options(root, f"{path}/{option}")
-    unused = {(parent / str(key)).as_posix() for key, value in cfg.items() if value is None}
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(directory, version_base="1.3"):
+        cfg = hydra.compose(config_name, return_hydra_config=True)
+    unused = {key for key, value in cfg.items_ex(resolve=False) if value is None}
+    choices = cfg.hydra.runtime.choices.items()
     return {
-        path: option
-        for path, option in found.items()
-        if not any(f"{path}/".startswith(f"{group}/") for group in unused)
+        path: option for path, option in choices if path.split("/")[0] not in {*unused, "hydra"}
     }

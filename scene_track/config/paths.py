@@ -9,14 +9,7 @@ from pathlib import Path
 
 
 def config_dir() -> str:
-    """Absolute path of the folder that holds ``config.yaml``.
-
-    Returns:
-        The first of ``<package>/conf`` and ``<package>/../conf`` that holds a ``config.yaml``.
-
-    Raises:
-        FileNotFoundError: neither does.
-    """
+    """Absolute path of the folder that holds ``config.yaml``."""
     package = Path(__file__).resolve().parent.parent
     candidates = (package / "conf", package.parent / "conf")
     for candidate in candidates:
@@ -28,14 +21,8 @@ def config_dir() -> str:
     )
 
 
-def refuse_in_use(folder: Path, *, overwrite: bool, what: str, holds: str = "") -> None:
+def refuse_in_use(folder: Path, *, overwrite: bool, what: str) -> None:
     """Refuse an output folder that holds something.
-
-    Args:
-        folder: the option ``output``.
-        overwrite: the option of that name.
-        what: what a command writes there, such as ``an export``.
-        holds: what is in it; empty = its first entry is named.
 
     Raises:
         ValueError: it holds something and ``overwrite`` is false, or it is a file.
@@ -44,7 +31,7 @@ def refuse_in_use(folder: Path, *, overwrite: bool, what: str, holds: str = "") 
         raise ValueError(f"output={folder} is a file, expected a folder: type output=FOLDER")
     if overwrite or not folder.exists() or not any(folder.iterdir()):
         return
-    holds = holds or min(entry.name for entry in folder.iterdir())
+    holds = min(entry.name for entry in folder.iterdir())
     raise ValueError(
         f"{folder} is not empty, it holds {holds}: type overwrite=true to replace {what} in it, or"
         " output=FOLDER"

@@ -41,9 +41,6 @@ _ABSENT = "absent"  # in place of the value of a key that one of two configurati
 def with_words_of_run(arguments: Sequence[str]) -> list[str]:
     """The command line with the words of the run that ``resume_from=`` names in front.
 
-    Args:
-        arguments: as typed, without the program.
-
     Returns:
         The same if there is no ``resume_from=``, its folder holds no words, or it is a sweep.
     """
@@ -61,13 +58,7 @@ def with_words_of_run(arguments: Sequence[str]) -> list[str]:
 
 
 def typed_keys(cfg: DictConfig, words: Sequence[str]) -> set[str]:
-    """The keys, groups among them, that were typed beside ``resume_from=``.
-
-    Args:
-        cfg: the composed configuration, with its interpolations: a key that takes its value from a
-            typed one counts as typed.
-        words: the command line, with the words of the run in it.
-    """
+    """The keys, groups among them, that were typed beside ``resume_from=``."""
     theirs = set(_words_of(Path(cfg.resume_from)))
     typed = {key_of(word) for word in words if word not in theirs}
     return typed | derived(cfg, typed)
@@ -77,11 +68,6 @@ def refuse_another_run(
     saved: Mapping[str, Any], here: Mapping[str, Any], typed: Collection[str]
 ) -> None:
     """Compare the configuration in a checkpoint with that of the run that is to continue it.
-
-    Args:
-        saved: the configuration in the checkpoint, resolved.
-        here: that of now, resolved; its ``resume_from`` says what is continued.
-        typed: keys and groups that may differ.
 
     Raises:
         ValueError: something else differs, or something that would be of no effect.

@@ -13,11 +13,6 @@ def build_option(group: str, option: str, **changes: Any) -> Any:
 
     The values of an option have their home in its YAML alone. This is for options of one object,
     without interpolations and defaults lists.
-
-    Args:
-        group: config group.
-        option: name of the file without ``.yaml``.
-        changes: constructor arguments that replace those of the file.
     """
     from hydra.utils import get_object
 

@@ -7,7 +7,6 @@ cannot be resolved, such as a name that only type checkers import, accepts every
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import inspect
 import sys
 import typing
@@ -17,9 +16,8 @@ from functools import cache, cached_property, partial
 from types import ModuleType, SimpleNamespace
 from typing import Any, Optional
 
+from hydra._internal.utils import _locate
 from pydantic import BaseModel, ConfigDict, PydanticUserError, TypeAdapter
-
-from scene_track.config.tree import near
 
 
 class TargetNotFoundError(LookupError):
@@ -79,53 +77,20 @@ def find_target(target: str) -> Any:
     Raises:
         TargetNotFoundError: there is no such name, or it is a module.
     """
-    found: Any = None
-    path = ""
-    for part in target.split("."):
-        before, path = path, f"{path}.{part}".lstrip(".")
-        if found is not None and hasattr(found, part):
-            found = getattr(found, part)
-        elif found is None or isinstance(found, ModuleType):
-            found = _imported(path, found)
-        else:
-            methods = [name for name in dir(found) if not name.startswith("_")]
-            raise TargetNotFoundError(f"{before} has no method {part!r};{near(part, methods)}")
+    try:
+        found = _locate(target)
+    except Exception as error:  # whatever a module raises while it is imported
+        cause = error.__cause__ or error
+        raise TargetNotFoundError(f"cannot be imported: {' '.join(str(cause).split())}") from error
     if isinstance(found, ModuleType) or not callable(found):
         kind = "a module" if isinstance(found, ModuleType) else type(found).__name__
         raise TargetNotFoundError(f"{target} is {kind}, not a class or a function")
     return found
 
 
-def _imported(path: str, package: ModuleType | None) -> ModuleType:
-    """The module at ``path``; the message names what its package defines."""
-    try:
-        return importlib.import_module(path)
-    except ImportError as error:
-        if not (isinstance(error, ModuleNotFoundError) and error.name == path):
-            raise TargetNotFoundError(f"{path} cannot be imported: {error}") from error
-    if package is None:
-        raise TargetNotFoundError(f"there is no package {path!r}")
-    names = sorted(
-        name
-        for name, value in vars(package).items()
-        if callable(value) and not name.startswith("_")
-        if getattr(value, "__module__", None) == package.__name__
-    )
-    part = path.rpartition(".")[2]
-    defines = f";{near(part, names)} it defines {', '.join(names)}" if names else ""
-    raise TargetNotFoundError(f"{package.__name__} has no {part!r}{defines}")
-
-
 @cache
 def read_signature(target: str) -> Signature:
-    """What the class, function or method of a dotted name accepts; it is imported.
-
-    Args:
-        target: dotted name, as in ``_target_``, which must be trusted.
-
-    Raises:
-        TargetNotFoundError: the name leads nowhere.
-    """
+    """What the class, function or method of a dotted name accepts; it is imported."""
     return signature_of(find_target(target))
 
 

@@ -20,12 +20,6 @@ from scene_track.config.tree import derived, key_of
 def checked_group(cfg: DictConfig, group: str, *, source: str, trusted: Sequence[str]) -> Any:
     """One group of a checkpoint's configuration, ready to be instantiated.
 
-    Args:
-        cfg: the configuration.
-        group: such as ``model``.
-        source: the checkpoint, for messages.
-        trusted: further module prefixes that a ``_target_`` may name.
-
     Raises:
         ValueError: the group is missing, or does not fit the code.
     """
@@ -52,14 +46,7 @@ _WITHOUT_EFFECT = ("recipe", "model", "head", "denoiser")
 
 
 def refuse_without_effect(overrides: Sequence[str]) -> None:
-    """Refuse words of the command line that would be ignored beside a checkpoint.
-
-    Args:
-        overrides: the words, such as ``dataset.root=FOLDER``.
-
-    Raises:
-        ValueError: there is such a word.
-    """
+    """Refuse words of the command line that would be ignored beside a checkpoint."""
     for word in overrides:
         key = key_of(word)
         removed = word.startswith("~") and "." in key
@@ -73,17 +60,7 @@ def refuse_without_effect(overrides: Sequence[str]) -> None:
 def with_typed(
     trained: DictConfig, typed: DictConfig, overrides: Sequence[str], group: str
 ) -> DictConfig:
-    """The run's configuration with what was typed of one group.
-
-    Args:
-        trained: the configuration in the checkpoint.
-        typed: the configuration composed from the command line.
-        overrides: the words of the command line, such as ``dataset.root=FOLDER``.
-        group: such as ``dataset``.
-
-    Returns:
-        A configuration with that group; ``trained`` is not changed.
-    """
+    """The run's configuration with what was typed of one group."""
     keys = [word.lstrip("+").partition("=")[0] for word in overrides if "=" in word]
     if group in keys:
         whole = OmegaConf.to_container(typed[group], resolve=True)

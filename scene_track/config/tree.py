@@ -109,12 +109,7 @@ def join(path: str, key: Any) -> str:
 
 
 def derived(cfg: DictConfig, keys: Collection[str]) -> set[str]:
-    """The keys that take their values from others, directly or by way of further ones.
-
-    Args:
-        cfg: with its interpolations.
-        keys: the others; a node or group stands for all in it.
-    """
+    """The keys that take their values from others, directly or by way of further ones."""
     references = read_tree(cfg).references
     found: set[str] = set()
     for key, origin in references.items():

@@ -140,6 +140,4 @@ def _place(value: Any, words: str) -> str:
     """Where a path was looked for."""
     if not isinstance(value, str) or "that exists" not in words:
         return ""
-    if value.startswith("~"):
-        return "; the shell does not expand ~ after =, type $HOME"
     return "" if Path(value).is_absolute() else f" (looked in {Path.cwd()})"

@@ -63,6 +63,12 @@ class Further(BaseModel):
             raise FileNotFoundError(
                 f"dataset.further: no sequence in {self.root}; looked for */seqinfo.ini"
             )
-        return MotFolder(root=self.root, classes=self.classes or classes).sequences(
+        videos = MotFolder(root=self.root, classes=self.classes or classes).sequences(
             where, on_error=on_error, cache_dir=cache_dir, images=self.detections is None
         )
+        if bare := [video.name for video in videos if not video.labelled]:
+            raise FileNotFoundError(
+                f"dataset.further: {len(bare)} of {len(videos)} sequences of {self.root} have no"
+                f" {videos[0].label_file}, first {bare[0]}: type train=[NAME] with labelled ones"
+            )
+        return videos

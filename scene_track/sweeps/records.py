@@ -36,13 +36,7 @@ GONE = "its process is gone (killed, out of memory, or the machine went down)"
 
 @dataclass(frozen=True)
 class Process:
-    """A process; ``started`` tells it from a later one with the same ID.
-
-    Attributes:
-        host: name of the machine.
-        pid: process ID.
-        started: clock ticks from the machine's start; None where there is no ``/proc``.
-    """
+    """A process; ``started`` tells it from a later one with the same ID."""
 
     host: str
     pid: int

@@ -1,4 +1,4 @@
-"""The report of a sweep: ``trials.csv``, ``trials.json``, ``report.html``, a table, TensorBoard."""
+"""The report of a sweep: ``trials.csv``, ``trials.json``, ``report.html``, and a table."""
 
 from __future__ import annotations
 
@@ -14,36 +14,23 @@ from pathlib import Path
 from typing import Any
 
 from scene_track.io.atomic import write_atomic
-from scene_track.sweeps.results import Result, SweepResults, importance, number, read_sweep
+from scene_track.sweeps.results import Result, SweepResults, importance, read_sweep
 
 PAGE = "report.html"
 _TEMPLATE = Path(__file__).with_name("page.html")
 _IMAGES = "val/tracks"  # tag of a validation's images
 _MOST_POINTS = 400  # of one curve on the page
 _WIDEST = 32  # characters of a parameter in the table
-_EVENTS = "events.out.tfevents.0.hparams"  # TensorBoard looks for "tfevents"
-_SHOWN = 8  # metrics in TensorBoard's tab
 
 
 def report(folder: Path) -> Path:
-    """Write the report of a sweep into its folder and print its table.
-
-    Args:
-        folder: of the sweep; it may still run.
-
-    Returns:
-        The page.
-
-    Raises:
-        FileNotFoundError: there is no sweep.
-    """
+    """Write the report of a sweep into its folder and print its table."""
     sweep = read_sweep(folder)
     data = as_data(sweep)
     images = read_images(sweep.best.folder) if sweep.best is not None else []
     write_atomic(folder / "trials.csv", _as_csv(data))
     write_atomic(folder / "trials.json", json.dumps(data, indent=1, allow_nan=False) + "\n")
     write_atomic(folder / PAGE, page(sweep, data, images))
-    write_hparams(sweep)
     print(_table(sweep))
     print(f"trials.csv, trials.json and {PAGE} in {folder}", flush=True)
     return folder / PAGE
@@ -128,13 +115,7 @@ def _short(value: str) -> str:
 
 
 def page(sweep: SweepResults, data: dict[str, Any], images: Sequence[dict[str, Any]]) -> str:
-    """The page: one HTML file that needs no other.
-
-    Args:
-        sweep: gives the curves.
-        data: what ``trials.json`` holds.
-        images: of the best trial, see ``read_images``.
-    """
+    """The page: one HTML file that needs no other."""
     curves = {
         str(result.trial.number): {
             name: [[float(f"{x:.6g}") for x in point] for point in _thinned(points)]
@@ -170,70 +151,3 @@ def read_images(folder: Path) -> list[dict[str, Any]]:
         {"step": i.step, "url": start + base64.b64encode(i.encoded_image_string).decode()}
         for i in ([images[0], images[-1]] if len(images) > 1 else images)
     ]
-
-
-def write_hparams(sweep: SweepResults) -> None:
-    """Write what TensorBoard's HParams tab shows of a sweep, replacing earlier files.
-
-    The tab needs a file of events per trial for its parameters and its end; the metrics are in the
-    files that the run wrote. PyTorch's writer would make a new run for each trial, and needs torch.
-    """
-    from tensorboard.plugins.hparams import summary_v2
-
-    columns, numeric = [], set()
-    for key in sweep.params:
-        texts = [r.trial.params[key] for r in sweep.results if key in r.trial.params]
-        numbers = [value for text in texts if (value := number(text)) is not None]
-        domain: Any = summary_v2.Discrete(sorted(set(texts)))
-        if len(numbers) == len(texts):
-            numeric.add(key)
-            domain = summary_v2.RealInterval(min(numbers), max(numbers))
-        columns.append(summary_v2.HParam(key, domain))
-    shown = [name for name in sweep.metrics if name.startswith("val/")][:_SHOWN]
-    metrics = [summary_v2.Metric(name) for name in (f"best/{sweep.monitor}", *shown)]
-    _write(sweep.folder, [summary_v2.hparams_config_pb(hparams=columns, metrics=metrics)])
-    for result in sweep.results:
-        trial = result.trial
-        values: dict[str, Any] = {
-            key: number(text) if key in numeric else text for key, text in trial.params.items()
-        }
-        name, begun = f"{sweep.folder.name}/{trial.number}", trial.started or 0.0
-        events = [summary_v2.hparams_pb(values, trial_id=name, start_time_secs=begun)]
-        _write(result.folder, [*events, *_end(result, f"best/{sweep.monitor}")])
-
-
-def _end(result: Result, tag: str) -> list[Any]:
-    """How a trial ended, and its objective; TensorBoard's own function for it needs TensorFlow."""
-    from tensorboard.compat.proto import summary_pb2
-    from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
-
-    api: Any = api_pb2  # protobuf makes these modules when they are imported
-    data: Any = plugin_data_pb2
-    proto: Any = summary_pb2
-    trial = result.trial
-    values = []
-    if trial.state in ("complete", "stopped", "failed"):
-        status = api.STATUS_FAILURE if trial.state == "failed" else api.STATUS_SUCCESS
-        end = (trial.started or 0.0) + (trial.wall_s or 0.0)
-        ended = data.HParamsPluginData(
-            session_end_info=data.SessionEndInfo(status=status, end_time_secs=end)
-        )
-        about = metadata.create_summary_metadata(ended)
-        values.append({"tag": metadata.SESSION_END_INFO_TAG, "metadata": about})
-    if trial.objective is not None:  # a curve: the tab shows the last value of the others
-        values.append({"tag": tag, "simple_value": trial.objective})
-    return [proto.Summary(value=[proto.Summary.Value(**value)]) for value in values]
-
-
-def _write(folder: Path, summaries: list[Any]) -> None:
-    from tensorboard.compat.proto import event_pb2
-    from tensorboard.summary.writer.record_writer import RecordWriter
-
-    proto: Any = event_pb2
-    first = proto.Event(wall_time=0.0, file_version="brain.Event:2")
-    temporary = folder / f".{_EVENTS.replace('tfevents', 'new')}"
-    with temporary.open("wb") as file:
-        writer = RecordWriter(file)
-        for event in [first, *(proto.Event(wall_time=0.0, step=0, summary=s) for s in summaries)]:
-            writer.write(event.SerializeToString())
-    temporary.replace(folder / _EVENTS)

@@ -15,28 +15,19 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from omegaconf import OmegaConf
 
 from scene_track.sweeps import records
 from scene_track.sweeps.records import Trial
 
 _BINS = 3
-_SHUFFLES = 2000
 
 Curves = dict[str, list[tuple[float, float, float]]]
 
 
 @dataclass(frozen=True)
 class Result:
-    """One trial with its metrics.
-
-    Attributes:
-        trial: its record.
-        folder: of the trial.
-        metrics: best value of each metric, by name.
-        curves: by metric, (epoch, step, value) as they were logged.
-    """
+    """One trial with its metrics."""
 
     trial: Trial
     folder: Path
@@ -46,14 +37,7 @@ class Result:
 
 @dataclass(frozen=True)
 class SweepResults:
-    """All trials of a sweep.
-
-    Attributes:
-        folder: of the sweep.
-        monitor: the metric that is the objective.
-        mode: its direction.
-        results: in the order of the trials' numbers.
-    """
+    """All trials of a sweep."""
 
     folder: Path
     monitor: str
@@ -90,9 +74,6 @@ class SweepResults:
 
 def read_sweep(folder: Path) -> SweepResults:
     """Read the results of a sweep.
-
-    Args:
-        folder: of the sweep, ``hydra.sweep.dir``.
 
     Raises:
         FileNotFoundError: there is no such folder, or no trial in it.
@@ -160,7 +141,7 @@ class Importance:
 
     Attributes:
         share: part of the objective's variance, 0-1; None with fewer than 4 trials or one group.
-        chance: how often shuffled objectives show as much, 0-1; None like ``share``.
+        chance: how often a parameter without effect shows as much, 0-1; None like ``share``.
         trend: Spearman's rank correlation with the objective, -1 to 1; None for texts.
         trials: how many were compared.
     """
@@ -171,21 +152,16 @@ class Importance:
     trials: int
 
 
-def importance(values: Sequence[str], objectives: Sequence[float], *, seed: int = 0) -> Importance:
+def importance(values: Sequence[str], objectives: Sequence[float]) -> Importance:
     """How much a parameter, taken alone, explains of the differences between trials.
 
-    The trials are grouped by the parameter's value (a number with many values into thirds of equal
-    size). The share of the objective's variance between the groups is measured by epsilon squared
-    (Kelley, "An unbiased correlation ratio measure", PNAS 1935), which is 0 on average for a
-    parameter without effect. ``optuna.importance`` is not used: it needs scikit-learn, and its
-    shares add up to 1 even for noise.
-
-    Args:
-        values: of the parameter, one per trial, as they are typed.
-        objectives: of the same trials.
-        seed: of the shuffles.
+    The trials are grouped by the parameter's value, as it is typed (a number with many values into
+    thirds of equal size), for an analysis of variance. The share between the groups is measured by
+    epsilon squared (Kelley, "An unbiased correlation ratio measure", PNAS 1935), which is 0 on
+    average for a parameter without effect. ``optuna.importance`` is not used: it needs
+    scikit-learn, and its shares add up to 1 even for noise.
     """
-    from scipy.stats import rankdata, spearmanr
+    from scipy.stats import f_oneway, rankdata, spearmanr
 
     y = np.asarray(objectives, dtype=np.float64)
     x = np.asarray([np.nan if (v := number(text)) is None else v for text in values])
@@ -196,20 +172,12 @@ def importance(values: Sequence[str], objectives: Sequence[float], *, seed: int 
             groups = np.minimum((rankdata(x) - 0.5) * _BINS // len(x), _BINS - 1).astype(np.int64)
         if len(x) > 2 and np.ptp(x) > 0 and np.ptp(y) > 0:
             trend = float(spearmanr(x, y)[0])  # type: ignore[arg-type]
-    count = int(groups.max(initial=-1)) + 1
-    if len(y) < 4 or count < 2 or len(y) <= count or np.ptp(y) == 0:
+    parts = [y[groups == group] for group in np.unique(groups)]
+    if len(y) < 4 or len(parts) < 2 or len(y) <= len(parts) or np.ptp(y) == 0:
         return Importance(None, None, trend, len(y))
-    share = _epsilon_squared(groups, y)
-    shuffled = np.random.default_rng(seed).permuted(np.tile(y, (_SHUFFLES, 1)), axis=1)
-    chance = np.mean([_epsilon_squared(groups, row) >= share - 1e-12 for row in shuffled])
-    return Importance(max(share, 0.0), float(chance), trend, len(y))
-
-
-def _epsilon_squared(groups: NDArray[np.int64], y: NDArray[np.float64]) -> float:
-    """Share of the variance between groups, less what chance alone would put there."""
-    counts = np.bincount(groups)
-    means = np.bincount(groups, weights=y) / counts
-    within = float(((y - means[groups]) ** 2).sum())
-    total = float(((y - y.mean()) ** 2).sum())
-    free = len(y) - len(counts)
-    return (total - within - (len(counts) - 1) * within / free) / total
+    if all(np.ptp(part) == 0 for part in parts):
+        return Importance(1.0, 0.0, trend, len(y))
+    ratio, chance = map(float, f_oneway(*parts))
+    between = (len(parts) - 1) * (ratio - 1)
+    share = between / (between + len(y) - 1)
+    return Importance(max(share, 0.0), chance, trend, len(y))

@@ -1,8 +1,8 @@
 """``hydra/sweeper=optuna``: a search that resumes after a kill and is shared by machines.
 
-The one file that imports Optuna. Hydra's plugin gives the options, the samplers and the reading of
-what varies. Of Optuna only what versions 2.10 to 4 have in common is used: the study, ``ask`` and
-``tell``, the storage's heartbeat, and its callback that retries trials that died.
+The one file that imports Optuna (2.10, as Hydra's plugin asks for). The plugin gives the options,
+the samplers and the reading of what varies; Optuna the study, ``ask`` and ``tell``, the storage's
+heartbeat, and its callback that retries trials that died.
 
 The plugin's loop is not used. It stops at a trial that fails, dies of an objective that is NaN, and
 when it is started again it repeats points, writes into existing folders, and makes ``n_trials``
@@ -48,21 +48,10 @@ class SearchSweeper(TrialSweeper):
     """Replaces ``hydra/sweeper=optuna``, with its options."""
 
     def __init__(self, *, sampler: Any, **options: Any) -> None:
-        """Store Hydra's options.
-
-        Args:
-            sampler: of Optuna.
-            **options: of Hydra's Optuna plugin; ``search_space`` and ``custom_search_space`` are
-                refused, ``direction`` follows ``monitor.mode``.
-        """
         self.sampler, self.options = sampler, options
 
     def _prepare(self, arguments: list[str]) -> None:
-        """Check the options and read what varies.
-
-        Raises:
-            ValueError: an option contradicts the monitor or has no meaning here, or nothing varies.
-        """
+        """Check the options and read what varies."""
         for name in ("search_space", "custom_search_space"):
             if self.options[name] is not None:
                 raise ValueError(
@@ -128,28 +117,24 @@ class SearchSweeper(TrialSweeper):
         )
 
     def _open(self) -> optuna.Study:
-        """The study, created if there is none.
-
-        Raises:
-            ValueError: its storage cannot be opened, or it has the other direction.
-        """
+        """The study, created if there is none."""
         logging.getLogger("optuna").setLevel(logging.WARNING)
         warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
         warnings.filterwarnings("ignore", message="Heartbeat of storage is supposed")
         try:
             with self._alone():  # two processes that create the tables disturb each other
-                study = self._create()
-        except ValueError as error:  # version 2 refuses, later ones load the study as it is
-            raise ValueError(self._other_direction()) from error
+                return self._create()
+        except ValueError as error:
+            raise ValueError(
+                f"the study {self._name} has the other direction than monitor.mode="
+                f"{self.run.monitor.mode}: type another hydra.sweeper.study_name or hydra.sweep.dir"
+            ) from error
         except (SQLAlchemyError, ImportError, optuna.exceptions.StorageInternalError) as error:
             raise ValueError(
                 f"hydra.sweeper.storage={self._url_to_show()} cannot be opened:"
                 f" {str(error).splitlines()[0]}; expected such as sqlite:////FOLDER/study.db or"
                 " postgresql://USER:PASSWORD@HOST/NAME, whose folder or database exists"
             ) from error
-        if study.direction.name.lower() != self._direction:
-            raise ValueError(self._other_direction())
-        return study
 
     def _create(self) -> optuna.Study:
         sqlite = self._url.startswith("sqlite:")
@@ -168,12 +153,6 @@ class SearchSweeper(TrialSweeper):
             sampler=self.sampler,
             direction=self._direction,
             load_if_exists=True,
-        )
-
-    def _other_direction(self) -> str:
-        return (
-            f"the study {self._name} has the other direction than monitor.mode="
-            f"{self.run.monitor.mode}: type another hydra.sweeper.study_name or hydra.sweep.dir"
         )
 
     def _url_to_show(self) -> str:
@@ -301,7 +280,7 @@ class SearchSweeper(TrialSweeper):
         """Around ``tell``: two processes may read the same record."""
         try:
             yield
-        except (RuntimeError, ValueError):  # by the version of Optuna
+        except (RuntimeError, ValueError):
             if not self._study.trials[trial.number].state.is_finished():
                 raise
 

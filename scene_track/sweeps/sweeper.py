@@ -107,11 +107,7 @@ class TrialSweeper(Sweeper):
         """Called every ``records.BEAT_S`` seconds while trials run."""
 
     def sweep(self, arguments: list[str]) -> Any:
-        """Make the trials that are missing.
-
-        Raises:
-            SweepFailed: trials failed; see ``_failures``.
-        """
+        """Make the trials that are missing."""
         self._prepare(arguments)
         with records.locked(self.folder):
             OmegaConf.save(self.run, self.folder / "multirun.yaml")
@@ -227,12 +223,6 @@ class GridSweeper(TrialSweeper):
     """
 
     def __init__(self, *, max_batch_size: int | None, params: dict[str, Any] | None = None) -> None:
-        """Take the options of ``hydra/sweeper=basic``.
-
-        Args:
-            max_batch_size: trials that a launcher is given at once; None = all.
-            params: sweeps by key, which stand before those that are typed.
-        """
         self._max_batch_size = max_batch_size
         self._params = [f"{key}={value}" for key, value in (params or {}).items()]
 

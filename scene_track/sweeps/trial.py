@@ -78,20 +78,7 @@ def quoted(value: str | os.PathLike[str]) -> str:
 def run_trial(
     program: Program, overrides: Sequence[str], hydra_overrides: Sequence[str], folder: Path
 ) -> float | None:
-    """Train one trial in a process of its own and record it.
-
-    Args:
-        program: the entry point.
-        overrides: of the job.
-        hydra_overrides: options of Hydra, including those of the sweep.
-        folder: of the trial, inside the sweep's folder.
-
-    Returns:
-        The objective.
-
-    Raises:
-        TrialFailed: there is none, or the trial was given up or started before.
-    """
+    """Train one trial in a process of its own and record it."""
     sweep, name = folder.parent, f"[{folder.name}] "
     job = of_a_job(hydra_overrides)
     claimed = any(o.startswith("hydra.sweep.subdir=") for o in hydra_overrides)
@@ -253,11 +240,7 @@ def hold_lifeline() -> None:
 
 
 def leave_outcome(**outcome: Any) -> None:
-    """Leave the objective or the error for the watcher; does nothing outside a sweep.
-
-    Args:
-        **outcome: ``objective``, or ``error`` and ``fault``.
-    """
+    """Leave the objective or the error for the watcher; does nothing outside a sweep."""
     file = os.environ.get(_OUTCOME)
     first = all(os.environ.get(name, "0") == "0" for name in ("LOCAL_RANK", "NODE_RANK"))
     if file is not None and first:  # the run's first process only

@@ -119,11 +119,6 @@ def _is_zip(path: Path) -> bool:
 def resolve_checkpoint(where: str | os.PathLike[str], *, prefer: Literal["best", "last"]) -> Path:
     """The checkpoint file meant by a run folder or a file name.
 
-    Args:
-        where: a ``.ckpt``/``.pth`` file, a run folder, its ``checkpoints`` folder, or an export.
-        prefer: which one of a folder; the other one is taken when it is not there. An exported
-            folder has neither, and only what is to be run (``best``) is taken from one.
-
     Raises:
         FileNotFoundError: nothing there; says where it looked.
     """
@@ -147,21 +142,7 @@ def resolve_checkpoint(where: str | os.PathLike[str], *, prefer: Literal["best",
 def prepare_resume(
     where: str | os.PathLike[str], module: pl.LightningModule, typed: Collection[str] = ()
 ) -> Path:
-    """Find the checkpoint that ``resume_from=`` names and check that it continues ``module``.
-
-    Args:
-        where: a run folder (its last checkpoint) or a file.
-        module: as configured now, the configuration among its hyperparameters.
-        typed: keys that were typed, the only ones in which the run's settings may differ.
-
-    Returns:
-        The file, to be given to ``Trainer.fit(ckpt_path=...)``.
-
-    Raises:
-        FileNotFoundError: there is none.
-        ValueError: the file is torn, has weights only, or belongs to another model or to a run
-            with other settings (names the keys).
-    """
+    """Find the checkpoint that ``resume_from=`` names and check that it continues ``module``."""
     path = resolve_checkpoint(where, prefer="last")
     checkpoint = load_checkpoint(path)
     missing_parts = [k for k in ("state_dict", "optimizer_states", "loops") if k not in checkpoint]

@@ -28,14 +28,7 @@ log = logging.getLogger(__name__)
 def dry_run(
     module: TrackingModule, data: TrackingDataModule, *, accelerator: str, precision: str
 ) -> None:
-    """Train on one batch and validate on one window, then print shapes, losses, time and memory.
-
-    Args:
-        module: as a run would train it.
-        data: as a run would read it.
-        accelerator: ``cpu``, ``gpu`` or ``auto``.
-        precision: as of the trainer.
-    """
+    """Train on one batch and validate on one window, then print shapes, losses, time and memory."""
     wants_gpu = accelerator in ("gpu", "cuda") or (
         accelerator == "auto" and torch.cuda.is_available()
     )

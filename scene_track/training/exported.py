@@ -75,9 +75,6 @@ def _without_paths(node: Any) -> Any:
 def read_exported(path: Path) -> dict[str, Any]:
     """Configuration and weights of an exported folder, in the shape of a training checkpoint.
 
-    Args:
-        path: ``model.safetensors`` or ``model.onnx`` (which has no weights to load).
-
     Raises:
         FileNotFoundError: ``config.yaml`` is not beside it.
         ValueError: the file is damaged.
@@ -108,11 +105,6 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
 
 def open_onnx(path: Path, cfg: DictConfig, trusted: Sequence[str]) -> OnnxModel:
     """The exported step with its identity head.
-
-    Args:
-        path: ``model.onnx`` in its folder.
-        cfg: the configuration in that folder.
-        trusted: module prefixes besides ours from which a class may be built.
 
     Raises:
         FileNotFoundError: the identity head's weights are not beside it.

@@ -55,15 +55,7 @@ class FeatureCache:
         precision: torch.dtype,
         writable: bool = True,
     ) -> None:
-        """Open the store of the backbone with its present weights.
-
-        Args:
-            backbone: frozen, on its device.
-            root: folder of all stores.
-            size: (height, width) of the images in pixels.
-            precision: type of the autocast that the model runs in; float32 = none.
-            writable: False only reads.
-        """
+        """Open the store of the backbone with its present weights."""
         self.backbone, self.precision = backbone, precision
         self.layout = FeatureLayout.of(self._run(torch.zeros(1, 3, *size, dtype=torch.uint8)))
         content = fingerprint(backbone, size=size, precision=str(precision).removeprefix("torch."))
@@ -147,15 +139,7 @@ def cache_for(
     pictures: bool,
     writable: bool = True,
 ) -> FeatureCache:
-    """Returns the feature cache of a backbone, and makes the datasets read from it.
-
-    Args:
-        backbone: frozen, on its device.
-        data: its datasets read features from now on.
-        precision: of the autocast that the model runs in; float32 = none.
-        pictures: something besides the backbone needs every image.
-        writable: False only reads.
-    """
+    """Returns the feature cache of a backbone, and makes the datasets read from it."""
     root = data.feature_folder()
     cache = FeatureCache(backbone, root, size=data.size, precision=precision, writable=writable)
     data.features.pictures = pictures
@@ -237,11 +221,7 @@ class FeatureCaching(pl.Callback):
 
 
 def _data(trainer: pl.Trainer) -> TrackingDataModule:
-    """The run's data module.
-
-    Raises:
-        ValueError: it is of another class, which cannot read features.
-    """
+    """The run's data module."""
     data = getattr(trainer, "datamodule", None)
     if not isinstance(data, TrackingDataModule):
         raise ValueError(

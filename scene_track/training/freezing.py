@@ -66,12 +66,7 @@ class BackboneFreezing(pl.Callback):
 
 
 def warn_of_a_random_backbone(module: Any, taken: Iterable[str] = ()) -> None:
-    """Warn where a run would keep random weights frozen to its end.
-
-    Args:
-        module: the LightningModule, as it would be trained.
-        taken: keys of the weights that ``init_from`` loaded.
-    """
+    """Warn where a run would keep random weights frozen to its end."""
     backbone = backbone_of(module)
     if backbone is None or backbone.ever_trains or backbone.settings.get("weights", "") is not None:
         return

@@ -6,6 +6,7 @@ every few steps and before every checkpoint; on a CPU in every step.
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any
 
 import pytorch_lightning as pl
@@ -17,21 +18,13 @@ from scene_track.training.run_checkpoint import NonFiniteError
 
 
 class NonFiniteGuard(pl.Callback):
-    """Raises ``NonFiniteError``, naming the batch whose loss was NaN or infinite.
-
-    No checkpoint is written once a loss was not finite, nor while a weight is not.
-    """
+    """Raises ``NonFiniteError``, naming the batch whose loss was NaN or infinite."""
 
     def __init__(self, *, every_n_steps: Annotated[int, Field(ge=1)]) -> None:
-        """Store the interval.
-
-        Args:
-            every_n_steps: batches between two checks on a GPU; on a CPU every batch is checked.
-        """
         self.every_n_steps = every_n_steps
         self._batch: Any = None
         self._place = ""
-        self._waiting: list[tuple[Tensor, Any, Any, str]] = []
+        self._waiting: list[tuple[Tensor, Any, str]] = []
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -44,14 +37,10 @@ class NonFiniteGuard(pl.Callback):
     def on_before_backward(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor
     ) -> None:
-        """Check the loss, before it is used in a step.
-
-        Raises:
-            NonFiniteError: it is not.
-        """
-        sequences = getattr(self._batch, "sequence_ids", None)
-        frames = getattr(self._batch, "frame_indices", None)
-        self._waiting.append((loss.detach(), sequences, frames, self._place))
+        """Check the loss, before it is used in a step."""
+        # Of the batch what names it: its images would stay on the device.
+        names = [getattr(self._batch, key, None) for key in ("sequence_ids", "frame_indices")]
+        self._waiting.append((loss.detach(), names, self._place))
         if loss.device.type == "cpu" or len(self._waiting) >= self.every_n_steps:
             self._check()
 
@@ -62,11 +51,7 @@ class NonFiniteGuard(pl.Callback):
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Refuse to save weights that are not finite.
-
-        Raises:
-            NonFiniteError: a loss since the last check or a weight is not finite.
-        """
+        """Refuse to save weights that are not finite."""
         self._check()
         floats = [p for p in pl_module.parameters() if p.is_floating_point() and p.numel()]
         sums = torch.stack(
@@ -76,9 +61,9 @@ class NonFiniteGuard(pl.Callback):
             named = pl_module.named_parameters()
             if bad := [name for name, p in named if not bool(p.detach().isfinite().all())]:
                 raise NonFiniteError(
-                    f"{len(bad)} weights such as {bad[0]} are not finite after {self._place}"
-                    f" ({_describe_batch(self._batch)}): a gradient overflowed;"
-                    " nothing was saved. Lower optimizer.lr, or set trainer.precision=32-true"
+                    f"{len(bad)} weights such as {bad[0]} are not finite after {self._place}: a"
+                    " gradient overflowed; nothing was saved. Lower optimizer.lr, or set"
+                    " trainer.precision=32-true"
                 )
 
     def _check(self) -> None:
@@ -86,20 +71,14 @@ class NonFiniteGuard(pl.Callback):
         if not waiting:
             return
         losses = torch.stack([loss for loss, *_ in waiting]).tolist()
-        for value, (_, sequences, frames, place) in zip(losses, waiting, strict=True):
-            if value - value != 0:  # true for NaN and both infinities
-                raise NonFiniteError(
-                    f"the loss is {value} at {place}: {_describe(sequences, frames)}."
-                    " Look at these frames, lower optimizer.lr, or set trainer.precision=32-true"
-                )
-
-
-def _describe_batch(batch: Any) -> str:
-    return _describe(getattr(batch, "sequence_ids", None), getattr(batch, "frame_indices", None))
-
-
-def _describe(sequences: Any, frames: Any) -> str:
-    if sequences is None or frames is None:
-        return "a batch without sequence ids"
-    clips = zip(sequences, torch.as_tensor(frames).tolist(), strict=True)
-    return "; ".join(f"sequence {name} frames {numbers}" for name, numbers in clips)
+        for value, (_, (sequences, frames), place) in zip(losses, waiting, strict=True):
+            if math.isfinite(value):
+                continue
+            clips = "a batch without sequence ids"
+            if sequences is not None and frames is not None:
+                pairs = zip(sequences, torch.as_tensor(frames).tolist(), strict=True)
+                clips = "; ".join(f"sequence {name} frames {numbers}" for name, numbers in pairs)
+            raise NonFiniteError(
+                f"the loss is {value} at {place}: {clips}. Look at these frames, lower"
+                " optimizer.lr, or set trainer.precision=32-true"
+            )

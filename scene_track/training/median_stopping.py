@@ -19,7 +19,7 @@ from typing import Annotated, Literal
 import pytorch_lightning as pl
 from pydantic import Field
 
-from scene_track.io.atomic import atomic_path
+from scene_track.io.atomic import write_atomic
 from scene_track.sweeps import records
 from scene_track.sweeps.results import read_curves
 from scene_track.sweeps.trial import STOPPED
@@ -28,11 +28,7 @@ log = logging.getLogger(__name__)
 
 
 class MedianStopping(pl.Callback):
-    """Ends a run whose best value so far is worse than the median of the other trials' best.
-
-    The others' best is that up to the same epoch. Trials that failed, or have not come so far, do
-    not count. A run that is no trial of a sweep, and a sweep's first trials, are left alone.
-    """
+    """Ends a run whose best value so far is worse than the median of the other trials' best."""
 
     def __init__(
         self,
@@ -44,16 +40,6 @@ class MedianStopping(pl.Callback):
         min_trials: Annotated[int, Field(ge=1)],
         warmup_epochs: Annotated[int, Field(ge=0)],
     ) -> None:
-        """Store the rule.
-
-        Args:
-            run_dir: the run's folder.
-            sweep_dir: the folder that the sweep's trials lie in.
-            monitor: the metric that is compared.
-            mode: its direction.
-            min_trials: others that must have come as far before one is stopped.
-            warmup_epochs: epochs that every trial is given.
-        """
         self.run_dir = Path(run_dir).absolute()
         self.sweep_dir = Path(sweep_dir).absolute()
         self.monitor, self.mode = monitor, mode
@@ -75,8 +61,7 @@ class MedianStopping(pl.Callback):
         trainer.should_stop = True
         if trainer.is_global_zero:
             log.info("stopped early: %s", reason)
-            with atomic_path(self.run_dir / STOPPED) as temporary:
-                temporary.write_text(json.dumps({"reason": reason}) + "\n", encoding="utf-8")
+            write_atomic(self.run_dir / STOPPED, json.dumps({"reason": reason}) + "\n")
 
     def _verdict(self, epoch: int) -> str | None:
         """Why the run is to stop after an epoch; None if it is not."""

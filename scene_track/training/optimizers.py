@@ -33,22 +33,7 @@ def adamw(
     lr_scales: dict[str, Annotated[float, Field(ge=0)]],
     layer_decay: Annotated[float, Field(gt=0, le=1)],
 ) -> torch.optim.AdamW:
-    """AdamW (Loshchilov & Hutter, ICLR 2019) over ``build_parameter_groups``.
-
-    Args:
-        module: the LightningModule.
-        lr: base learning rate.
-        betas: decay of the running mean and of the running square of the gradient.
-        weight_decay: decoupled decay, on matrices only.
-        eps: added to the root of the running square.
-        backbone_lr_scale: factor on the rate of ``model.backbone``, above 0: at 0 the running
-            statistics of batch norms would still change.
-        lr_scales: factor per dotted parameter prefix.
-        layer_decay: factor on the rate from each stage of the backbone to the one before it.
-
-    Returns:
-        The optimiser; its groups carry a ``name``.
-    """
+    """AdamW (Loshchilov & Hutter, ICLR 2019); ``conf/optimizer/adamw.yaml`` explains it."""
     groups = build_parameter_groups(
         module,
         lr=lr,

@@ -25,11 +25,6 @@ def decays(owner: nn.Module, leaf: str, parameter: nn.Parameter) -> bool:
 
     Not to biases, 1-D parameters, norms, embeddings, and bare parameters such as tokens, learned
     queries and position tables.
-
-    Args:
-        owner: the module that holds the parameter.
-        leaf: the parameter's name inside its owner.
-        parameter: the parameter.
     """
     free = isinstance(owner, nn.Embedding | nn.EmbeddingBag) or "Norm" in type(owner).__name__
     return parameter.ndim >= 2 and "weight" in leaf and not free
@@ -121,11 +116,7 @@ def _depths(module: nn.Module, layer_decay: float) -> dict[int, tuple[str, float
 
 
 def check_parameter_groups(module: nn.Module, groups: Sequence[Mapping[str, Any]]) -> None:
-    """Check that every parameter of ``module`` is in exactly one group, and nothing else is.
-
-    Raises:
-        ValueError: parameters are missing, in two groups, or of another module.
-    """
+    """Check that every parameter of ``module`` is in exactly one group, and nothing else is."""
     names = {id(parameter): name for name, parameter in module.named_parameters()}
     if not names:
         raise ValueError(f"{type(module).__name__} has no parameters to optimise")

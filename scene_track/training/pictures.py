@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import pytorch_lightning as pl
-from pydantic import Field
 from pytorch_lightning.utilities import rank_zero_only
 
 from scene_track.viz.clips import write_png
@@ -20,14 +18,8 @@ class EpochPictures(pl.Callback):
     several validations of an epoch have an image each.
     """
 
-    def __init__(self, *, run_dir: str, keep: Annotated[int, Field(ge=1)] | None) -> None:
-        """Store the settings.
-
-        Args:
-            run_dir: the run's folder.
-            keep: newest images that are kept; None keeps all.
-        """
-        self.folder, self.keep = Path(run_dir) / "viz", keep
+    def __init__(self, *, run_dir: str) -> None:
+        self.folder = Path(run_dir) / "viz"
 
     @rank_zero_only
     def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
@@ -37,11 +29,3 @@ class EpochPictures(pl.Callback):
             return
         epoch, step = trainer.current_epoch + 1, trainer.global_step
         write_png(self.folder / f"epoch_{epoch:03d}_step_{step:06d}.png", picture)
-        if self.keep is not None:
-            for old in sorted(self.folder.glob("epoch_*.png"), key=_numbers)[: -self.keep]:
-                old.unlink()
-
-
-def _numbers(file: Path) -> list[int]:
-    """Epoch and step of an image: as text, epoch 1000 would come before epoch 999."""
-    return [int(number) for number in re.findall(r"\d+", file.name)]

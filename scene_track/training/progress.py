@@ -1,10 +1,11 @@
-"""Progress of a run: one live line in a terminal, an occasional log line elsewhere.
+"""Progress of a run: Lightning's bar in a terminal, an occasional log line elsewhere.
 
-Values are read from the device only when the line is redrawn, a few times per second.
+Values are read from the device only when they are shown.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 import time
@@ -12,64 +13,63 @@ from typing import Annotated, Any
 
 import pytorch_lightning as pl
 from pydantic import Field
-from pytorch_lightning.callbacks import ProgressBar
+from pytorch_lightning.callbacks import TQDMProgressBar
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 log = logging.getLogger(__name__)
 
-_BAR = 20  # characters
-_CLEAR = "\r\x1b[K"
 
-
-class RunProgress(ProgressBar):
+class RunProgress(TQDMProgressBar):
     """Shows epoch, batch, loss, learning rate, the monitored value, speed and time left."""
 
     def __init__(
         self,
         *,
         monitor: str,
-        refresh_s: Annotated[float, Field(gt=0, le=60)],
+        refresh_every: Annotated[int, Field(ge=1)],
         log_every_s: Annotated[float, Field(gt=0)],
     ) -> None:
-        """Store the settings.
-
-        Args:
-            monitor: name of the validation value to show.
-            refresh_s: seconds between two redraws in a terminal.
-            log_every_s: seconds between two log lines where there is no terminal.
-        """
-        super().__init__()
-        self.monitor = monitor
-        self.refresh_s = refresh_s
-        self.log_every_s = log_every_s
-        self._enabled = True
-        self._terminal = sys.stderr.isatty()
+        super().__init__(refresh_rate=refresh_every)
+        self.monitor, self.log_every_s = monitor, log_every_s
+        self._terminal = sys.stdout.isatty()
+        self._beside_the_bar = contextlib.ExitStack()
         self._next = 0.0
         self._start_s: float | None = None  # of this process in this epoch
         self._start_batch = 0
-        self._cleaner = _ClearLine()
 
-    def enable(self) -> None:
-        """Show progress (Lightning calls this in the first process)."""
-        self._enabled = True
-
-    def disable(self) -> None:
-        """Show nothing (Lightning calls this in the other processes)."""
-        self._enabled = False
+    @property
+    def is_disabled(self) -> bool:
+        """Whether no bar is drawn."""
+        return super().is_disabled or not self._terminal
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Clear the live line before every log line."""
+        """Write log lines above the bar."""
         super().setup(trainer, pl_module, stage)
-        for handler in logging.getLogger().handlers:
-            handler.addFilter(self._cleaner)
+        if not self.is_disabled:
+            self._beside_the_bar.enter_context(logging_redirect_tqdm())
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Clear the live line."""
-        self._cleaner.clear()
-        for handler in logging.getLogger().handlers:
-            handler.removeFilter(self._cleaner)
+        """Write log lines as before."""
+        self._beside_the_bar.close()
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def get_metrics(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule
+    ) -> dict[str, int | str | float | dict[str, float]]:
+        """What is shown beside the bar and in a log line."""
+        shown: dict[str, Any] = {}
+        # Not what the step returned: under accumulation that is a share of the window's loss.
+        if "train/loss" in trainer.callback_metrics:
+            shown["loss"] = f"{float(trainer.callback_metrics['train/loss']):.4g}"
+        groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
+        if groups:
+            shown["lr"] = f"{max(group['lr'] for group in groups):.2e}"
+        if self.monitor in trainer.callback_metrics:
+            shown[self.monitor] = f"{float(trainer.callback_metrics[self.monitor]):.4f}"
+        return shown
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, *_: Any) -> None:
         """Begin to measure the epoch's speed."""
+        super().on_train_epoch_start(trainer, *_)
         self._start_s, self._start_batch = time.monotonic(), 0
 
     def on_train_batch_end(
@@ -80,100 +80,30 @@ class RunProgress(ProgressBar):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Redraw when due."""
+        """Move the bar, or log a line when one is due."""
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        now = time.monotonic()
         if self._start_s is None:  # a resume inside an epoch has no epoch start
-            self._start_s, self._start_batch = time.monotonic(), batch_idx + 1
-        if self._due():
-            seconds = max(time.monotonic() - self._start_s, 1e-9)
-            rate = (batch_idx + 1 - self._start_batch) / seconds
-            self._show(self.line(trainer, batch_idx + 1, rate))
-
-    def line(self, trainer: pl.Trainer, batches: int, rate: float) -> str:
-        """The text of the line.
-
-        Args:
-            trainer: gives epoch, batches, loss, learning rate and monitored value.
-            batches: batches of the epoch done.
-            rate: batches per second; 0 = unknown.
-        """
-        total = trainer.num_training_batches
-        parts = [f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"]
-        if isinstance(total, int) and total > 0:
-            filled = _BAR * batches // total
-            parts += ["━" * filled + "╌" * (_BAR - filled)] if self._terminal else []
-            parts.append(f"{batches}/{total}")
-        # Not what the step returned: under accumulation that is a share of the window's loss.
-        if "train/loss" in trainer.callback_metrics:
-            parts.append(f"loss {float(trainer.callback_metrics['train/loss']):.4g}")
-        groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
-        if groups:
-            parts.append(f"lr {max(group['lr'] for group in groups):.2e}")
-        if self.monitor in trainer.callback_metrics:
-            parts.append(f"{self.monitor} {float(trainer.callback_metrics[self.monitor]):.4f}")
+            self._start_s, self._start_batch = now, batch_idx + 1
+        if self._terminal or not self.is_enabled or now < self._next:
+            return
+        self._next = now + self.log_every_s
+        done, total = batch_idx + 1, trainer.num_training_batches
+        parts = [f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}", f"{done}/{total}"]
+        parts += [f"{name} {value}" for name, value in self.get_metrics(trainer, pl_module).items()]
+        rate = (done - self._start_batch) / max(now - self._start_s, 1e-9)
         if rate > 0:
-            parts.append(f"{rate:.2f} batches/s")
-            if isinstance(total, int):
-                minutes, seconds = divmod(round((total - batches) / rate), 60)
-                parts.append(f"{minutes}:{seconds:02d} left in epoch")
-        return "  ".join(parts)
-
-    def on_validation_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Show how far the validation is."""
-        if self._terminal and self._due():
-            total = trainer.num_val_batches
-            most = sum(total) if isinstance(total, list) else total
-            self._show(f"validation  {batch_idx + 1}/{most}")
+            minutes, seconds = divmod(round((total - done) / rate), 60)
+            parts += [f"{rate:.2f} batches/s", f"{minutes}:{seconds:02d} left in epoch"]
+        log.info("%s", "  ".join(parts))
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log the monitored value."""
+        super().on_validation_end(trainer, pl_module)
         value = trainer.callback_metrics.get(self.monitor)
-        if self._enabled and not trainer.sanity_checking and value is not None:
+        if self.is_enabled and not trainer.sanity_checking and value is not None:
             log.info(
                 "epoch %d/%s  step %d  %s %.4f",
                 *(trainer.current_epoch + 1, trainer.max_epochs, trainer.global_step),
                 *(self.monitor, float(value)),
             )
-
-    def print(self, *args: Any, **kwargs: Any) -> None:
-        """Print without breaking the live line."""
-        self._cleaner.clear()
-        print(*args, **kwargs)
-
-    def _due(self) -> bool:
-        now = time.monotonic()
-        if not self._enabled or now < self._next:
-            return False
-        self._next = now + (self.refresh_s if self._terminal else self.log_every_s)
-        return True
-
-    def _show(self, text: str) -> None:
-        if self._terminal:
-            sys.stderr.write(f"{_CLEAR}{text}")
-            sys.stderr.flush()
-            self._cleaner.dirty = True
-        else:
-            log.info("%s", text)
-
-
-class _ClearLine(logging.Filter):
-    """Clears the live line before a log record is printed; lets every record through."""
-
-    dirty = False
-
-    def clear(self) -> None:
-        if self.dirty:
-            sys.stderr.write(_CLEAR)
-            sys.stderr.flush()
-            self.dirty = False
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        self.clear()
-        return True

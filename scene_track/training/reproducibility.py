@@ -24,10 +24,6 @@ def seed_everything(seed: int, *, rank: int = 0) -> None:
     Call it before the model is built, with ``rank=0`` in every process: all ranks start from the
     same weights.
 
-    Args:
-        seed: the run's seed, >= 0.
-        rank: mixed in where processes are to draw differently.
-
     Raises:
         ValueError: the seed is negative.
     """
@@ -58,11 +54,6 @@ class StepSeeding(pl.Callback):
     """Seeds every training batch from (seed, epoch, batch, rank)."""
 
     def __init__(self, *, seed: Annotated[int, Field(ge=0)]) -> None:
-        """Store the seed.
-
-        Args:
-            seed: the run's seed.
-        """
         self.seed = seed
 
     def on_train_batch_start(

@@ -71,15 +71,6 @@ class RunCheckpoint(Checkpoint):
         mode: Literal["min", "max"],
         every_n_steps: Annotated[int, Field(ge=1)],
     ) -> None:
-        """Store the settings.
-
-        Args:
-            run_dir: the run's folder; files go to its ``checkpoints``.
-            monitor: name of the logged validation value that decides which one is best.
-            mode: whether lower or higher is better.
-            every_n_steps: optimiser steps between two writes of *last*: the most that a kill can
-                lose.
-        """
         self.folder = Path(run_dir) / FOLDER
         self.monitor = monitor
         self.mode = mode
@@ -213,11 +204,7 @@ class RunCheckpoint(Checkpoint):
             raise self._stop_request()
 
     def _stop_received(self, trainer: pl.Trainer, last_batch: bool) -> bool:
-        """Whether this process, or every ten steps any of several, received a signal.
-
-        All processes give the same answer: a signal that arrives during the exchange counts at the
-        next one.
-        """
+        """Whether this process, or every ten steps any of several, received a signal."""
         if trainer.world_size == 1:
             return self.received is not None
         if trainer.global_step % _AGREE_EVERY and not last_batch:

@@ -147,14 +147,7 @@ class RunLength(pl.Callback):
     def _plan(
         self, trainer: pl.Trainer, *, spare_s: float, validation_s: float, every: int
     ) -> None:
-        """Choose the last step, unless the present one is about right.
-
-        Args:
-            trainer: of the run.
-            spare_s: seconds that are kept for the last validation.
-            validation_s: seconds of each validation on the way.
-            every: steps from one validation to the next.
-        """
+        """Choose the last step, unless the present one is about right."""
         assert self.budget is not None and self._step_s is not None
         step, most = trainer.global_step, _most_steps(trainer)
         left_s = seconds_of(self.budget) - self.spent_s - spare_s
@@ -188,11 +181,7 @@ class RunLength(pl.Callback):
 
 
 def _most_steps(trainer: pl.Trainer) -> int:
-    """Optimiser steps of the run without a budget.
-
-    Raises:
-        ValueError: neither epochs nor steps limit the run.
-    """
+    """Optimiser steps of the run without a budget."""
     limits = [c.max_steps for c in getattr(trainer, "callbacks", []) if isinstance(c, RunLength)]
     known = [limit for limit in limits if limit is not None]
     steps = min([trainer.estimated_stepping_batches, *known])

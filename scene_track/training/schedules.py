@@ -18,33 +18,8 @@ from torch.optim.lr_scheduler import LambdaLR
 log = logging.getLogger(__name__)
 
 
-def warmup_scale(step: int, warmup_steps: int, start_factor: float | None = None) -> float:
-    """Factor in (0, 1] of a linear warm-up: 1/n for step 0, ..., 1 from step n - 1 on.
-
-    Args:
-        step: from 0.
-        warmup_steps: n; 0 = no warm-up.
-        start_factor: factor of step 0 in place of 1/n.
-    """
-    if step >= warmup_steps - 1:
-        return 1.0
-    if start_factor is None:
-        return (step + 1) / warmup_steps
-    return start_factor + (1 - start_factor) * step / (warmup_steps - 1)
-
-
-def cosine_scale(step: int, *, start: int, total_steps: int, final_scale: float) -> float:
-    """Factor of a half cosine from 1 at step ``start`` to ``final_scale`` at the last step.
-
-    From Loshchilov & Hutter, *SGDR*, ICLR 2017, without restarts. Before ``start`` 1, after the end
-    ``final_scale``.
-    """
-    done = (step - start) / max(1, total_steps - 1 - start)
-    return final_scale + (1 - final_scale) * (1 + math.cos(math.pi * min(1.0, max(0.0, done)))) / 2
-
-
 class WarmupCosine(LambdaLR):
-    """The schedule that ``warmup_cosine`` builds.
+    """Linear warm-up, then a half cosine (Loshchilov & Hutter, *SGDR*, ICLR 2017, no restarts).
 
     Attributes:
         total_steps: where the curve ends; may change while the run goes on, and is not saved.
@@ -59,14 +34,20 @@ class WarmupCosine(LambdaLR):
         start_factor: float | None,
         final_scale: float,
     ) -> None:
-        """Store the curve; arguments as of ``warmup_scale`` and ``cosine_scale``."""
         self.total_steps = total_steps
+        start = max(0, warmup_steps - 1)  # the first step at the full rate
+
+        def warmup(step: int) -> float:
+            if step >= start:
+                return 1.0
+            if start_factor is None:
+                return (step + 1) / warmup_steps
+            return start_factor + (1 - start_factor) * step / start
 
         def scale(step: int) -> float:
-            start = max(0, warmup_steps - 1)
-            return warmup_scale(step, warmup_steps, start_factor) * cosine_scale(
-                step, start=start, total_steps=self.total_steps, final_scale=final_scale
-            )
+            done = min(1.0, max(0.0, (step - start) / max(1, self.total_steps - 1 - start)))
+            cosine = (1 + math.cos(math.pi * done)) / 2
+            return warmup(step) * (final_scale + (1 - final_scale) * cosine)
 
         super().__init__(optimizer, scale)
 
@@ -85,24 +66,7 @@ def warmup_cosine(
     warmup_start_factor: Annotated[float, Field(gt=0, le=1)] | None,
     final_scale: Annotated[float, Field(ge=0, le=1)],
 ) -> WarmupCosine:
-    """Linear warm-up, then a half cosine.
-
-    Args:
-        optimizer: its groups' rates are the peaks.
-        total_steps: optimiser steps of the whole run.
-        steps_per_epoch: optimiser steps of an epoch.
-        warmup_steps: optimiser steps of the warm-up; below 1 a share of the run.
-        warmup_epochs: epochs of the warm-up, in place of ``warmup_steps``.
-        warmup_start_factor: rate of the first step as a share of the peak; None = 1 / steps of the
-            warm-up.
-        final_scale: rate of the last step as a share of the peak; 1 = a constant rate.
-
-    Returns:
-        A scheduler to be stepped after every optimiser step.
-
-    Raises:
-        ValueError: ``total_steps`` is not a number of steps.
-    """
+    """The schedule of ``conf/scheduler/warmup_cosine.yaml``, stepped after every optimiser step."""
     if not math.isfinite(total_steps) or total_steps < 1:
         raise ValueError(
             f"the schedule needs the number of steps of the run, found {total_steps}:"

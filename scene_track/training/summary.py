@@ -24,7 +24,7 @@ from pydantic import Field
 from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
-from scene_track.io.atomic import atomic_path
+from scene_track.io.atomic import atomic_path, write_atomic
 from scene_track.training.run_checkpoint import RunCheckpoint
 
 log = logging.getLogger(__name__)
@@ -81,16 +81,6 @@ class RunSummary(pl.Callback):
         higher_is_better: list[str],
         seed: Annotated[int, Field(ge=0)],
     ) -> None:
-        """Store the settings.
-
-        Args:
-            run_dir: the run's folder.
-            monitor: the metric that decides which checkpoint is best.
-            mode: its direction.
-            higher_is_better: beginnings of the last part of metric names, such as ``hota`` for
-                ``val/hota``; of all others (losses, errors, counts of mistakes) lower is better.
-            seed: the run's seed.
-        """
         self.path = Path(run_dir) / SUMMARY
         self.monitor, self.mode = monitor, mode
         self.higher_is_better = tuple(higher_is_better)
@@ -128,12 +118,7 @@ class RunSummary(pl.Callback):
         return value > best if higher else value < best
 
     def update(self, values: Mapping[str, Any]) -> None:
-        """Record new values.
-
-        Args:
-            values: by metric name; learning rates (``lr/``) and values of one step (``_step``) are
-                left out.
-        """
+        """Record new values."""
         for name, raw in values.items():
             if name.endswith("_step") or name.startswith("lr/"):
                 continue
@@ -208,9 +193,7 @@ class RunSummary(pl.Callback):
             "git_sha": self._git_sha,
             "packages": package_versions(),
         }
-        with atomic_path(self.path) as temporary:
-            text = json.dumps(content, indent=2, allow_nan=False)
-            temporary.write_text(f"{text}\n", encoding="utf-8")
+        write_atomic(self.path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 class RunCSVLogger(Logger):
@@ -222,11 +205,6 @@ class RunCSVLogger(Logger):
     """
 
     def __init__(self, *, run_dir: str) -> None:
-        """Store the folder.
-
-        Args:
-            run_dir: the run's folder.
-        """
         super().__init__()
         self.path = Path(run_dir) / METRICS
         self._columns: list[str] | None = None
@@ -252,12 +230,7 @@ class RunCSVLogger(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Append a row.
-
-        Args:
-            metrics: values by name.
-            step: optimiser steps before this one; None = 0.
-        """
+        """Append a row."""
         row = {"step": step or 0, **{name: float(value) for name, value in metrics.items()}}
         if "epoch" in row:
             row["epoch"] = int(row["epoch"])

@@ -23,12 +23,7 @@ class CpuThreads(pl.Callback):
     """
 
     def __init__(self, *, threads: int | str | None) -> None:
-        """Store the option.
-
-        Args:
-            threads: a number; ``auto`` measures one against as many as PyTorch would take; None
-                leaves PyTorch's choice (``OMP_NUM_THREADS``, or all cores).
-        """
+        """Store the option."""
         self.threads = threads
 
     def state_dict(self) -> dict[str, Any]:

@@ -77,10 +77,6 @@ def run_folder(checkpoint: Path) -> Path:
 def load_model(checkpoint: Path, trusted: Sequence[str] = ()) -> tuple[ClipModel, DictConfig]:
     """Rebuild the model of a checkpoint, and the configuration of its run.
 
-    Args:
-        checkpoint: file that a training run or ``scene_track.export`` wrote.
-        trusted: module prefixes besides ours from which a class may be built.
-
     Raises:
         FileNotFoundError: there is no such checkpoint.
         ValueError: the file is torn, has no configuration, or its weights do not fit the code.
@@ -160,11 +156,7 @@ def _plain(node: DictConfig) -> dict[str, Any]:
 
 
 def evaluator_node(trained: DictConfig, checkpoint: Path, trusted: Sequence[str]) -> DictConfig:
-    """The node of the evaluator of a checkpoint's run, checked.
-
-    Raises:
-        ValueError: there is none, or it does not fit the code.
-    """
+    """The node of the evaluator of a checkpoint's run, checked."""
     evaluator = OmegaConf.create({"evaluator": OmegaConf.select(trained, "head.evaluator")})
     return checked_group(evaluator, "evaluator", source=str(checkpoint), trusted=trusted)
 
@@ -191,6 +183,15 @@ def need_boxes(run: TrainedRun, command: str) -> None:
         )
 
 
+def need_truth(videos: Sequence[Video], split: str, what: str) -> None:
+    """Refuse a split without ground truth, as ``ValueError``."""
+    if bare := [video.name for video in videos if not video.labelled]:
+        raise ValueError(
+            f"{what} needs ground truth, and {len(bare)} of {len(videos)} sequences of the {split}"
+            f" split have none, the first: {bare[0]}; type split=val"
+        )
+
+
 def track_split(
     run: TrainedRun,
     split: str,
@@ -212,13 +213,8 @@ def track_split(
         ValueError: the tracker needs the ground truth and there is none.
     """
     sequences = {sequence.name: sequence for sequence in run.data.sequences(split)}
-    bare = [name for name, sequence in sequences.items() if not sequence.labelled]
-    if bare and run.tracker.needs_truth:
-        raise ValueError(
-            f"{type(run.tracker).__name__} copies the identities of the ground truth, and"
-            f" {len(bare)} of {len(sequences)} sequences of the {split} split have none, the first:"
-            f" {bare[0]}; type split=val, or another tracker"
-        )
+    if run.tracker.needs_truth:
+        need_truth([*sequences.values()], split, type(run.tracker).__name__)
     run.to_device()
     folder.mkdir(parents=True, exist_ok=True)
     cache = _feature_cache(run)

@@ -86,15 +86,6 @@ def build_trainer(
 ) -> pl.Trainer:
     """A Trainer with atomic checkpoints, whose samplers are left to the data module.
 
-    Args:
-        max_steps: optimiser steps of the whole run; None = no limit.
-        budget: time of the whole run, by which the number of steps is planned, see ``RunLength``;
-            None = no limit.
-        threads: that compute on a CPU, see ``CpuThreads``.
-        callbacks: built callbacks.
-        loggers: built loggers.
-        options: the other values of ``conf/trainer``.
-
     Raises:
         ValueError: the run would end before its first validation.
     """

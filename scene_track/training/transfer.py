@@ -50,29 +50,23 @@ class TransferReport:
 
     def partly_fitting(self) -> dict[str, str]:
         """Parts of which some weights fit and others do not, with the numbers."""
-        matched, others = (
-            Counter(map(part_of, keys))
-            for keys in (self.keys.matched, [*self.keys.reshaped, *self.keys.missing])
-        )
+        matched = Counter(map(part_of, self.keys.matched))
+        others = Counter(map(part_of, [*self.keys.reshaped, *self.keys.missing]))
         parts = sorted(matched.keys() & others.keys())
         return {part: f"{matched[part]} of {matched[part] + others[part]}" for part in parts}
 
     def table(self) -> str:
-        """A table by part of the model, then the keys that were not taken."""
-        columns = self.columns()
-        counts = {name: Counter(map(part_of, keys)) for name, keys in columns.items()}
-        parts = sorted(set().union(*counts.values()))
-        width = max(map(len, parts), default=4)
-        lines = [f"{'part':<{width}}  " + "  ".join(columns)]
-        for part in parts:
-            cells = (f"{count[part]:>{len(name)}}" for name, count in counts.items())
-            lines.append(f"{part:<{width}}  " + "  ".join(cells))
+        """A line by what became of the keys, with their number by part; then those not taken."""
+        lines = []
+        for name, keys in self.columns().items():
+            counts = Counter(map(part_of, keys))
+            parts = ", ".join(f"{part} {count}" for part, count in sorted(counts.items()))
+            lines.append(f"{name:<12} {parts or '-'}")
         for name in ("other shape", "new", "unused"):
-            keys = columns[name]
+            keys = self.columns()[name]
             shown = [f"{key} {self.keys.reshaped.get(key, '')}".rstrip() for key in keys[:_SHOWN]]
-            lines += [f"{name}: {key}" for key in shown]
-            if len(keys) > _SHOWN:
-                lines.append(f"{name}: and {len(keys) - _SHOWN} more")
+            more = [f"and {len(keys) - _SHOWN} more"] if len(keys) > _SHOWN else []
+            lines += [f"{name}: {key}" for key in [*shown, *more]]
         return "\n".join(lines)
 
 
@@ -87,13 +81,7 @@ def compare(
     source: str,
     parts: Sequence[str] | None,
 ) -> TransferReport:
-    """Compare a file with a model.
-
-    Args:
-        here: the model's tensors by key.
-        saved: the file's.
-        source: the file, for messages.
-        parts: dotted prefixes of the keys that are asked for; None = all.
+    """Compare the tensors of a file with a model's, below the prefixes ``parts`` alone if given.
 
     Raises:
         ValueError: the model or the file has no key below one of ``parts``.
@@ -104,11 +92,8 @@ def compare(
                 known = ", ".join(sorted({part_of(key) for key in keys}))
                 raise ValueError(f"init_parts: {where} has no {part}; it has {known or 'nothing'}")
     left = [key for key in here if parts is not None and not any(_below(key, p) for p in parts)]
-    leave = set(left)
-    asked, found = (
-        {key: value for key, value in tensors.items() if key not in leave}
-        for tensors in (here, saved)
-    )
+    asked = {key: value for key, value in here.items() if key not in left}
+    found = {key: value for key, value in saved.items() if key not in left}
     return TransferReport(compare_state_dicts(asked, found), left)
 
 
@@ -122,13 +107,10 @@ def init_from(
     """Load the weights that fit from a run folder (its best checkpoint) or a file.
 
     Args:
-        module: the LightningModule; changed in place, and not at all if an error is raised.
+        module: changed in place, and not at all if an error is raised.
         where: a run folder, a ``.ckpt`` of this project, or a bare state dict.
         parts: dotted prefixes such as ``model.backbone`` that alone are taken; None = all.
         partial: take what fits of a part that fits only in some keys.
-
-    Returns:
-        The report, which is also logged as a table.
 
     Raises:
         FileNotFoundError: there is no checkpoint.

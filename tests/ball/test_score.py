@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from scene_track.score import main
+from scene_track.score import score
+from tests.compose import compose_run
 
 HEADER = "file name,visibility,x-coordinate,y-coordinate,status\n"
 
@@ -36,17 +37,19 @@ def arguments(folders: tuple[Path, Path, Path], *more: str) -> list[str]:
     return [f"ground_truth={truth}", f"predictions={found}", f"output={output}", *more]
 
 
-def fails(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    """The one line that a failing call leaves on stderr."""
-    assert main(words) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.startswith("score: ") and err.count("\n") == 1
-    return err
+def run(words: list[str]) -> None:
+    score(compose_run(words, "score"))
+
+
+def fails(words: list[str]) -> str:
+    """The one line that a call fails with."""
+    with pytest.raises((ValueError, FileNotFoundError)) as caught:
+        run(words)
+    return str(caught.value)
 
 
 def test_writes_the_figures_of_every_clip(folders, capsys) -> None:
-    assert main(arguments(folders)) == 0
+    run(arguments(folders))
     scores = json.loads(folders[2].read_text())
     first, second = (scores["sequences"][f"game1_{clip}"] for clip in ("Clip1", "Clip2"))
     assert first["pck_2"] == 1 and first["l2_median"] == 0 and first["f1_wasb"] == 1
@@ -60,32 +63,32 @@ def test_writes_the_figures_of_every_clip(folders, capsys) -> None:
 
 def test_one_game_or_one_clip_may_be_scored(folders) -> None:
     truth, found, output = folders
-    assert main(arguments((truth / "game1", found, output))) == 0
+    run(arguments((truth / "game1", found, output)))
     (found / "game1_Clip2.csv").unlink()
-    assert main(arguments((truth / "game1" / "Clip1", found, output), "overwrite=true")) == 0
+    run(arguments((truth / "game1" / "Clip1", found, output), "overwrite=true"))
     assert list(json.loads(output.read_text())["sequences"]) == ["game1_Clip1"]
 
 
 def test_the_folder_one_is_in_may_be_scored(folders, monkeypatch) -> None:
     truth, found, output = folders
     monkeypatch.chdir(truth / "game1")
-    assert main(arguments((Path("."), found, output))) == 0
+    run(arguments((Path("."), found, output)))
     assert list(json.loads(output.read_text())["sequences"]) == ["game1_Clip1", "game1_Clip2"]
     monkeypatch.chdir(truth / "game1" / "Clip1")
-    assert main(arguments((Path(".."), found, output), "overwrite=true")) == 0
+    run(arguments((Path(".."), found, output), "overwrite=true"))
 
 
-def test_a_bad_row_is_told_without_options_that_score_has_not(folders, capsys) -> None:
+def test_a_bad_row_is_told_without_options_that_score_has_not(folders) -> None:
     label = folders[0] / "game1" / "Clip1" / "Label.csv"
     label.write_text(label.read_text().replace("0002.jpg,1,12.5", "0002.jpg,1,99"))
-    line = fails(arguments(folders), capsys)
+    line = fails(arguments(folders))
     assert "line 4: x is 99, outside" in line and "on_error" not in line
 
 
 def test_nothing_found_at_all_is_written_as_null(folders, capsys) -> None:
     for file in folders[1].iterdir():
         file.write_text("Frame,Visibility,X,Y\n" + "".join(f"{n},0,0,0\n" for n in range(4)))
-    assert main(arguments(folders)) == 0
+    run(arguments(folders))
     assert json.loads(folders[2].read_text())["combined"]["l2_median"] is None
     assert capsys.readouterr().out.splitlines()[-2].split()[-1] == "-"
 
@@ -103,33 +106,33 @@ def test_nothing_found_at_all_is_written_as_null(folders, capsys) -> None:
         ("0,0,,\n1,1,5,here\n2,1,5,5\n3,1,5,5\n", "line 3: y is 'here', expected a number"),
     ],
 )
-def test_a_result_with_holes_or_twice_is_named(folders, capsys, rows: str, message: str) -> None:
+def test_a_result_with_holes_or_twice_is_named(folders, rows: str, message: str) -> None:
     (folders[1] / "game1_Clip1.csv").write_text(f"frame,visibility,x,y\n{rows}")
-    error = fails(arguments(folders), capsys)
+    error = fails(arguments(folders))
     assert "game1_Clip1.csv" in error and message in error
     assert not folders[2].exists()
 
 
-def test_missing_and_superfluous_files_are_named(folders, capsys) -> None:
+def test_missing_and_superfluous_files_are_named(folders) -> None:
     (folders[1] / "typo.csv").touch()
-    assert "no ground truth for typo.csv" in fails(arguments(folders), capsys)
+    assert "no ground truth for typo.csv" in fails(arguments(folders))
     (folders[1] / "typo.csv").unlink()
     (folders[1] / "game1_Clip2.csv").unlink()
-    assert "1 of 2 sequences: game1_Clip2.csv" in fails(arguments(folders), capsys)
+    assert "1 of 2 sequences: game1_Clip2.csv" in fails(arguments(folders))
     for file in folders[1].iterdir():
         file.rename(file.with_suffix(".txt"))
     assert "no result file (.csv) in it, type predictions=FOLDER_OF_CSV" in fails(
-        arguments(folders), capsys
+        arguments(folders)
     )
 
 
-def test_ground_truth_that_is_not_whole(folders, capsys) -> None:
+def test_ground_truth_that_is_not_whole(folders) -> None:
     label = folders[0] / "game1" / "Clip2" / "Label.csv"
     label.write_text(f"{HEADER}0000.jpg,1,70,12,0\n")
-    assert "line 2: x is 70, outside the image (64x36 pixels)" in fails(arguments(folders), capsys)
+    assert "line 2: x is 70, outside the image (64x36 pixels)" in fails(arguments(folders))
     label.unlink()
-    assert "Label.csv: no such file" in fails(arguments(folders), capsys)
+    assert "Label.csv: no such file" in fails(arguments(folders))
     for file in (folders[0] / "game1").glob("*/*.*"):
         file.unlink()
-    error = fails(arguments(folders), capsys)
+    error = fails(arguments(folders))
     assert "or <game>/<clip>/Label.csv of a ball" in error

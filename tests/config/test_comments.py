@@ -5,13 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from omegaconf import DictConfig, OmegaConf
 
 from scene_track.config.paths import config_dir
-from scene_track.config.signature import read_signature
 
 _CONF = Path(config_dir())
 # The others change values of options that stand, with their comments, in a file of another group.
@@ -20,8 +17,6 @@ _FILES = [
     for file in sorted(_CONF.rglob("*.yaml"))
     if not file.read_text(encoding="utf-8").startswith("# @package _global_")
 ]
-# Given by the code that builds the object, never typed.
-_GIVEN = {"callbacks", "loggers", "steps_per_epoch"}
 
 
 def _leaves(file: Path) -> set[str]:
@@ -62,44 +57,3 @@ def test_every_option_has_a_comment(file: Path) -> None:
     known = {key for base in bases if base != file for key in _leaves(base)}
     bare = _leaves_without_comment(file)
     assert [line for line in bare if line.split(": ")[1] not in known] == []
-
-
-def _with_defaults(file: Path) -> DictConfig:
-    """A file with what its own group's defaults bring, such as ``training: shared``."""
-    own = OmegaConf.load(file)
-    assert isinstance(own, DictConfig)
-    layers = [own]
-    for entry in own.pop("defaults", []):
-        names = [f"{k}/{v}" for k, v in entry.items()] if isinstance(entry, DictConfig) else [entry]
-        base = file.parent / f"{names[0]}.yaml"
-        if entry != "_self_" and base.is_file():
-            layers.insert(-1, _with_defaults(base))
-    merged = OmegaConf.merge(*layers)
-    assert isinstance(merged, DictConfig)
-    return merged
-
-
-def _nodes(value: Any) -> Iterator[dict[str, Any]]:
-    """Every mapping with a ``_target_`` in it."""
-    if isinstance(value, dict):
-        if "_target_" in value:
-            yield value
-        for item in value.values():
-            yield from _nodes(item)
-
-
-def test_what_a_class_accepts_is_in_conf() -> None:
-    shown: dict[str, set[str]] = {}
-    for file in _FILES:
-        if file.parent != _CONF:
-            for node in _nodes(OmegaConf.to_container(_with_defaults(file), resolve=False)):
-                shown.setdefault(node["_target_"], set()).update(node)
-    hidden = [
-        f"{target}: {name}"
-        for target, keys in shown.items()
-        if target.startswith("scene_track.")
-        for name, parameter in read_signature(target).parameters.items()
-        # What has no default is required, and the check before a run asks for it.
-        if not (parameter.required or name in keys or name in _GIVEN)
-    ]
-    assert hidden == []

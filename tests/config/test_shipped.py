@@ -98,24 +98,18 @@ def test_every_file_opens_with_what_it_is(file: Path) -> None:
     ("key", "value", "line"),
     [
         ("optimizer.lr", "abc", "=abc: must be a number > 0"),
-        ("optimizer.lr", -1, "=-1: must be a number > 0"),
-        ("trainer.max_epochs", -3, "=-3: must be an integer >= 1"),
         ("trainer.max_epoch", 3, ": unknown key; did you mean trainer.max_epochs"),
         ("model.backbone.freez", True, ": unknown key; did you mean model.backbone.freeze"),
-        ("model.backbone.freeze", "maybe", "=maybe: must be true or false"),
-        ("denoiser.lambda_dn", -0.5, "=-0.5: must be a number >= 0"),
         ("dataset.size", [100, 224], "=[100,224]: height and width must be multiples of 16"),
         ("dataset.augment.crop", [180, 320], "=[180,320]: height and width must be multiples of"),
         ("dataset.detections", "noise", "=noise: SceneModel reads images"),
         ("dataset.further", [{"root": "/"}, {}], "[1].root: is required"),
         ("dataset.further", "sportsmot", "=sportsmot: must be a list"),
-        ("dataset.batch_size", 0, "=0: must be an integer >= 1"),
         ("model.dim", 56, "=56: must be an integer"),  # what its group norm cannot divide
         ("monitor.metric", "val/hotta", "=val/hotta: SceneEvaluator does not log it; did you mean"),
         ("monitor.mode", "best", "=best: must be one of min, max"),
         ("resume_from", "/no/such/run", "=/no/such/run: must be a file that exists or a folder"),
         ("model.backbone._target_", "os.system", "=os.system: must start with scene_track."),
-        ("seed", 1.5, "=1.5: must be an integer >= 0"),
     ],
 )
 def test_a_mistake_is_one_line(key: str, value: Any, line: str) -> None:
@@ -126,12 +120,6 @@ def test_a_mistake_is_one_line(key: str, value: Any, line: str) -> None:
 def test_a_figure_that_an_evaluator_inherits_can_be_monitored() -> None:
     assert _faults("head=scene3d", "monitor.metric=val/ap50_nms") == []
     assert _faults("head=scene3d", "monitor.metric=val/xyz_error") == []
-
-
-def test_a_folder_that_is_not_there() -> None:
-    lines = _faults("dataset=dancetrack", "dataset.root=/no/such", "model.backbone.weights=null")
-    assert len(lines) == 1
-    assert lines[0].startswith("dataset.root=/no/such: must be a folder that exists")
 
 
 def test_weights_that_are_not_there_are_never_replaced_by_random_ones() -> None:

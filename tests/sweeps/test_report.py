@@ -82,31 +82,6 @@ def test_the_table_of_the_terminal_is_sorted(
     assert "best (*): python -m scene_track.train optimizer.lr=0.001" in "\n".join(lines)
 
 
-def test_tensorboard_shows_the_same_trials(sweep: Path) -> None:
-    from tensorboard.backend.event_processing.event_multiplexer import EventMultiplexer
-    from tensorboard.plugins.hparams import metadata
-
-    report(sweep)
-    report(sweep)
-    assert len(list(sweep.rglob("events.out.tfevents.*"))) == 8, "one each, however often"
-    events = EventMultiplexer()
-    events.AddRunsFromDirectory(str(sweep))
-    events.Reload()
-    found = events.PluginRunToTagToContent(metadata.PLUGIN_NAME)
-    starts = {
-        run: metadata.parse_session_start_info_plugin_data(tags[metadata.SESSION_START_INFO_TAG])
-        for run, tags in found.items()
-        if metadata.SESSION_START_INFO_TAG in tags
-    }
-    assert sorted(starts) == [str(n) for n in range(7)]
-    assert starts["2"].hparams["optimizer.lr"].number_value == pytest.approx(4.64159e-4)
-    assert starts["1"].hparams["head"].string_value == "b"
-    ends = [run for run, tags in found.items() if metadata.SESSION_END_INFO_TAG in tags]
-    assert len(ends) == 6, "one still runs"
-    (best,) = events.Scalars("3", "best/val/hota")
-    assert best.value == pytest.approx(0.6)
-
-
 def test_the_page_needs_nothing_from_elsewhere(sweep: Path) -> None:
     text = (sweep / "report.html").read_text()
     assert not re.search(r"(src|href)\s*=\s*[\"'](?!data:)[^\"'+ ]*//|https?:|@import|url\(", text)

@@ -60,16 +60,6 @@ def test_a_sampler_that_learns_from_its_own_notes_learns() -> None:
     assert sum(heights[30:]) / 20 < by_chance / 5
 
 
-def test_the_genetic_sampler_breeds() -> None:
-    search = searching(sampler="NSGAIISampler", seed=1, population_size=4)
-    for _ in range(12):
-        trial = search._ask()
-        assert trial is not None
-        search._study.tell(trial, trial.params["x"])
-    inherited = [len({t.params[key] for t in search._study.trials}) for key in "xy"]
-    assert min(inherited) < 12, "a child has a coordinate of a parent"
-
-
 def test_a_trial_without_a_claim_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     search = searching()
     search._study.ask()  # killed before the first heartbeat
@@ -98,15 +88,6 @@ def test_a_trial_whose_machine_is_silent_is_tried_once_more(
     again = search._ask()
     assert again is not None and again.params == first.params
     assert search._ask() is None
-
-
-def test_two_processes_may_tell_of_the_same_trial() -> None:
-    search = searching()
-    assert search._ask() is not None
-    record = Trial(0, "complete", (), objective=0.5, reason="as the record says", study=0)
-    for _ in range(2):
-        search._tell(record)
-    assert search._study.trials[0].value == 0.5
 
 
 def test_a_search_survives_failures_and_finds_the_best(app: App) -> None:

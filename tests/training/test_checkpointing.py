@@ -48,29 +48,31 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch) -> None
 
 
 def test_bad_files_are_told_apart(tmp_path: Path) -> None:
-    good = tmp_path / "good.ckpt"
-    torch.save({"state_dict": {"w": torch.ones(100)}}, good)
-    torn = tmp_path / "torn.ckpt"
-    for length in (0, 10, 300, good.stat().st_size - 30):
-        torn.write_bytes(good.read_bytes()[:length])
-        with pytest.raises(ValueError, match=r"torn\.ckpt is torn"):
-            load_checkpoint(torn)
-    text = tmp_path / "text.ckpt"
-    text.write_text("hello, I am no checkpoint")
-    with pytest.raises(ValueError, match="not a checkpoint"):
-        load_checkpoint(text)
-    code = tmp_path / "code.ckpt"
-    torch.save({"state_dict": {}, "path": Path("x")}, code)
-    with pytest.raises(ValueError, match="loading it could run code"):
-        load_checkpoint(code)
-    array = tmp_path / "list.ckpt"
-    torch.save([1, 2], array)
-    with pytest.raises(ValueError, match="holds a list"):
-        load_checkpoint(array)
-    spoiled = tmp_path / "spoiled.ckpt"
-    torch.save({"state_dict": {"w": torch.ones(3), "b": torch.tensor((1, float("nan")))}}, spoiled)
-    with pytest.raises(ValueError, match="1 weights such as b are NaN"):
-        load_checkpoint(spoiled)
+    path = tmp_path / "x.ckpt"
+    torch.save({"state_dict": {"w": torch.ones(10_000)}}, path)
+    whole = path.read_bytes()
+    for length in (0, 10, 300, len(whole) - 30):
+        path.write_bytes(whole[:length])
+        with pytest.raises(ValueError, match=r"x\.ckpt is torn"):
+            load_checkpoint(path)
+    path.write_bytes(whole[:20_000] + bytes(9000) + whole[29_000:])
+    with pytest.raises(ValueError, match="is damaged .*: take another one"):
+        load_checkpoint(path)
+    for text, message in (
+        ("hello, I am no checkpoint", "not a checkpoint"),
+        ("\n<!DOCTYPE html>\n<html>Not found</html>", "is a web page, not a checkpoint"),
+    ):
+        path.write_text(text)
+        with pytest.raises(ValueError, match=message):
+            load_checkpoint(path)
+    for content, message in (
+        ({"state_dict": {}, "path": Path("x")}, "loading it could run code"),
+        ([1, 2], "holds a list, expected a checkpoint"),
+        ({"state_dict": {"b": torch.tensor((1, float("nan")))}}, "1 weights such as b are NaN"),
+    ):
+        torch.save(content, path)
+        with pytest.raises(ValueError, match=message):
+            load_checkpoint(path)
     with pytest.raises(FileNotFoundError, match="no checkpoint at"):
         load_checkpoint(tmp_path / "none.ckpt")
 
@@ -127,38 +129,32 @@ def test_files_of_a_run_are_plain(tiny: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "best_epoch"),
+    ("values", "mode", "best_epoch"),
     [
-        ([0.1, 0.3, 0.2], 1),
-        ([0.3, 0.3, 0.3], 0),
-        ([float("nan"), 0.1, float("nan")], 1),
-        ([0.1, 0.2, 0.3], 2),
+        ([0.1, 0.3, 0.2], "max", 1),
+        ([0.3, 0.3, 0.3], "max", 0),
+        ([float("nan"), 0.1, float("nan")], "max", 1),
+        ([0.2, 0.1, 0.3], "min", 1),
     ],
 )
-def test_best_is_the_first_of_the_highest(
-    tiny: Any, tmp_path: Path, values: list[float], best_epoch: int
+def test_best_is_the_first_of_the_best(
+    tiny: Any, tmp_path: Path, values: list[float], mode: Any, best_epoch: int
 ) -> None:
-    tiny.fit(tmp_path, module=tiny.TinyModule(scores=values))
+    tiny.fit(
+        tmp_path, callbacks=[keeper(tiny, tmp_path, mode)], module=tiny.TinyModule(scores=values)
+    )
     best = load_checkpoint(tmp_path / FOLDER / BEST)
     assert (best["epoch"], best["global_step"]) == (best_epoch, 7 * (best_epoch + 1))
     assert load_checkpoint(tmp_path / FOLDER / LAST)["global_step"] == 21
 
 
-def test_lower_is_better_when_said(tiny: Any, tmp_path: Path) -> None:
-    keeper = tiny.RunCheckpoint(
-        run_dir=str(tmp_path), monitor="val/hota", mode="min", every_n_steps=5
-    )
-    tiny.fit(tmp_path, callbacks=[keeper], module=tiny.TinyModule(scores=[0.2, 0.1, 0.3]))
-    assert load_checkpoint(Path(keeper.best_model_path))["epoch"] == 1
-    assert keeper.best_model_score == pytest.approx(0.1)
+def keeper(tiny: Any, run: Path, mode: Any = "max", monitor: str = "val/hota") -> Any:
+    return tiny.RunCheckpoint(run_dir=str(run), monitor=monitor, mode=mode, every_n_steps=5)
 
 
 def test_an_unlogged_monitor_is_named(tiny: Any, tmp_path: Path) -> None:
-    keeper = tiny.RunCheckpoint(
-        run_dir=str(tmp_path), monitor="val/hotta", mode="max", every_n_steps=5
-    )
     with pytest.raises(ValueError, match=r"val/hotta is not logged.*val/hota"):
-        tiny.fit(tmp_path, callbacks=[keeper])
+        tiny.fit(tmp_path, callbacks=[keeper(tiny, tmp_path, monitor="val/hotta")])
 
 
 def test_last_is_never_older_than_promised(tiny: Any, tmp_path: Path) -> None:
@@ -174,6 +170,13 @@ def test_last_is_never_older_than_promised(tiny: Any, tmp_path: Path) -> None:
     assert len(steps) == 21
     assert max(steps) == 2
     assert steps[7] == steps[14] == 0, "saved at every epoch's end"
+
+
+def code_of(trainer: pl.Trainer, module: pl.LightningModule, tiny: Any) -> Any:
+    """The exit code of a run that is ended from outside."""
+    with pytest.raises(SystemExit) as ended, exit_codes(trainer):
+        trainer.fit(module, *tiny.loaders())
+    return ended.value.code
 
 
 class Send(pl.Callback):
@@ -205,9 +208,7 @@ def test_a_signal_finishes_the_step_saves_and_says_so(
     trainer = tiny.trainer(tmp_path, extra=[sender])
     tiny.seed_everything(1)
     module = tiny.TinyModule()
-    with pytest.raises(SystemExit) as ended, exit_codes(trainer):
-        trainer.fit(module, *tiny.loaders())
-    assert ended.value.code == code
+    assert code_of(trainer, module, tiny) == code
     assert len(module.seen) == steps, "the step is finished, no other begun"
     assert load_checkpoint(tmp_path / FOLDER / LAST)["global_step"] == steps
     assert signal.getsignal(number) == before, "the signal is given back"
@@ -221,10 +222,7 @@ def test_a_signal_finishes_the_step_saves_and_says_so(
 def test_a_signal_between_accumulated_batches_waits_for_the_step(tiny: Any, tmp_path: Path) -> None:
     sender = Send("on_before_backward", signal.SIGTERM, batch=2)
     trainer = tiny.trainer(tmp_path, extra=[sender], accumulate_grad_batches=2)
-    module = tiny.TinyModule()
-    with pytest.raises(SystemExit) as ended, exit_codes(trainer):
-        trainer.fit(module, *tiny.loaders())
-    assert ended.value.code == 143
+    assert code_of(trainer, module := tiny.TinyModule(), tiny) == 143
     assert len(module.seen) == 4
 
 
@@ -236,9 +234,7 @@ def test_a_second_signal_stops_at_once(tiny: Any, tmp_path: Path) -> None:
                 os.kill(os.getpid(), signal.SIGINT)
 
     trainer = tiny.trainer(tmp_path, extra=[Impatient()], every_n_steps=3)
-    with pytest.raises(SystemExit) as ended, exit_codes(trainer):
-        trainer.fit(tiny.TinyModule(), *tiny.loaders())
-    assert ended.value.code == 130
+    assert code_of(trainer, tiny.TinyModule(), tiny) == 130
     assert load_checkpoint(tmp_path / FOLDER / LAST)["global_step"] == 3, "nothing half updated"
 
 

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import pytest
-import pytorch_lightning as pl
 import torch
 from hydra.utils import instantiate
 from torch import Tensor
 
 from scene_track.models.backbones.base import Backbone
-from scene_track.training.checkpointing import FOLDER, LAST
 from tests.compose import compose_run
 from tests.test_contracts import options
 from tests.training.conftest import tensors
@@ -21,8 +17,6 @@ from tests.training.conftest import tensors
 pytestmark = pytest.mark.slow  # trains every backbone several times
 
 BACKBONES = options("model/backbone")
-
-
 Build = Callable[..., Backbone]
 
 
@@ -44,72 +38,23 @@ def pictures(backbone: Backbone, count: int = 2) -> Tensor:
     return torch.randint(0, 256, (count, 3, *size), generator=generator, dtype=torch.uint8)
 
 
-class Still(pl.Callback):
-    """The frozen part must not move, and the features of a wholly frozen backbone neither."""
-
-    def __init__(self) -> None:
-        self.looks = 0
-        self.first: dict[str, Tensor] = {}
-        self.seen: Tensor | None = None
-
-    def look(self, backbone: Backbone) -> None:
-        self.looks += 1
-        now = tensors(backbone)
-        self.first = self.first or now
-        thawed = backbone.stages()[backbone.frozen_stages :]
-        parts = [part for stage in thawed for part in stage.modules]
-        weights = [t for s in thawed for t in s.parameters()]
-        moving_ids = {id(t) for t in [*weights, *(b for part in parts for b in part.buffers())]}
-        named = [*backbone.named_parameters(), *backbone.named_buffers()]
-        moving = {name for name, tensor in named if id(tensor) in moving_ids}
-        for name, value in now.items():
-            assert name in moving or torch.equal(value, self.first[name]), name
-        if backbone.frozen:
-            features = backbone(pictures(backbone))
-            assert not features.cls.requires_grad
-            levels = torch.cat([level.flatten() for level in features.levels])
-            if self.seen is not None:
-                assert torch.equal(levels, self.seen), "also what is drawn at random holds still"
-            self.seen = levels
-
-    def on_train_batch_start(self, trainer, module, batch, batch_idx) -> None:
-        self.look(module.model.backbone)
-
-    def on_validation_batch_start(self, trainer, module, batch, batch_idx, dataloader_idx=0):
-        self.look(module.model.backbone)
-
-    def on_train_end(self, trainer, module) -> None:
-        self.look(module.model.backbone)
-
-
-@pytest.mark.parametrize("schedule", ["freeze=true", "unfreeze_after=2"])
 @pytest.mark.parametrize("name", BACKBONES)
-def test_train_validate_save_resume_train(
-    name: str, schedule: str, tiny: Any, tmp_path: Path, build: Build
-) -> None:
-    """With the second schedule the resumed run thaws the last stage, in its last epoch."""
-    changes = [schedule]
-    if schedule.startswith("unfreeze"):
-        changes.append("unfreeze_blocks_per_epoch=1")
-
-    def go(still: Still, epochs: int, resume: Path | None = None) -> Backbone:
-        backbone = build(name, *changes)
-        size = (backbone.size_multiple, 2 * backbone.size_multiple)
-        module = tiny.TinyModule(backbone=backbone)
-        train, val = tiny.loaders(length=4, size=size)
-        trainer = tiny.trainer(tmp_path, extra=[still], max_epochs=epochs)
-        trainer.fit(module, train, val, ckpt_path=None if resume is None else str(resume))
-        return backbone
-
-    still = Still()
-    go(still, 1)
-    backbone = go(still, 3, tmp_path / FOLDER / LAST)
-    assert still.looks >= 3 * (2 + 2)
-    if schedule.startswith("unfreeze"):
-        stages = backbone.stages()
-        assert backbone.frozen_stages == len(stages) - 1
-        moved = {n for n, v in tensors(backbone).items() if not torch.equal(v, still.first[n])}
-        assert moved, "the last stage has learnt"
+def test_what_is_frozen_holds_still_in_training(name: str, build: Build) -> None:
+    """Weights, buffers, and what is drawn at random; stage by stage and as a whole."""
+    backbone = build(name)
+    for frozen in range(1, len(backbone.stages()) + 1):
+        backbone.set_frozen_stages(frozen)
+        backbone.train()
+        before = tensors(backbone)
+        backbone(pictures(backbone))
+        parts = [part for stage in backbone.stages()[:frozen] for part in stage.modules]
+        assert not any(module.training for part in parts for module in part.modules())
+        own = {id(t) for part in parts for t in [*part.parameters(), *part.buffers()]}
+        for key, value in [*backbone.named_parameters(), *backbone.named_buffers()]:
+            assert id(value) not in own or torch.equal(value, before[key]), key
+    first, second = (backbone(pictures(backbone)) for _ in range(2))
+    assert not first.cls.requires_grad
+    assert all(map(torch.equal, first.levels, second.levels))
 
 
 def saved_bytes(backbone: Backbone) -> int:

@@ -50,12 +50,6 @@ def test_accumulated_micro_batches_give_the_gradient_of_the_whole() -> None:
     torch.testing.assert_close(weight.grad, torch.tensor(2.0))
 
 
-def test_without_accumulation_the_loss_is_left_alone() -> None:
-    module = module_with(accumulate=1)
-    loss = torch.tensor(1.7)
-    assert module._weigh(loss, torch.tensor(5.0)) is loss
-
-
 def test_a_window_of_another_sequence_starts_without_a_past() -> None:
     module = module_with(accumulate=1).eval()
     seen = []
@@ -110,10 +104,3 @@ def test_every_window_weighs_the_same_in_the_validation_loss() -> None:
             totals.append(float(module.losses(batch, denoise=False)[1]["total"]))
     assert totals[0] != totals[1]
     torch.testing.assert_close(module.mean_losses()["loss"], sum(totals) / 2)
-
-
-def test_zero_lambda_makes_no_denoising_queries() -> None:
-    torch.manual_seed(0)
-    module = build_module(compose_run([*TINY, "denoiser.lambda_dn=0"])).train()
-    predictions, losses, _ = module.losses(make_batch(), denoise=True)
-    assert not predictions.denoising and not any(name.startswith("dn_") for name in losses)

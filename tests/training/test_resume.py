@@ -170,11 +170,7 @@ def test_a_step_limit_is_no_end(tiny: Any, whole: Any, tmp_path: Path) -> None:
     assert load_checkpoint(last(tmp_path))["global_step"] == 10
     assert "11," not in (tmp_path / "metrics.csv").read_text().splitlines()[-1]
     resumed = tiny.fit(tmp_path, resume=last(tmp_path))
-    assert module_batches(whole) == first.seen + resumed.seen
-
-
-def module_batches(whole: Any) -> list:
-    return whole("plain")[1].seen
+    assert whole("plain")[1].seen == first.seen + resumed.seen
 
 
 def test_best_goes_along_into_a_new_folder(tiny: Any, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytorch_lightning as pl
 import torch
 
 from scene_track.training.checkpointing import FOLDER, LAST, load_checkpoint
-from scene_track.training.run_length import RunLength, seconds_of, total_steps
+from scene_track.training.run_length import RunLength
 
 
 class Clock(pl.Callback):
@@ -110,13 +110,3 @@ def test_a_resumed_run_keeps_the_plan_and_the_time_that_was_spent(
 def test_trials_of_a_sweep_make_equal_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SCENE_TRACK_OUTCOME", "somewhere")
     assert RunLength(max_steps=None, budget="00:00:01:00").budget is None
-
-
-def test_durations() -> None:
-    assert seconds_of("01:02:03:04") == ((24 + 2) * 60 + 3) * 60 + 4
-
-
-def test_the_shorter_limit_counts(tiny: Any, tmp_path: Path) -> None:
-    trainer = tiny.trainer(tmp_path, max_steps=9, budget="00:01:00:00")
-    trainer.fit(tiny.TinyModule(), *tiny.loaders())
-    assert total_steps(trainer) == trainer.global_step == 9

@@ -38,16 +38,11 @@ def test_recipe_curve() -> None:
     assert all(a > b for a, b in zip(curve[99:], curve[100:], strict=False))
 
 
-def test_stays_at_the_end_when_trained_on() -> None:
-    curve = rates(15, total_steps=10, warmup_steps=0, final_scale=0.1)
-    assert curve[9:] == pytest.approx([0.2] * 6)
-    assert curve[0] == pytest.approx(2.0)
-
-
-def test_fraction_means_share_of_the_run() -> None:
+def test_a_share_of_the_run_and_the_end_when_trained_on() -> None:
     share = rates(50, warmup_steps=0.2, final_scale=0.0)
-    steps = rates(50, warmup_steps=10, final_scale=0.0)
-    assert share == steps
+    assert share == rates(50, warmup_steps=10, final_scale=0.0)
+    curve = rates(15, total_steps=10, warmup_steps=0, final_scale=0.1)
+    assert curve[9:] == pytest.approx([0.2] * 6) and curve[0] == pytest.approx(2.0)
 
 
 def test_epochs_take_the_place_of_steps_and_the_first_rate_can_be_set() -> None:

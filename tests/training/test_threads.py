@@ -31,13 +31,6 @@ def test_the_faster_number_is_taken(
     assert torch.get_num_threads() == 2, "measured, not set"
 
 
-def test_measuring_draws_nothing_at_random() -> None:
-    torch.manual_seed(1)
-    before = torch.get_rng_state()
-    assert threads.fastest(2) in (1, 2)
-    assert torch.equal(torch.get_rng_state(), before)
-
-
 def test_a_run_keeps_its_number(tiny: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threads, "fastest", lambda most: 1)
     torch.set_num_threads(2)

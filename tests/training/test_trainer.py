@@ -19,34 +19,24 @@ def fitted(tiny: Any, run: Path, **changes: Any) -> tuple[Any, Any]:
     return trainer, module
 
 
-def test_max_steps_ends_with_a_validation(tiny: Any, tmp_path: Path) -> None:
-    trainer, module = fitted(tiny, tmp_path, max_steps=9)
-    assert len(module.seen) == trainer.global_step == 9
-    text = (tmp_path / "metrics.csv").read_text().splitlines()
-    assert text[-1].startswith("8,,1,"), "validated where it stopped"
-    assert total_steps(trainer) == 9, "the schedule ends there too"
-
-
 @pytest.mark.parametrize(("changes", "steps"), [({}, 21), ({"accumulate_grad_batches": 2}, 12)])
 def test_total_steps_is_what_is_made(tiny: Any, tmp_path: Path, changes: dict, steps: int) -> None:
     trainer, _ = fitted(tiny, tmp_path, **changes)
     assert total_steps(trainer) == trainer.global_step == steps
 
 
-def test_resuming_at_the_limit_trains_nothing(tiny: Any, tmp_path: Path) -> None:
-    fitted(tiny, tmp_path, max_steps=9)
+def test_max_steps_ends_with_a_validation(tiny: Any, tmp_path: Path) -> None:
+    trainer, module = fitted(tiny, tmp_path, max_steps=9)
+    assert len(module.seen) == trainer.global_step == 9
+    text = (tmp_path / "metrics.csv").read_text().splitlines()
+    assert text[-1].startswith("8,,1,"), "validated where it stopped"
+    assert total_steps(trainer) == 9, "the schedule ends there too"
     module = tiny.fit(tmp_path, max_steps=9, resume=tmp_path / "checkpoints" / "last.ckpt")
-    assert module.seen == []
-
-
-def test_fast_dev_run_writes_nothing(tiny: Any, tmp_path: Path) -> None:
-    _, module = fitted(tiny, tmp_path, fast_dev_run=2, loggers=[])
-    assert len(module.seen) == 2
-    assert not (tmp_path / "checkpoints").exists()
+    assert module.seen == [], "nothing is left to train"
 
 
 def test_checkpoints_are_atomic_and_progress_can_be_off(tiny: Any, tmp_path: Path) -> None:
-    bar = RunProgress(monitor="val/hota", refresh_s=1, log_every_s=1)
+    bar = RunProgress(monitor="val/hota", refresh_every=1, log_every_s=1)
     trainer = tiny.trainer(tmp_path, extra=[bar], enable_progress_bar=False)
     assert isinstance(trainer.strategy.checkpoint_io, AtomicCheckpointIO)
     assert bar not in trainer.callbacks
@@ -56,14 +46,6 @@ def test_checkpoints_are_atomic_and_progress_can_be_off(tiny: Any, tmp_path: Pat
 def test_whole_and_one_are_not_mixed_up(tiny: Any, tmp_path: Path) -> None:
     assert len(fitted(tiny, tmp_path, limit_train_batches=1, max_epochs=1)[1].seen) == 1
     assert len(fitted(tiny, tmp_path, limit_train_batches=1.0, max_epochs=1)[1].seen) == 7
-
-
-def test_no_advertisement(tiny: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level("INFO"):
-        fitted(tiny, tmp_path, max_epochs=1)
-    assert "litlogger" not in caplog.text
-    assert "was configured so 100%" not in caplog.text
-    assert "parameter groups" in caplog.text, "but what matters is said"
 
 
 def test_a_run_without_a_validation_is_refused(tiny: Any, tmp_path: Path) -> None:
