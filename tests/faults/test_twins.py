@@ -1,4 +1,4 @@
-"""A check that one reader has, its twins have too: doubles, gaps, names, labels that are missing."""
+"""A check that one reader has, its twins have too: doubles, gaps, names, missing labels."""
 
 from __future__ import annotations
 
