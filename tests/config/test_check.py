@@ -295,4 +295,4 @@ def test_a_node_at_the_root_that_nothing_reads_is_refused(composed) -> None:
     cfg = composed("config", "+Trainer.max_epochs=3")
     with pytest.raises(ConfigError, match="Trainer: unknown key; did you mean trainer"):
         check(cfg)
-    check(composed("config", "+paper.lr=1e-3", "optimizer.lr=${paper.lr}"))
+    check(composed("config", "run_dir=x", "+paper.lr=1e-3", "optimizer.lr=${paper.lr}"))
