@@ -29,7 +29,7 @@ from scene_track.data.footage import Footage, FootageFrame, open_footage, read_r
 from scene_track.data.frame_store import resize_frame
 from scene_track.data.mot_files import BoxTable
 from scene_track.data.seqinfo import SequenceInfo
-from scene_track.io.background import Clock, read_ahead
+from scene_track.io.background import Clock, close, read_ahead
 from scene_track.models.clip_model import ClipModel
 from scene_track.tracking.evaluation import Evaluator
 from scene_track.tracking.frame_tracks import FrameTracks as FrameTracks
@@ -244,16 +244,23 @@ class Run:
                 " tracker=identity or tracker=bytetrack"
             )
         boxes = None if detections is None else _boxes_of(Path(detections), footage)
-        speeds = speeds or Speeds()
+        speeds, size = speeds or Speeds(), (footage.height, footage.width)
         # Windows of boxes are long, and the images of a video are kept until they are drawn.
         window = min(self.window, _LONGEST) if self._reads_detections else self.window
         length = 1 if footage.live else window
-        items = speeds.reading.timed((frame, self._fit(frame)) for frame in footage.frames)
+
+        def read() -> Iterator[tuple[FootageFrame, Tensor]]:
+            try:
+                for frame in footage.frames:
+                    yield frame, self._fit(frame)
+            finally:
+                close(footage.frames)
+
+        items = speeds.reading.timed(read())
         if ahead:
             items = read_ahead(items, _AHEAD * length, stop=stop, newest=footage.live)
         waiting: deque[FootageFrame] = deque()
         ready: deque[FrameTracks] = deque()
-        size = (footage.height, footage.width)
 
         def windows() -> Iterator[SceneBatch]:
             part: list[tuple[FootageFrame, Tensor]] = []
@@ -285,10 +292,7 @@ class Run:
             while ready:
                 yield ready.popleft()
         finally:
-            for part in (items, footage.frames):
-                close = getattr(part, "close", None)
-                if close is not None:
-                    close()
+            close(items)
 
     def _check_input(self, detections: str | Path | None) -> None:
         """Refuse a file of detections for a model that detects, and its absence for one without."""

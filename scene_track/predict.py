@@ -200,12 +200,13 @@ class _Results:
         from scene_track.viz.clips import VideoWriter
         from scene_track.viz.tracks import TrackPainter
 
-        self._ball = run.of_a_ball
+        self._ball, self.live = run.of_a_ball, footage.live
         self._identities: set[int] = set()
         self.last, self.count, self.found = 0, 0, 0
         table = "ball.csv" if self._ball else "tracks.txt"
         self.files = [table, "tracks.json", *([f"video.{video}"] if video else [])]
-        self._rows = (folder / table).open("w", encoding="utf-8", newline="\n")
+        # By line: of a process that is killed, the rows are there up to its last frames.
+        self._rows = (folder / table).open("w", 1, encoding="utf-8", newline="\n")
         self._json = (folder / "tracks.json").open("w", encoding="utf-8", newline="\n")
         self._begin(footage, run)
         self._video = self._painter = None
@@ -339,8 +340,9 @@ def _summary(results: _Results, speeds: Speeds, elapsed_s: float) -> str:
     who = f"{results.identities} identities, {results.found} boxes"
     if results._ball:
         who = f"a ball in {results.found} of them"
+    came = f" of {results.last} that came" if results.live else ""
     return (
-        f"{results.count} frames, {who}; {count / max(elapsed_s, 1e-9):.1f} frames/s"
+        f"{results.count} frames{came}, {who}; {count / max(elapsed_s, 1e-9):.1f} frames/s"
         f" (each part by itself: {rates})"
     )
 

@@ -18,10 +18,10 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from scene_track.config.paths import config_dir
 from scene_track.data.batch import SceneBatch
+from scene_track.data.boxes import to_pixels
 from scene_track.data.mot_files import BoxTable
 from scene_track.data.seqinfo import SequenceInfo
 from scene_track.data.video import Video
-from scene_track.tracking.inference import to_pixels
 
 TINY = (
     "model.dim=32",

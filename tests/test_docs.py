@@ -47,6 +47,7 @@ CONTEXTS = [
     ("config", "dataset=tracknet"),
     ("config", "dataset=dancetrack", "head=scene3d"),
     ("config", "dataset=mixed"),
+    ("config", "experiment=detreg"),
     ("config", "model/backbone=hf_auto", "callbacks=median"),
     ("config", "sweep=optuna", "callbacks=patience"),
     ("config", "hydra/launcher=slurm"),

@@ -88,19 +88,6 @@ def test_distractors_of_mot17_cost_nothing(folders, capsys) -> None:
     assert "benchmark: mot17 (by the ground truth)" in capsys.readouterr().out
 
 
-def test_order_of_frames_does_not_matter(folders) -> None:
-    """Within a frame the order stays: exact ties are decided by it, in every implementation."""
-    run(arguments(folders))
-    before = json.loads(folders[2].read_text())
-    for file in folders[1].iterdir():
-        rows = file.read_text().splitlines()
-        backwards = sorted(rows, key=lambda row: -int(row.split(",")[0]))
-        file.write_text("\n\n".join(backwards))
-    run(arguments(folders, "overwrite=true"))
-    after = json.loads(folders[2].read_text())
-    assert after == before
-
-
 def test_an_output_that_exists_stays_unless_told(folders) -> None:
     folders[2].write_text("mine")
     assert "exists, type overwrite=true" in fails(arguments(folders))

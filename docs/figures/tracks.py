@@ -49,7 +49,7 @@ def halves(video: Video, tracks: SequenceTracks, name: str) -> Iterator[Frame]:
         seen |= set(rows.ids.tolist())
         if position % EVERY == 0:
             image = read_frame(video, position, size).permute(1, 2, 0).numpy()
-            drawn = draw_boxes(trails.draw(image), boxes, rows.ids)
+            drawn = draw_boxes(trails.paint(image.copy()), boxes, rows.ids)
             yield captioned(drawn, f"{name}: {len(seen)} identities, {people} people")
 
 

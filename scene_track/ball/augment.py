@@ -8,8 +8,8 @@ augmentation, Ghiasi et al., CVPR 2021, of a drawn object).
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Annotated, Any
+from dataclasses import dataclass, replace
+from typing import Annotated
 
 import torch
 from pydantic import Field
@@ -29,20 +29,11 @@ _COLOUR = ((170.0, 255.0), (190.0, 255.0), (110.0, 240.0))  # white to yellow-gr
 _EDGE = 0.6  # pixels over which a ball's border fades
 
 
+@dataclass(kw_only=True)
 class BallAugment(ClipAugment):
-    """``ClipAugment`` plus drawn balls."""
+    """``ClipAugment``, and up to ``drawn_balls`` further balls drawn into a clip; 0 = none."""
 
-    def __init__(
-        self, *, drawn_balls: Annotated[int, Field(ge=0, le=20)], **transforms: Any
-    ) -> None:
-        """Sets the strengths.
-
-        Args:
-            drawn_balls: up to so many further balls are drawn into a clip; 0 = none.
-            **transforms: arguments of ``ClipAugment``.
-        """
-        super().__init__(**transforms)
-        self.drawn_balls = drawn_balls
+    drawn_balls: Annotated[int, Field(ge=0, le=20)]
 
     def add_objects(self, sample: Sample, generator: torch.Generator) -> Sample:
         """Draws 0 to ``drawn_balls`` balls (uniform) into a clip of a ball.

@@ -7,6 +7,7 @@ nothing. The target of an absent ball is an empty map, without a position.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import torch
@@ -15,7 +16,6 @@ from torch import Tensor, nn
 
 from scene_track.ball.peaks import expected_position
 from scene_track.data.batch import SceneBatch
-from scene_track.data.visibility import Visibility
 from scene_track.models.predictions import HeatmapPredictions
 from scene_track.objectives.losses import (
     draw_point_heatmap,
@@ -26,35 +26,18 @@ from scene_track.objectives.losses import (
 from scene_track.objectives.processes import mean_over_processes
 
 
+@dataclass(kw_only=True)
 class ClassWeights:
-    """Weight of a frame by the visibility of its ball."""
+    """Weight of a frame by the visibility of its ball; see ``Visibility``."""
 
-    def __init__(
-        self,
-        *,
-        absent: Annotated[float, Field(ge=0)],
-        visible: Annotated[float, Field(ge=0)],
-        hard: Annotated[float, Field(ge=0)],
-        occluded: Annotated[float, Field(ge=0)],
-    ) -> None:
-        """Stores the weights.
-
-        Args:
-            absent: frames without a ball.
-            visible: the ball is easily seen.
-            hard: the ball is hard to see.
-            occluded: the ball is behind something.
-        """
-        self.by_class = {
-            Visibility.ABSENT: absent,
-            Visibility.VISIBLE: visible,
-            Visibility.HARD: hard,
-            Visibility.OCCLUDED: occluded,
-        }
+    absent: Annotated[float, Field(ge=0)]
+    visible: Annotated[float, Field(ge=0)]
+    hard: Annotated[float, Field(ge=0)]
+    occluded: Annotated[float, Field(ge=0)]
 
     def of(self, visibility: Tensor) -> Tensor:
         """``[...]`` float32 weights of ``[...]`` visibilities; 0 for those unknown."""
-        table = [0.0, *(self.by_class[Visibility(value)] for value in range(4))]
+        table = [0.0, self.absent, self.visible, self.hard, self.occluded]
         return visibility.new_tensor(table, dtype=torch.float32)[visibility + 1]
 
 
@@ -73,20 +56,7 @@ class HeatmapCriterion(nn.Module):
         temperature: Annotated[float, Field(gt=0)],
         class_weights: ClassWeights | None,
     ) -> None:
-        """Stores the weights.
-
-        Args:
-            loss: ``mse`` of the values; ``focal``, the penalty-reduced one of CornerNet; or
-                ``quality_focal`` (Li et al., NeurIPS 2020), whose target at every cell is the
-                Gaussian itself.
-            sigma: standard deviation of the target Gaussian, cells of the heatmap.
-            alpha: focusing exponent of both focal losses.
-            beta: exponent of the reduced penalty around the peak (``focal``).
-            weight_heatmap: of the heatmap loss.
-            weight_coordinate: of the distance between soft-arg-max and ball, per cell.
-            temperature: of that soft-arg-max.
-            class_weights: of frames by visibility; None = all count the same.
-        """
+        """Stores the weights. Options: see ``conf/head/heatmap.yaml``; no class weights = all 1."""
         super().__init__()
         self.loss, self.sigma, self.alpha, self.beta = loss, sigma, alpha, beta
         self.weight_heatmap, self.weight_coordinate = weight_heatmap, weight_coordinate

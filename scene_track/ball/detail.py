@@ -32,18 +32,7 @@ class DetailStem(nn.Module):
         norm: Norm,
         activation: Activation,
     ) -> None:
-        """Builds the stem.
-
-        Args:
-            channels: of the maps at the strides 2, 4, 8; one map per number.
-            offsets: frames to which differences are taken, negative = earlier; empty = the image
-                alone. Later ones are unknown at the end of a streamed window (see
-                ``NeighbourFrames``).
-            picture: False takes the differences alone, without the image, so that nothing at rest,
-                such as the letters of a scoreboard, is taken for a ball.
-            blocks: further convolutions at each stride.
-            norm: ``bn`` or ``gn``.
-            activation: of every convolution.
+        """Builds the stem. Options: see ``model.detail`` in ``conf/model/heatmap.yaml``.
 
         Raises:
             ValueError: an offset of 0, or one twice; or neither image nor offsets.

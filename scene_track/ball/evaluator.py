@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 
 from scene_track.ball.detections import PeakFinder
 from scene_track.ball.images import BallVisualiser
-from scene_track.ball.metrics import BallCounts, ball_metrics
+from scene_track.ball.metrics import THRESHOLDS, BallCounts, ball_metrics
+from scene_track.ball.point_detection import CONVENTIONS
 from scene_track.ball.report import BallReport
 from scene_track.data.batch import SceneBatch
 from scene_track.data.targets import PIXEL_CENTRE
 from scene_track.models.clip_model import ClipModel
 from scene_track.models.predictions import HeatmapPredictions
-from scene_track.tracking.evaluation import Evaluator, Window
+from scene_track.tracking.evaluation import Evaluator
 from scene_track.tracking.tracker import Detections, TrackedFrame, Tracker, VideoInfo
 
 
@@ -49,18 +50,10 @@ class BallEvaluator(Evaluator[_Shown]):
     GIVES: ClassVar[str] = "points"
 
     LOGS: ClassVar[tuple[str, ...]] = (
-        "val/pck_2",
-        "val/pck_4",
-        "val/pck_5",
-        "val/pck_10",
+        *(f"val/pck_{pixels}" for pixels in THRESHOLDS),
         "val/l2_mean",
         "val/l2_median",
-        "val/precision_wasb",
-        "val/recall_wasb",
-        "val/f1_wasb",
-        "val/precision_tracknetv3",
-        "val/recall_tracknetv3",
-        "val/f1_tracknetv3",
+        *(f"val/{kind}_{c.name}" for c in CONVENTIONS for kind in ("precision", "recall", "f1")),
         "val/visibility_accuracy",
         "val/loss",
     )
@@ -68,13 +61,7 @@ class BallEvaluator(Evaluator[_Shown]):
     report = BallReport
 
     def __init__(self, *, tracker: Tracker, visualiser: BallVisualiser, peaks: PeakFinder) -> None:
-        """Store the parts.
-
-        Args:
-            tracker: turns peaks into a ball per frame, or none.
-            visualiser: collects frames for the image of the epoch.
-            peaks: reads peaks out of heatmaps.
-        """
+        """Stores the parts."""
         self.read = peaks
         super().__init__(tracker=tracker, visualiser=visualiser)
 
@@ -92,16 +79,18 @@ class BallEvaluator(Evaluator[_Shown]):
             )
         super().update(model, predictions, batch)
 
-    def show(self, window: Window, t: int, detections: Detections) -> _Shown | None:
+    def show(
+        self, predictions: HeatmapPredictions, batch: SceneBatch, t: int, detections: Detections
+    ) -> _Shown | None:
         """See ``Evaluator.show``."""
-        frames = window.batch.frames
+        frames = batch.frames
         # Stored features may stand for the images; then there is none to show.
         if not (self.visualiser.max_frames and frames.numel() and self.visualiser.wanted()):
             return None
-        assert window.batch.points is not None
-        heat = window.predictions.heatmap_logits[0, t, 0].float().sigmoid().cpu().numpy()
+        assert batch.points is not None
+        heat = predictions.heatmap_logits[0, t, 0].float().sigmoid().cpu().numpy()
         image = frames[0, t].permute(1, 2, 0).cpu().numpy()
-        return _Shown(image, heat, window.batch.points[0, t])
+        return _Shown(image, heat, batch.points[0, t])
 
     def draw(self, video: VideoInfo, tracks: TrackedFrame, shown: _Shown) -> None:
         """See ``Evaluator.draw``."""

@@ -20,12 +20,7 @@ class FeatureStack(nn.Module):
         dim: Annotated[int, Field(ge=4)],
         frames: Annotated[int, Field(ge=2, le=32)],
     ) -> None:
-        """Builds the projection.
-
-        Args:
-            dim: channels of the maps.
-            frames: frames in a stack, the present one included.
-        """
+        """Builds the projection. Options: see ``model.stack`` in ``conf/model/heatmap.yaml``."""
         super().__init__()
         self.neighbours = NeighbourFrames(range(-(frames - 1), 1))
         last = nn.Conv2d(dim, dim, 1)

@@ -26,14 +26,11 @@ class HeatmapHead(nn.Module):
         input_dim: Annotated[int, Field(ge=1)],
         prior: Annotated[float, Field(gt=0, lt=1)],
     ) -> None:
-        """Builds the head.
+        """Builds the head. Options: see ``conf/head/heatmap.yaml``.
 
-        Args:
-            size: [width, height] of the heatmap in cells; None = that of the decoder's map. Another
-                size than the decoder's is reached by bilinear interpolation.
-            input_dim: channels of the decoder's map.
-            prior: value of every cell before training (Lin et al., ICCV 2017): nearly all cells are
-                background, and would otherwise dominate the loss of the first steps.
+        ``input_dim`` is the channels of the decoder's map. Another size than the decoder's is
+        reached by bilinear interpolation. The prior is that of Lin et al., ICCV 2017: nearly all
+        cells are background, and would otherwise dominate the loss of the first steps.
         """
         super().__init__()
         self.size = None if size is None else (int(size[1]), int(size[0]))

@@ -44,14 +44,7 @@ class BallVisualiser(FrameSheet):
         panel_width: Annotated[int, Field(ge=64)],
         around: Annotated[int, Field(ge=8)],
     ) -> None:
-        """Starts empty.
-
-        Args:
-            max_frames: see ``FrameSheet``.
-            columns: see ``FrameSheet``.
-            panel_width: see ``FrameSheet``.
-            around: pixels of the model's image to each side of the truth that are enlarged.
-        """
+        """Starts empty. Options: see ``conf/head/heatmap.yaml``."""
         super().__init__(max_frames=max_frames, columns=columns, panel_width=panel_width)
         self.around = around
 

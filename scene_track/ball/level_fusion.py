@@ -29,15 +29,10 @@ class LevelFusion(nn.Module):
         fuse: Literal["sum", "concat"],
         norm: Norm,
     ) -> None:
-        """Builds the pyramid.
+        """Builds the pyramid. Options: see ``model.fusion`` in ``conf/model/heatmap.yaml``.
 
-        Args:
-            dims: channels of the levels, finest first.
-            strides: pixels per cell of the levels, finest first, each a multiple of the one before.
-            lateral_dim: channels of the result.
-            fuse: ``sum`` adds each level, enlarged, to the next finer one; ``concat`` enlarges all
-                to the finest, concatenates their channels and projects.
-            norm: ``bn`` or ``gn``.
+        ``dims`` and ``strides`` are the channels and pixels per cell of the levels, finest first,
+        each stride a multiple of the one before.
 
         Raises:
             ValueError: there is no level, or the strides do not grow by whole factors.

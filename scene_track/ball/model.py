@@ -71,20 +71,10 @@ class HeatmapModel(ClipModel):
         fps: Annotated[float, Field(gt=0)],
         compile: bool,
     ) -> None:
-        """Assembles the model.
+        """Assembles the model. Options: see ``conf/model/heatmap.yaml``.
 
-        Args:
-            dim: width D of the fused map.
-            backbone: images to feature maps.
-            fusion: builds the level fusion, given the backbone's ``dims`` and ``strides``.
-            decoder: builds the decoder, given ``input_dim``, ``input_stride`` and ``skips``.
-            head: builds the head, given ``input_dim``.
-            detail: fine features of the image; None = those of the backbone alone.
-            stack: fuses each map with those of earlier frames; None = each frame alone.
-            temporal_encoder: builds the clip context encoder, given ``input_dim``; None leaves it
-                out.
-            fps: frames per second of the fastest video: the temporal encoder counts in frames.
-            compile: run the backbone, the level fusion and the decoder through ``torch.compile``.
+        The callables build their parts given ``dims`` and ``strides`` of the backbone (``fusion``),
+        ``input_dim``, ``input_stride`` and ``skips`` (``decoder``), and ``input_dim`` (the others).
 
         Raises:
             ValueError: the decoder does not fit the backbone, or the fusion has another width.

@@ -159,17 +159,11 @@ def read_points(
 
 
 def write_points(path: Path | str, table: PointTable) -> None:
-    """Write a result file: the header, and ``format_points``.
-
-    The file appears complete or not at all.
-
-    Args:
-        path: CSV file to write; its folder must exist. An existing file is replaced.
-        table: one row per frame of the video.
+    """Write a result file, the header and ``format_points``, complete or not at all.
 
     Raises:
         FileNotFoundError: if the folder does not exist.
-        ValueError: if frames do not ascend, or a row holds what :func:`read_points` would refuse.
+        ValueError: see ``format_points``; an existing file then stays.
     """
     write_atomic(path, f"{','.join(RESULT_HEADER)}\n{format_points(table, path)}")
 
@@ -178,11 +172,7 @@ def format_points(table: PointTable, path: Path | str) -> str:
     """Rows of a result file: ``frame,visibility,x,y,confidence``, one row per frame.
 
     Coordinates are blank where visibility is 0. Numbers have as many digits as are needed to read
-    back the very same float64.
-
-    Args:
-        table: one row per frame of the video.
-        path: where they will be written, for the message.
+    back the very same float64. ``path`` is for the message.
 
     Raises:
         ValueError: if frames do not ascend, or a row holds what :func:`read_points` would refuse.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -22,14 +21,14 @@ from scene_track.ball.point_files import PointTable, write_points
 from scene_track.data.frame_store import read_frame
 from scene_track.data.targets import PIXEL_CENTRE
 from scene_track.data.video import Video
-from scene_track.metrics.table import format_table
 from scene_track.tracking.inference import SequenceTracks
-from scene_track.viz.clips import GIF_MAX_FPS, write_clip, write_png
+from scene_track.tracking.split_report import SplitReport, clip_size, drawn_every
+from scene_track.viz.clips import write_clip, write_png
 
 _SHEET_FRAMES = 12
 
 
-class BallReport:
+class BallReport(SplitReport):
     """Counts the balls of clips; see ``SplitReport``."""
 
     WRITES: ClassVar[tuple[str, ...]] = (
@@ -38,6 +37,10 @@ class BallReport:
     RESULTS: ClassVar[str] = "tracks/*.csv"
     OBJECTIVE: ClassVar[str] = "pck_5"
     COLUMNS: ClassVar[tuple[str, ...]] = (*BALL_COLUMNS, "frames_per_second")
+    FRACTIONS: ClassVar[tuple[str, ...]] = BALL_FRACTIONS
+
+    zero = staticmethod(BallCounts.zero)
+    plain = staticmethod(plain_ball_metrics)
 
     def __init__(self, videos: Sequence[Video], benchmark: str) -> None:
         """See ``SplitReport.__init__``.
@@ -47,8 +50,8 @@ class BallReport:
         """
         if benchmark != "auto":
             raise ValueError(f"benchmark={benchmark} is of boxes, and this is a ball: leave it out")
-        self.benchmark: str | None = None
-        self.counts: dict[str, BallCounts] = {}
+        super().__init__(videos, benchmark)
+        self.benchmark = None
         self._shown: list[tuple[Video, PointTable]] = []
 
     @staticmethod
@@ -60,36 +63,20 @@ class BallReport:
         """See ``SplitReport.count``."""
         found = ball_table(tracks)
         truth = _points_of(sequence)[np.searchsorted(sequence.frames, found.frames)]
-        size = (sequence.info.height, sequence.info.width)
+        size = sequence.info.size
         self.counts[sequence.name] = count_ball(truth, found.points, size)
         self._shown.append((sequence, found))
-
-    def total(self) -> BallCounts:
-        """See ``SplitReport.total``."""
-        return sum((self.counts[name] for name in sorted(self.counts)), BallCounts.zero())
-
-    def scores(self) -> tuple[dict[str, Any], dict[str, dict[str, Any]]] | None:
-        """See ``SplitReport.scores``."""
-        if not self.counts:
-            return None
-        clips = {name: plain_ball_metrics(count) for name, count in self.counts.items()}
-        return plain_ball_metrics(self.total()), clips
 
     def pictures(self, folder: Path, combined: dict[str, Any]) -> None:
         """See ``SplitReport.pictures``: one sheet of frames spread over each clip."""
         for sequence, found in self._shown:
             write_png(folder / "overlays" / f"{sequence.name}.png", _sheet(sequence, found))
 
-    def table(self, scores: dict[str, Any]) -> str:
-        """See ``SplitReport.table``."""
-        return format_table(scores, self.COLUMNS, BALL_FRACTIONS)
-
     @staticmethod
     def write_clip(path: Path, footage: Video, tracks: SequenceTracks, *, width: int) -> None:
-        """See ``SplitReport.write_clip``; the frames are read once more, one by one."""
+        """See ``SplitReport.write_clip``."""
         info, found = footage.info, ball_table(tracks)
-        width = min(width, info.width)
-        size = (max(1, round(info.height * width / info.width)), width)
+        size = clip_size(footage, width)
         points = dict(zip(found.frames.tolist(), found.points, strict=True))
 
         def frames() -> Iterator[tuple[int, NDArray[Any], NDArray[np.float64]]]:
@@ -98,9 +85,8 @@ class BallReport:
                     picture = read_frame(footage, position, size).permute(1, 2, 0).numpy()
                     yield frame, picture, points[frame]
 
-        # A GIF of fast footage shows every second frame, or every third, at the speed of life.
-        every = math.ceil(info.frame_rate / GIF_MAX_FPS) if path.suffix == ".gif" else 1
-        drawn = draw_flight(frames(), (info.height, info.width), name=footage.name, every=every)
+        every = drawn_every(path, info.frame_rate)
+        drawn = draw_flight(frames(), info.size, name=footage.name, every=every)
         write_clip(path, drawn, info.frame_rate / every)
 
 
@@ -130,7 +116,7 @@ def _points_of(sequence: Video) -> NDArray[np.float64]:
 
 def _sheet(sequence: Video, found: PointTable) -> NDArray[np.uint8]:
     """Frames spread over a clip, at the size of the footage: a ball is only a few pixels."""
-    size = (sequence.info.height, sequence.info.width)
+    size = sequence.info.size
     sheet = BallVisualiser(max_frames=_SHEET_FRAMES, columns=3, panel_width=448, around=32)
     count = min(_SHEET_FRAMES, len(found))
     for row in np.linspace(0, len(found) - 1, count).round().astype(int).tolist():

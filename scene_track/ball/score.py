@@ -55,7 +55,7 @@ def score_clips(clips: Sequence[Path], predictions: Path) -> dict[str, Any]:
         rules = PointRules(frames=clip.frames.tolist(), every_frame=True)
         found, _ = read_points(files[name], rules)
         assert clip.points is not None
-        counts[name] = count_ball(clip.points, found.points, (clip.info.height, clip.info.width))
+        counts[name] = count_ball(clip.points, found.points, clip.info.size)
     return {
         "combined": plain_ball_metrics(sum(counts.values(), start=BallCounts.zero())),
         "sequences": {name: plain_ball_metrics(count) for name, count in counts.items()},

@@ -7,7 +7,7 @@ outweigh the first; so a flicker is passed over, and a ball that was lost is tak
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Annotated
 
 import numpy as np
@@ -20,18 +20,13 @@ from scene_track.tracking.lookahead import HeldFrames
 from scene_track.tracking.tracker import Detections, TrackedFrame, Tracker, VideoInfo
 
 
+@dataclass(kw_only=True, eq=False)
 class PeakTracker(Tracker):
-    """The hottest peak of each frame, if it is hot enough."""
+    """The hottest peak of each frame, if its heat is at least ``threshold``."""
 
     READS = "points"
 
-    def __init__(self, *, threshold: Annotated[float, Field(ge=0, le=1)]) -> None:
-        """Store the threshold.
-
-        Args:
-            threshold: heat from which there is a ball.
-        """
-        self.threshold = threshold
+    threshold: Annotated[float, Field(ge=0, le=1)]
 
     def start(self, video: VideoInfo, head: PointerIdentity | None) -> None:
         """See ``Tracker.start``; nothing is remembered."""
@@ -59,51 +54,39 @@ class _Track:
         return self.place + self.speed * (frame - self.last)
 
 
+@dataclass(kw_only=True, eq=False)
 class BallTracker(Tracker):
-    """Links peaks through gaps at constant velocity."""
+    """Links peaks through gaps at constant velocity. Options: see ``conf/tracker/ball.yaml``.
+
+    A track's evidence is the heat of its peaks, of which ``memory`` is left a frame later.
+
+    Raises:
+        ValueError: ``fill`` exceeds ``lookahead``, or ``candidate`` exceeds ``threshold``.
+    """
 
     READS = "points"
 
-    def __init__(
-        self,
-        *,
-        threshold: Annotated[float, Field(ge=0, le=1)],
-        candidate: Annotated[float, Field(ge=0, le=1)],
-        gate: Annotated[float, Field(gt=0, le=1)],
-        max_misses: Annotated[int, Field(ge=0)],
-        memory: Annotated[float, Field(ge=0, lt=1)],
-        lookahead: Annotated[int, Field(ge=0)],
-        fill: Annotated[int, Field(ge=0)],
-    ) -> None:
-        """Store the thresholds.
+    threshold: Annotated[float, Field(ge=0, le=1)]
+    candidate: Annotated[float, Field(ge=0, le=1)]
+    gate: Annotated[float, Field(gt=0, le=1)]
+    max_misses: Annotated[int, Field(ge=0)]
+    memory: Annotated[float, Field(ge=0, lt=1)]
+    lookahead: Annotated[int, Field(ge=0)] = field()  # not the default of the base class
+    fill: Annotated[int, Field(ge=0)]
 
-        Args:
-            threshold: heat from which a peak starts a track.
-            candidate: heat from which a peak near a track's predicted place continues it.
-            gate: farthest that it may lie from there, canvas widths per frame since the track was
-                seen.
-            max_misses: frames that a track is followed unseen.
-            memory: share of a track's evidence, the heat of its peaks, that is left a frame later.
-            lookahead: frames by which the answer lags, so that gaps can be filled; 0 = the tracker
-                itself is causal.
-            fill: longest gap in frames that is filled by interpolation, at most the lookahead.
-
-        Raises:
-            ValueError: ``fill`` exceeds ``lookahead``, or ``candidate`` exceeds ``threshold``.
-        """
-        if fill > lookahead:
+    def __post_init__(self) -> None:
+        """Checks the options; nothing is tracked yet."""
+        if self.fill > self.lookahead:
             raise ValueError(
-                f"tracker.fill={fill} is more than tracker.lookahead={lookahead}: a gap can only be"
-                f" filled in frames that are held back; type tracker.lookahead={fill}"
+                f"tracker.fill={self.fill} is more than tracker.lookahead={self.lookahead}: a gap"
+                " can only be filled in frames that are held back; type"
+                f" tracker.lookahead={self.fill}"
             )
-        if candidate > threshold:
+        if self.candidate > self.threshold:
             raise ValueError(
-                f"tracker.candidate={candidate} is above tracker.threshold={threshold}: a peak that"
-                " starts a track must be hot enough to continue one"
+                f"tracker.candidate={self.candidate} is above tracker.threshold={self.threshold}: a"
+                " peak that starts a track must be hot enough to continue one"
             )
-        self.threshold, self.candidate, self.gate = threshold, candidate, gate
-        self.max_misses, self.memory = max_misses, memory
-        self.lookahead, self.fill = lookahead, fill
         self._clear(1.0)
 
     def _clear(self, aspect: float) -> None:
@@ -131,7 +114,8 @@ class BallTracker(Tracker):
         keys = np.full(len(shown), 0 if best is None else best.key, dtype=np.int64)
         labels = np.zeros(len(shown), dtype=np.int64)
         hidden = np.zeros(len(shown), dtype=bool)
-        self._held.push(frame, keys, boxes[shown], scores[shown], labels, hidden)
+        rows = (keys, boxes[shown], scores[shown], labels, hidden)
+        self._held.push(frame, detections.seconds, *rows)
         return self._release()
 
     def finish(self) -> list[TrackedFrame]:

@@ -29,7 +29,7 @@ from scene_track.data.images import (
 )
 from scene_track.data.mot_files import BoxTable
 from scene_track.data.seqinfo import SequenceInfo
-from scene_track.data.video import SPEC, OnError, Video, refuse_equal_names
+from scene_track.data.video import SPEC, OnError, SourceFolder, Video, each_once
 from scene_track.data.visibility import Visibility
 from scene_track.io.tables import first_few
 
@@ -41,8 +41,10 @@ _SHOWN = 3
 _SKIP_HINT = "; or type dataset.on_error=skip to go on without"
 
 
-class TrackNetFolder:
+class TrackNetFolder(SourceFolder):
     """Clips of one ball in the TrackNet layout under one root."""
+
+    LOOKED_FOR = f"game*/Clip*/{_LABELS}"
 
     def __init__(
         self,
@@ -53,27 +55,12 @@ class TrackNetFolder:
     ) -> None:
         """Describes the folder; nothing is read yet.
 
-        Args:
-            root: folder that holds ``game*`` or ``match*`` folders, or folders of those.
-            class_name: what the ball is called.
-            frame_rate: frames per second; the layout does not say.
+        ``root`` holds ``game*`` or ``match*`` folders, or folders of those. The layout does not say
+        the ``frame_rate``, frames per second, nor what the ball is called.
         """
         self.root = Path(root)
         self.class_names = (class_name,)
         self.frame_rate = float(frame_rate)
-
-    def prepare(self) -> Path:
-        """The root.
-
-        Raises:
-            FileNotFoundError: if it is not there.
-        """
-        if not self.root.is_dir():
-            raise FileNotFoundError(
-                f"{self.root}: no such folder; looked for game*/Clip*/{_LABELS}. "
-                "Type dataset.root=FOLDER"
-            )
-        return self.root
 
     def sequences(
         self,
@@ -83,19 +70,14 @@ class TrackNetFolder:
         cache_dir: Path | None = None,
         images: bool = True,
     ) -> list[Video]:
-        """Reads a split.
+        """See ``Source.sequences``; nothing is kept, a label file is read in a millisecond.
 
-        Args:
-            split: a folder under the root (``train``, ``game1``), or a list of folders and clips
-                with optional frame ranges (``[game1, game2/Clip3, game2/Clip4:0-29]``). A folder
-                stands for all clips in it.
-            on_error: ``raise``, or ``skip`` what is wrong, counted and logged.
-            cache_dir: not used: a clip's label file is read in about a millisecond.
-            images: must be True: their number is the length of a clip.
+        A split is a folder under the root (``train``, ``game1``), or a list of folders and clips
+        with optional frame ranges (``[game1, game2/Clip3, game2/Clip4:0-29]``). A folder stands for
+        all clips in it.
 
         Raises:
-            FileNotFoundError: if root, folder or clip is missing or holds no clip.
-            ValueError: for wrong content, and for a list that names frames twice.
+            ValueError: also without ``images``: their number is the length of a clip.
         """
         if not images:
             raise ValueError("a ball is found in images: type dataset.detections=null")
@@ -103,21 +85,8 @@ class TrackNetFolder:
         entries = [split] if isinstance(split, str) else list(split)
         if not entries:
             raise ValueError("a split is an empty list: name its games or clips, such as [game1]")
-        sequences: list[Video] = []
-        used: dict[Path, set[int]] = {}
-        for entry in entries:
-            for sequence in self._read_entry(root, entry, on_error):
-                numbers = set(sequence.frames.tolist())
-                overlap = used.setdefault(sequence.folder, set()) & numbers
-                if overlap:
-                    raise ValueError(
-                        f"{entry}: frame {min(overlap)} of {sequence.folder} is already in this "
-                        "split through another entry"
-                    )
-                used[sequence.folder] |= numbers
-                sequences.append(sequence)
-        refuse_equal_names(sequences, root)
-        return sequences
+        clips = [clip for entry in entries for clip in self._read_entry(root, entry, on_error)]
+        return each_once(clips, root)
 
     def _read_entry(self, root: Path, entry: str, on_error: OnError) -> list[Video]:
         match = SPEC.match(entry)

@@ -39,24 +39,10 @@ class UpsamplingDecoder(nn.Module):
         se_reduction: Annotated[int, Field(ge=1, le=64)],
         dropout: Annotated[float, Field(ge=0, lt=1)],
     ) -> None:
-        """Builds the stages.
+        """Builds the stages. Options: see ``model.decoder`` in ``conf/model/heatmap.yaml``.
 
-        Args:
-            input_dim: channels of the coarse map.
-            input_stride: its pixels per cell.
-            skips: channels of the image's features by their stride.
-            channels: of the stages, the finest first: at ``stride``, twice that, and so on. As
-                many are built as the backbone needs: one for ConvNeXt's stride 4, three for a
-                ViT's 16.
-            stride: pixels per cell of the result.
-            upsample: how a stage doubles the resolution.
-            blocks_per_stage: convolutions of a stage.
-            norm: ``bn`` or ``gn``.
-            activation: of every convolution.
-            use_depthwise: depthwise separable convolutions.
-            use_se: squeeze and excitation at the end of each stage.
-            se_reduction: divisor of the width of its hidden layer.
-            dropout: probability that a channel of the result is zeroed in training.
+        ``input_dim`` and ``input_stride`` are channels and pixels per cell of the coarse map,
+        ``skips`` the channels of the image's features by their stride.
 
         Raises:
             ValueError: too few numbers of channels to get from the backbone's stride to ``stride``,

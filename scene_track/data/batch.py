@@ -2,8 +2,7 @@
 
 Shape vocabulary used everywhere: B clips, T frames, M padded objects per frame, N objects, H W
 pixels. Targets are stored padded (three small tensors per batch instead of B x T x 5), so that
-moving a batch to a device is one copy per field and every loss is vectorised;
-``SceneBatch.targets`` gives the per-frame view that a human reads.
+moving a batch to a device is one copy per field and every loss is vectorised.
 
 A ball is a box without extent. Positions mean the same everywhere: in files and metrics, 0 is the
 *centre* of the first pixel (a pixel's index); in ``boxes``, 0 and 1 are the outer edges of the
@@ -22,47 +21,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from scene_track.data.feature_store import FrameKey
-
-
-@dataclass
-class TargetFrame:
-    """Ground truth of one frame.
-
-    Attributes:
-        center: ``[N, 2]`` box centres (cx, cy), 0-1 of the resized canvas.
-        size: ``[N, 2]`` box sizes (w, h), 0-1 of the resized canvas.
-        track_ids: ``[N]`` int64 identities, unique within their sequence.
-        confidence: ``[N]`` 1; in a mixed clip, the weight of the clip that the object comes from.
-        labels: ``[N]`` int64 class indices from 0.
-        visibility: ``[N]`` int64, 1 to 3; see :class:`scene_track.data.visibility.Visibility`.
-    """
-
-    center: Tensor
-    size: Tensor
-    track_ids: Tensor
-    confidence: Tensor
-    labels: Tensor
-    visibility: Tensor
-
-    def __len__(self) -> int:
-        return self.center.shape[0]
-
-    @property
-    def boxes(self) -> Tensor:
-        """``[N, 4]`` cxcywh."""
-        return torch.cat((self.center, self.size), dim=-1)
-
-    @classmethod
-    def empty(cls) -> TargetFrame:
-        """A frame with nothing in it."""
-        return cls(
-            center=torch.zeros(0, 2),
-            size=torch.zeros(0, 2),
-            track_ids=torch.zeros(0, dtype=torch.long),
-            confidence=torch.zeros(0),
-            labels=torch.zeros(0, dtype=torch.long),
-            visibility=torch.zeros(0, dtype=torch.long),
-        )
 
 
 @dataclass
@@ -156,27 +114,6 @@ class SceneBatch:
         """
         return (self.visibility >= 0).any(dim=-1)
 
-    @property
-    def targets(self) -> list[list[TargetFrame]]:
-        """B x T per-frame targets: a view for people; losses use the padded fields."""
-        rows: list[list[TargetFrame]] = []
-        for b in range(self.boxes.shape[0]):
-            row: list[TargetFrame] = []
-            for t in range(self.boxes.shape[1]):
-                keep = self.valid[b, t]
-                row.append(
-                    TargetFrame(
-                        center=self.boxes[b, t, keep, :2],
-                        size=self.boxes[b, t, keep, 2:],
-                        track_ids=self.track_ids[b, t, keep],
-                        confidence=self.confidence[b, t, keep],
-                        labels=self.labels[b, t, keep],
-                        visibility=self.visibility[b, t, keep],
-                    )
-                )
-            rows.append(row)
-        return rows
-
     def between(self, start: int, stop: int) -> SceneBatch:
         """Frames ``start`` to ``stop - 1`` of every clip (positions in the clip, from 0)."""
         per_frame = ("frames", "boxes", "labels", "track_ids", "confidence", "visibility",
@@ -220,13 +157,6 @@ class SceneBatch:
             detections: of the N frames, ``[Q, 5]`` float32 cxcywh, 0-1, and score, 0-1, each.
         """
         rest = length - len(frames)
-        padded = None
-        if detections is not None:
-            most = max(1, *(len(found) for found in detections))
-            padded = torch.zeros(1, length, most, 5)
-            padded[..., 4] = -1
-            for t, found in enumerate(detections):
-                padded[0, t, : len(found)] = found
         last = (numbers[-1], seconds[-1])
         return cls(
             frames=torch.cat((frames, frames.new_zeros(rest, *frames.shape[1:]))).unsqueeze(0),
@@ -243,7 +173,7 @@ class SceneBatch:
             sequence_length=torch.tensor([numbers[-1]]),
             num_frames=len(frames),
             clock=torch.tensor([[*seconds, *[last[1]] * rest]], dtype=torch.float32),
-            detections=padded,
+            detections=None if detections is None else pad_detections([detections], length),
         )
 
     def _map(self, function: Any) -> SceneBatch:
@@ -265,3 +195,14 @@ class SceneBatch:
     def pin_memory(self) -> SceneBatch:
         """The batch in page-locked memory (called by the data loader)."""
         return self._map(lambda x: x.pin_memory())
+
+
+def pad_detections(clips: Sequence[Sequence[Tensor]], length: int) -> Tensor:
+    """``[B, T, Q, 5]`` of the frames of B clips, ``[Q, 5]`` each; see ``SceneBatch.detections``."""
+    most = max((len(found) for frames in clips for found in frames), default=0)
+    padded = torch.zeros(len(clips), length, max(most, 1), 5)
+    padded[..., 4] = -1
+    for b, frames in enumerate(clips):
+        for t, found in enumerate(frames):
+            padded[b, t, : len(found)] = found
+    return padded

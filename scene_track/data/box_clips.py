@@ -41,20 +41,12 @@ class BoxClips(ClipDataset):
         augment: ClipAugment,
         seed: int,
         same_every_epoch: bool = False,
-        camera: int = 0,
+        camera_pairs: int = 0,
     ) -> None:
-        """Lists the windows; the arguments are those of ``ClipDataset``, and one more.
+        """Lists the windows; see ``ClipDataset``.
 
-        Args:
-            videos: with their detections.
-            length: see ``ClipDataset``.
-            stride: see there.
-            max_interval: see there.
-            augment: see there.
-            seed: see there.
-            same_every_epoch: see there.
-            camera: pairs of true boxes that tell a movement of the camera, which is taken off all
-                boxes; 0 = never.
+        ``camera_pairs`` of true boxes tell a movement of the camera, which is taken off all boxes;
+        0 = never.
         """
         super().__init__(
             [video.video for video in videos],
@@ -67,7 +59,7 @@ class BoxClips(ClipDataset):
             same_every_epoch=same_every_epoch,
         )
         self.videos = list(videos)
-        self.shifts = [_camera_shifts(video, camera) for video in self.videos]
+        self.shifts = [_camera_shifts(video, camera_pairs) for video in self.videos]
 
     def _clip(self, epoch: int, index: int, generator: torch.Generator) -> Sample:
         number, _ = self.windows[index]
@@ -101,13 +93,7 @@ class BoxStream:
     """
 
     def __init__(self, videos: Sequence[BoxVideo], *, length: int, idle: bool = False) -> None:
-        """Lists the chunks.
-
-        Args:
-            videos: with their detections.
-            length: frames per chunk.
-            idle: one chunk without frames instead of those of the videos.
-        """
+        """Lists the chunks; idle, one without frames instead of those of the videos."""
         self.videos, self.length, self.idle = list(videos), length, idle
         self.chunks = [
             (number, start)
@@ -128,54 +114,6 @@ class BoxStream:
         return _sample(video, positions, (np.random.default_rng((name, p)) for p in positions))
 
 
-class MixedClips:
-    """Clips of several data sets in one, each with its share of an epoch.
-
-    A part with weight w gives w times as many clips to an epoch as it has windows. Which ones goes
-    round: a weight of 1/3 sees all of them in three epochs.
-    """
-
-    def __init__(
-        self,
-        parts: Sequence[ClipDataset],
-        weights: Sequence[float],
-        seed: int,
-        *,
-        same_every_epoch: bool = False,
-    ) -> None:
-        """Joins the parts.
-
-        Args:
-            parts: one or more.
-            weights: one per part, > 0.
-            seed: of the order in which a part's windows come.
-            same_every_epoch: give those of the first epoch again and again.
-        """
-        self.same_every_epoch = same_every_epoch
-        self.parts = list(parts)
-        self.counts = [
-            max(1, round(len(part) * weight)) for part, weight in zip(parts, weights, strict=True)
-        ]
-        self._starts = np.cumsum([0, *self.counts])
-        self._orders = [
-            np.random.default_rng((seed, number)).permutation(len(part))
-            for number, part in enumerate(parts)
-        ]
-
-    def __len__(self) -> int:
-        return int(self._starts[-1])
-
-    def __getitem__(self, key: tuple[int, int]) -> Sample:
-        """The sample of an (epoch, index) pair."""
-        epoch, index = (0, key[1]) if self.same_every_epoch else key
-        number = int(np.searchsorted(self._starts, index, side="right")) - 1
-        part, order = self.parts[number], self._orders[number]
-        turn, place = divmod(
-            epoch * self.counts[number] + index - int(self._starts[number]), len(part)
-        )
-        return part[(turn, int(order[place]))]
-
-
 def _camera_shifts(video: BoxVideo, pairs: int) -> NDArray[np.float64]:
     """``[F, 2]`` how far the image has moved since the first frame."""
     shifts = np.zeros((len(video.video), 2))
@@ -189,13 +127,7 @@ def _camera_shifts(video: BoxVideo, pairs: int) -> NDArray[np.float64]:
 def _sample(
     video: BoxVideo, positions: Sequence[int], randoms: Iterable[np.random.Generator]
 ) -> Sample:
-    """Ground truth and detections of some frames, as they are in the files.
-
-    Args:
-        video: the video.
-        positions: of the frames.
-        randoms: draw the errors of each frame where noise stands in for detections.
-    """
+    """Ground truth and detections of some frames; ``randoms`` draw each frame's noise."""
     true = video.video
     rows = [true.rows(position) for position in positions]
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from scene_track.data.noise import iou_matrix
+from scene_track.data.boxes import pairwise_iou
 
 _SURE = 0.5  # score from which a detection takes part
 _OVERLAP = 0.3  # IoU from which two boxes are taken for a pair
@@ -44,7 +44,7 @@ class Camera:
         """
         now = boxes[scores >= _SURE]
         if min(len(now), len(self._before)) >= self.pairs:
-            overlap = iou_matrix(self._before, now)
+            overlap = pairwise_iou(self._before, now)
             rows, columns = linear_sum_assignment(overlap, maximize=True)
             good = overlap[rows, columns] >= _OVERLAP
             if good.sum() >= self.pairs:

@@ -62,15 +62,6 @@ def window_starts(count: int, length: int, stride: int) -> list[int]:
     return starts
 
 
-def _image_size(sequence: Video) -> tuple[int, int]:
-    """(height, width) of the original in pixels."""
-    return sequence.info.height, sequence.info.width
-
-
-def _canvas(frames: Tensor) -> tuple[int, int]:
-    return frames.shape[-2], frames.shape[-1]
-
-
 class _Clips:
     """What training and streaming clips share: reading frames and targets at given positions."""
 
@@ -201,7 +192,7 @@ class ClipDataset(_Clips):
         cache_dir: Path | None = None,
         on_error: OnError = "raise",
         features: FeatureSource | None = None,
-        camera: CameraPath | None = None,
+        camera_path: CameraPath | None = None,
     ) -> None:
         """Lists the windows.
 
@@ -221,10 +212,10 @@ class ClipDataset(_Clips):
             cache_dir: folder for resized frames; None = decode every time.
             on_error: ``raise``, or ``skip`` frames that cannot be read: the clip gets shorter.
             features: where features are looked for; None = nowhere.
-            camera: makes clips of still images; None = there are none.
+            camera_path: makes clips of still images; None = there are none.
 
         Raises:
-            ValueError: there are still images and no camera.
+            ValueError: there are still images and no camera path.
         """
         base = (round(size[0] * base_scale), round(size[1] * base_scale))
         super().__init__(
@@ -235,7 +226,7 @@ class ClipDataset(_Clips):
         self.stride = stride
         self.max_interval = max_interval
         self.augment = augment
-        self.camera = camera
+        self.camera_path = camera_path
         self.seed = seed
         self.same_every_epoch = same_every_epoch
         self.windows = [
@@ -243,7 +234,7 @@ class ClipDataset(_Clips):
             for number, sequence in enumerate(self.sequences)
             for start in window_starts(len(sequence), length, stride)
         ]
-        if camera is None and any(s.ignored is not None for s in self.sequences):
+        if camera_path is None and any(s.ignored is not None for s in self.sequences):
             raise ValueError(
                 "still images need a camera that makes clips of them: type dataset=coco,"
                 " dataset=crowdhuman or dataset=mixed, or give dataset.camera_path"
@@ -295,7 +286,9 @@ class ClipDataset(_Clips):
         else:
             read = self._read(number, asked)
         objects = read_objects(sequence, read.used)
-        corners = objects.corners(_image_size(sequence), _canvas(read.frames))
+        corners = objects.corners(
+            sequence.info.size, (read.frames.shape[-2], read.frames.shape[-1])
+        )
         clip = Clip.of(read.frames, corners)
         if read.used:
             clip = self.augment(clip, self.size, generator)
@@ -307,11 +300,11 @@ class ClipDataset(_Clips):
 
     def _still(self, still: Video, generator: torch.Generator) -> Sample:
         """A clip that a camera takes of a still image."""
-        camera = self.camera
+        camera = self.camera_path
         assert camera is not None
         interval = int(torch.randint(1, self.max_interval + 1, (), generator=generator))
         sequence = as_clip(still, self.length, interval, camera.frame_rate)
-        image, canvas = _image_size(still), (self.stores[0].size)
+        image, canvas = still.info.size, self.stores[0].size
         seconds = torch.from_numpy(sequence.frames) / camera.frame_rate
         maps = camera.draw(seconds, image, canvas, generator)
         shrink = resolution(maps)
@@ -360,16 +353,9 @@ class StreamDataset(_Clips):
         on_error: OnError = "raise",
         features: FeatureSource | None = None,
     ) -> None:
-        """Lists the chunks.
+        """Lists the chunks of ``length`` frames; see ``ClipDataset``.
 
-        Args:
-            sequences: the videos.
-            size: (height, width) of the frames in pixels.
-            length: frames per chunk.
-            idle: one chunk without frames instead of the chunks of the sequences.
-            cache_dir: folder for resized frames; None = decode every time.
-            on_error: ``raise``, or ``skip`` frames that cannot be read: the chunk gets shorter.
-            features: where features are looked for; None = nowhere.
+        ``idle`` gives one chunk without frames instead of the chunks of the sequences.
         """
         super().__init__(
             sequences, size=size, cache_dir=cache_dir, on_error=on_error, features=features
@@ -402,5 +388,5 @@ class StreamDataset(_Clips):
         else:
             read = self._read(number, [] if self.idle else asked)
         objects = read_objects(sequence, read.used)
-        clip = Clip.of(read.frames, objects.corners(_image_size(sequence), self.size))
+        clip = Clip.of(read.frames, objects.corners(sequence.info.size, self.size))
         return self._sample(sequence, clip, read, objects, asked[0])

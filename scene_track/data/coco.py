@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import DirectoryPath, Field
+from pydantic import Field
 
 from scene_track.data.images import image_size
 from scene_track.data.still_folder import Faults, StillBoxes, StillFolder, box_fault
@@ -28,24 +28,15 @@ class CocoFolder(StillFolder):
     def __init__(
         self,
         *,
-        root: DirectoryPath,
-        annotations: str,
-        images: str,
         classes: Annotated[list[Annotated[str, Field(min_length=1)]], Field(min_length=1)],
+        **folder: Any,
     ) -> None:
-        """Describes the folder; nothing is read yet.
-
-        Args:
-            root: folder of the dataset.
-            annotations: JSON file under the root, with ``{split}`` where the split's name stands.
-            images: folder of the images under the root, with ``{split}`` likewise.
-            classes: names of categories; their order gives label indices from 0. Annotations of
-                other categories are dropped.
+        """Describes the folder; nothing is read yet. Options: see ``conf/dataset/coco.yaml``.
 
         Raises:
             ValueError: if ``classes`` names a category twice.
         """
-        super().__init__(root=root, annotations=annotations, images=images)
+        super().__init__(**folder)
         self.classes = [str(name) for name in classes]
         if len(set(self.classes)) < len(self.classes):
             raise ValueError(f"dataset.source.classes names a category twice: {self.classes}")

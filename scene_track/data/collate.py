@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scene_track.data.batch import SceneBatch
+from scene_track.data.batch import SceneBatch, pad_detections
 from scene_track.data.feature_store import FrameKey
 from scene_track.data.resumable_loader import shared
 from scene_track.data.samples import Sample
@@ -64,7 +64,8 @@ def collate(samples: Sequence[Sample], length: int) -> SceneBatch:
             if xyz is not None and sample.xyz is not None:
                 xyz[b, t, :n] = sample.xyz[t]
     stored, features = _collate_features(samples, length) if looked else (None, None)
-    detections = _collate_detections(samples, length)
+    given = [sample.detections for sample in samples if sample.detections is not None]
+    detections = pad_detections(given, length) if len(given) == batch else None
     return SceneBatch(
         frames=frames,
         boxes=boxes,
@@ -87,20 +88,6 @@ def collate(samples: Sequence[Sample], length: int) -> SceneBatch:
         features=features,
         detections=detections,
     )
-
-
-def _collate_detections(samples: Sequence[Sample], length: int) -> Tensor | None:
-    """``SceneBatch.detections``."""
-    if any(sample.detections is None for sample in samples):
-        return None
-    found = [sample.detections or [] for sample in samples]
-    most = max([len(d) for frames in found for d in frames], default=0)
-    padded = torch.zeros(len(samples), length, max(most, 1), 5)
-    padded[..., 4] = -1
-    for b, frames in enumerate(found):
-        for t, rows in enumerate(frames):
-            padded[b, t, : len(rows)] = rows
-    return padded
 
 
 def _place_images(frames: Tensor, sample: Sample) -> None:

@@ -16,8 +16,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from scene_track.data.boxes import pairwise_iou, to_relative
 from scene_track.data.mot_files import BoxTable, parse_boxes
-from scene_track.data.noise import EXACT, LabelledFrame, Noise, fit_noise, iou_matrix, observe
+from scene_track.data.noise import EXACT, LabelledFrame, Noise, fit_noise, observe
 from scene_track.data.seqinfo import SequenceInfo
 from scene_track.data.video import Video
 from scene_track.io.tables import fault_message, first_few
@@ -58,12 +59,12 @@ class BoxVideo:
     @classmethod
     def of(cls, video: Video, source: BoxTable | Noise) -> BoxVideo:
         """The video with detections of a file, or with noise."""
-        true = video.info.relative(video.table.boxes)
+        true = to_relative(video.table.boxes, video.info.size)
         if isinstance(source, Noise):
             return cls(video, true, None, np.zeros((0, 4)), source)
         first, last = int(video.frames[0]), int(video.frames[-1])
         table = source.between(first, last)
-        return cls(video, true, table, video.info.relative(table.boxes), None)
+        return cls(video, true, table, to_relative(table.boxes, video.info.size), None)
 
     def detections(
         self, position: int, random: np.random.Generator | None = None
@@ -175,15 +176,11 @@ def _find_files(folder: Path, videos: Sequence[Video], known: set[str]) -> dict[
 
 
 def read_detections(file: Path, info: SequenceInfo) -> BoxTable:
-    """The rows of a file, boxes in pixels, sorted by frame.
-
-    Args:
-        file: ``frame,-1,left,top,width,height,score[,...]``.
-        info: of the video that it is of.
+    """The rows ``frame,-1,left,top,width,height,score[,...]``, boxes in pixels, sorted by frame.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: its content is wrong, or of another video.
+        ValueError: its content is wrong, or of another video than ``info`` is of.
     """
     if not file.is_file():
         raise FileNotFoundError(f"{file}: no such file, expected detections of {info.name}")
@@ -207,7 +204,7 @@ def read_detections(file: Path, info: SequenceInfo) -> BoxTable:
             f"{file}: scores (column 7) are {low:g} to {high:g}, expected 0-1; "
             + ("divide them by 100" if 1.5 < high <= 100 and low >= 0 else "apply a sigmoid")
         )
-    centre = info.relative(table.boxes)[:, :2]
+    centre = to_relative(table.boxes, info.size)[:, :2]
     outside = float(((centre < 0) | (centre > 1)).any(axis=1).mean())
     if outside > 0.5:
         raise ValueError(
@@ -254,7 +251,7 @@ def _check_against_truth(box_video: BoxVideo, file: Path) -> None:
         for offset in offsets:
             found = box_video.detections(position + offset)[:, :4]
             if len(true) and len(found):
-                sums[offset] += float(iou_matrix(true, found).max(axis=1).sum())
+                sums[offset] += float(pairwise_iou(true, found).max(axis=1).sum())
     overlap = {offset: total / max(people, 1) for offset, total in sums.items()}
     if people and overlap[0] < _LEAST_OVERLAP:
         reach = (box_video.table.boxes[:, :2] + box_video.table.boxes[:, 2:]).max(axis=0)

@@ -56,13 +56,7 @@ class FrameKey:
 
 
 def frame_key(sequence: Video, position: int, *, mirrored: bool) -> FrameKey:
-    """The key of a frame, the same however its video is cut into splits.
-
-    Args:
-        sequence: the video.
-        position: index into ``sequence.frames``.
-        mirrored: left and right were exchanged.
-    """
+    """The key of a frame (``sequence.frames[position]``), however its video is cut into splits."""
     slots = sequence.info.length  # of the whole video
     place = hashlib.sha256(f"{sequence.folder} {slots}".encode()).hexdigest()[:8]
     side = "-mirrored" if mirrored else ""

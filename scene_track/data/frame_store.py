@@ -41,7 +41,7 @@ def read_frame(sequence: Video, position: int, size: tuple[int, int]) -> Tensor:
     Raises:
         FrameError: naming the file.
     """
-    stated = (sequence.info.height, sequence.info.width)
+    stated = sequence.info.size
     image = read_image(sequence.files[position], stated, "the sequence's are")
     return resize_frame(image, size)
 
@@ -58,13 +58,7 @@ class FrameStore:
     """Gives resized frames of one video, through a cache file if there is a cache folder."""
 
     def __init__(self, sequence: Video, size: tuple[int, int], cache_dir: Path | None) -> None:
-        """Opens nothing yet.
-
-        Args:
-            sequence: the video.
-            size: (height, width) of the frames in pixels.
-            cache_dir: folder of cache files; None = decode every time.
-        """
+        """Opens nothing yet; ``cache_dir`` holds the cache files, None = decode every time."""
         self.sequence = sequence
         self.size = size
         self.cache_dir = cache_dir

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -20,12 +21,12 @@ from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from scene_track.data.batch import SceneBatch
-from scene_track.data.box_clips import BoxClips, BoxStream, MixedClips
+from scene_track.data.box_clips import BoxClips, BoxStream
 from scene_track.data.clips import ClipDataset, StreamDataset
 from scene_track.data.collate import collate_shared
 from scene_track.data.detections import NOISE, TRUTH, BoxVideo, noise_of, read_box_videos
 from scene_track.data.feature_store import FeatureSource
-from scene_track.data.further import Further
+from scene_track.data.parts import Further, MixedClips, MixedSource, Part
 from scene_track.data.resumable_loader import ResumableLoader, WatchedLoader
 from scene_track.data.stills import CameraPath
 from scene_track.data.transforms import ClipAugment
@@ -39,66 +40,38 @@ _FRAMES = "frames"
 _FEATURES = "features"
 
 
+@dataclass(kw_only=True)
 class Window:
-    """How training clips are cut from sequences."""
+    """How training clips are cut from sequences; see ``window`` in ``conf/dataset/_base.yaml``."""
 
-    def __init__(
-        self,
-        *,
-        length: Annotated[int, Field(ge=1, le=1000)],
-        stride: Annotated[int, Field(ge=1, le=100_000)],
-        max_interval: Annotated[int, Field(ge=1, le=1000)],
-    ) -> None:
-        """Sets the window.
-
-        Args:
-            length: frames per clip.
-            stride: frames between the starts of windows.
-            max_interval: a clip takes every k-th frame, k random from 1 to this.
-        """
-        self.length = length
-        self.stride = stride
-        self.max_interval = max_interval
+    length: Annotated[int, Field(ge=1, le=1000)]
+    stride: Annotated[int, Field(ge=1, le=100_000)]
+    max_interval: Annotated[int, Field(ge=1, le=1000)]
 
 
+@dataclass(kw_only=True)
 class EvalWindow:
-    """How sequences are cut into chunks for streaming."""
+    """How sequences are cut into chunks of ``length`` frames for streaming."""
 
-    def __init__(self, *, length: Annotated[int, Field(ge=1, le=1000)]) -> None:
-        """Sets the frames per chunk, ``length``."""
-        self.length = length
+    length: Annotated[int, Field(ge=1, le=1000)]
 
 
+@dataclass(kw_only=True)
 class Loader:
-    """How batches are made ready."""
+    """How batches are made ready; see ``loader`` in ``conf/dataset/_base.yaml``."""
 
-    def __init__(
-        self,
-        *,
-        num_workers: Annotated[int, Field(ge=0, le=256)],
-        pin_memory: bool,
-        persistent_workers: bool,
-        prefetch_factor: Annotated[int, Field(ge=1, le=64)],
-        drop_last: bool,
-    ) -> None:
-        """Sets the loader.
-
-        Args:
-            num_workers: processes that prepare batches; 0 = the training process itself.
-            pin_memory: page-locked batches, for a GPU.
-            persistent_workers: keep the processes between epochs.
-            prefetch_factor: batches that each process prepares ahead.
-            drop_last: leave out a last training batch that is not full.
-        """
-        self.num_workers = num_workers
-        self.pin_memory = pin_memory
-        self.persistent_workers = persistent_workers
-        self.prefetch_factor = prefetch_factor
-        self.drop_last = drop_last
+    num_workers: Annotated[int, Field(ge=0, le=256)]
+    pin_memory: bool
+    persistent_workers: bool
+    prefetch_factor: Annotated[int, Field(ge=1, le=64)]
+    drop_last: bool
 
 
 class TrackingDataModule(LightningDataModule):
     """Training, validation and test data of a tracker."""
+
+    clips_per_epoch: int | None = None
+    """Clips of all parts together, by weight; None: weights are multiples of a part's windows."""
 
     def __init__(
         self,
@@ -128,32 +101,7 @@ class TrackingDataModule(LightningDataModule):
     ) -> None:
         """Describes the data; nothing is read before :meth:`setup`.
 
-        Args:
-            root: folder of the dataset; caches lie in its ``.cache`` folder unless ``cache_dir``
-                is given.
-            source: gives sequences per split; see :class:`scene_track.data.video.Source`.
-            size: [height, width] of the frames that the model sees, pixels.
-            window: how training clips are cut.
-            eval_window: how validation and test sequences are cut.
-            augment: transforms of training clips.
-            loader: how batches are made ready.
-            batch_size: training clips per batch and process.
-            train: training split: a folder under the root, or sequences such as
-                ``ADL-Rundle-6:1-400``.
-            val: validation split.
-            test: test split; None = there is none.
-            base_scale: training frames are resized to this multiple of ``size`` (and so cached)
-                before scale jitter cuts into them.
-            cache: keep resized frames on disk.
-            cache_dir: folder of the caches; None = ``<root>/.cache``.
-            on_error: ``raise``, or ``skip`` faulty rows and frames, counted and logged.
-            seed: of the order and of every random draw.
-            camera_path: makes training clips of still images; None = there are none.
-            detections: folder of a detector's files, ``<sequence>.txt``, which the model is given
-                in place of images; ``noise`` = ground truth with errors, those of the detector
-                whose files other folders have, ``truth`` = without. None = images.
-            further: further folders of training videos.
-            camera: pairs of boxes that tell a movement of the camera, taken off clips; 0 = never.
+        Options: see ``conf/dataset/_base.yaml``.
         """
         super().__init__()
         self.root = Path(root)
@@ -208,12 +156,9 @@ class TrackingDataModule(LightningDataModule):
             "test": ("test",),
             "predict": ("test",),
         }
-        splits = needs[stage] if stage is not None else ("train", "val")
-        for split in splits:
+        for split in needs[stage] if stage is not None else ("train", "val"):
             self.sequences(split)
             self._boxes(split)
-        if "train" in splits:
-            self._read_further()
 
     def sequences(self, split: Literal["train", "val", "test"] | str) -> list[Video]:
         """The sequences of a split, with exact float64 ground truth in original pixels.
@@ -228,12 +173,7 @@ class TrackingDataModule(LightningDataModule):
                 raise ValueError(
                     f"there is no {split} split: type dataset.{split}=FOLDER, or name another split"
                 )
-            sequences = self.source.sequences(
-                where,
-                on_error=self.on_error,
-                cache_dir=self._cache_folder(_METADATA),
-                images=self.detections is None,
-            )
+            sequences = self.source.sequences(where, **self._how(images=self.detections is None))
             unlabelled = [s.name for s in sequences if not s.labelled]
             if unlabelled and split != "test":
                 # A forgotten gt folder would otherwise be trained on as frames without objects.
@@ -255,21 +195,18 @@ class TrackingDataModule(LightningDataModule):
                 )
         return self._sequences[split]
 
-    def visibility_counts(self, split: str) -> list[int] | None:
-        """``[4]`` frames of a split in which the ball is absent, visible, hard to see, occluded.
+    def _how(self, *, images: bool) -> dict[str, Any]:
+        """Arguments of ``Source.sequences``."""
+        cache_dir = self._cache_folder(_METADATA)
+        return {"on_error": self.on_error, "cache_dir": cache_dir, "images": images}
 
-        :func:`scene_track.data.visibility.balanced_weights` makes weights of them. None where
-        targets are boxes.
-        """
+    def visibility_counts(self, split: str) -> list[int] | None:
+        """``[4]`` frames in which the ball is absent, visible, hard, occluded; None for boxes."""
         points = [s.points for s in self.sequences(split) if s.points is not None]
         return count_visibility(p[:, 2] for p in points).tolist() if points else None
 
     def train_dataloader(self) -> ResumableLoader:
-        """Training batches, shuffled.
-
-        The same loader on every call; Lightning saves its position in checkpoints and gives it
-        back.
-        """
+        """Training batches, shuffled: the same loader on every call, whose position is saved."""
         if self._train_loader is None:
             # Learning a few batches by heart needs the same batches again and again.
             overfit = bool(getattr(self.trainer, "overfit_batches", 0))
@@ -289,30 +226,47 @@ class TrackingDataModule(LightningDataModule):
         return self._train_loader
 
     def _training_clips(self, overfit: bool) -> ClipDataset | MixedClips:
-        """The clips of all folders."""
-        parts = [self._clips(self.sequences("train"), self._boxes("train"), overfit)]
-        if not self.further:
-            return parts[0]
-        for name in self._read_further():
-            parts.append(self._clips(self._sequences[name], self._box_videos.get(name), overfit))
-        weights = [1.0, *(folder.weight for folder in self.further)]
-        return MixedClips(parts, weights, self.seed, same_every_epoch=overfit)
+        """The clips of all parts; logs how many of an epoch are from which."""
+        videos, itself = self.sequences("train"), Part.of(self.source, self.detections)
+        parts = dict(self.source.parts if isinstance(self.source, MixedSource) else {"": itself})
+        further = {f"dataset.further[{i}]": folder for i, folder in enumerate(self.further)}
+        self._check_alike(parts | further)
+        for name, folder in further.items():
+            part = parts[name] = folder.part(self.source)
+            how = self._how(images=part.detections is None)
+            videos = videos + part.sequences("train", self.class_names, name=name, **how)
+        clips: dict[str, ClipDataset] = {}
+        read = {name: [video for video in videos if video.origin == name] for name in parts}
+        for name, part in parts.items():
+            boxes = self._boxes("train")
+            if name and part.detections is not None:
+                boxes = self._with_detections(read[name], part.detections, part.source.root)
+            clips[name] = self._clips(read[name], boxes, overfit)
+        if list(clips) == [""]:
+            return clips[""]
+        weights = {name: part.weight for name, part in parts.items()}
+        if self.clips_per_epoch is not None:
+            unit = self.clips_per_epoch / sum(weights.values())
+            weights = {name: weight * unit / len(clips[name]) for name, weight in weights.items()}
+        mixed = MixedClips(
+            list(clips.values()), list(weights.values()), self.seed, same_every_epoch=overfit
+        )
+        for name, count in zip(parts, mixed.counts, strict=True):
+            log.info(
+                "%d of %d clips of an epoch are from %s (%d windows of %d videos or images)",
+                *(count, len(mixed), name or self.root, len(clips[name]), len(read[name])),
+            )
+        return mixed
 
-    def _read_further(self) -> list[str]:
-        """Reads the further folders, once; what they are called among the splits."""
-        names = [f"further[{place}]" for place in range(len(self.further))]
-        for name, folder in zip(names, self.further, strict=True):
-            if name not in self._sequences:
-                videos = folder.videos(
-                    getattr(self.source, "classes", {1: "person"}),
-                    detections=self.detections,
-                    on_error=self.on_error,
-                    cache_dir=self._cache_folder(_METADATA),
+    def _check_alike(self, parts: Mapping[str, Part | Further]) -> None:
+        """Refuses images in one part of a run and detections in another."""
+        for name, part in parts.items():
+            if (part.detections is None) != (self.detections is None):
+                kind, other = ("images", "detections")[:: 1 if part.detections is None else -1]
+                raise ValueError(
+                    f"{name} gives {kind} and dataset.root {other}: all parts of a run give the"
+                    " same; type detections=FOLDER or detections=noise for each"
                 )
-                if (source := folder.detections) is not None:
-                    self._box_videos[name] = self._with_detections(videos, source, folder.root)
-                self._sequences[name] = videos
-        return names
 
     def _clips(
         self, videos: list[Video], boxes: list[BoxVideo] | None, overfit: bool
@@ -327,7 +281,7 @@ class TrackingDataModule(LightningDataModule):
             "same_every_epoch": overfit,
         }
         if boxes is not None:
-            return BoxClips(boxes, camera=self.camera, **windows)
+            return BoxClips(boxes, camera_pairs=self.camera, **windows)
         return ClipDataset(
             videos,
             size=self.size,
@@ -335,7 +289,7 @@ class TrackingDataModule(LightningDataModule):
             cache_dir=self._cache_folder(_FRAMES) if self.cache else None,
             on_error=self.on_error,
             features=self.features,
-            camera=self.camera_path,
+            camera_path=self.camera_path,
             **windows,
         )
 
@@ -418,11 +372,7 @@ class TrackingDataModule(LightningDataModule):
         return None
 
     def feature_folder(self) -> Path:
-        """Where features of frames are kept.
-
-        Raises:
-            ValueError: there is no folder that can be written to.
-        """
+        """Where features of frames are kept; a ``ValueError`` where nothing can be written."""
         folder = self._cache_folder(_FEATURES)
         assert folder is not None
         return folder
@@ -449,9 +399,8 @@ class TrackingDataModule(LightningDataModule):
         )
 
 
-def _share(sequences: Sequence[Video]) -> list[Video]:
+def _share(sequences: list[Video]) -> list[Video]:
     """Every world-size-th sequence, from this process's rank on."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
-        rank, world = torch.distributed.get_rank(), torch.distributed.get_world_size()
-        return list(sequences)[rank::world]
-    return list(sequences)
+        return sequences[torch.distributed.get_rank() :: torch.distributed.get_world_size()]
+    return sequences

@@ -216,20 +216,7 @@ def parse_boxes(
     length: int | None = None,
     classes: Collection[int] | None = None,
 ) -> tuple[BoxTable, list[str]]:
-    """The boxes in the content of a file, wrong rows left out; see :func:`read_boxes`.
-
-    Args:
-        raw: the bytes of the file.
-        kind: see :func:`read_boxes`.
-        length: number of frames of the sequence; None leaves the frames open upwards.
-        classes: of ground truth, those that are asked for; None = all.
-
-    Returns:
-        The table, and one ``line N: reason`` per wrong row, in the order of the file.
-
-    Raises:
-        ValueError: ``kind`` is something else.
-    """
+    """The boxes in the bytes of a file, wrong rows left out and named; see :func:`read_boxes`."""
     if kind not in _COLUMNS_READ:
         raise ValueError(f"kind must be one of {', '.join(_COLUMNS_READ)}, got {kind!r}")
     columns = _COLUMNS_READ[kind]
@@ -292,17 +279,11 @@ def find_results(
 
 
 def write_results(path: Path | str, table: BoxTable) -> None:
-    """Write a MOTChallenge result file, see ``format_results``.
-
-    The file appears complete or not at all.
-
-    Args:
-        path: text file to write; its folder must exist. An existing file is replaced.
-        table: boxes; class and visibility are not part of the format.
+    """Write a MOTChallenge result file, complete or not at all; see ``format_results``.
 
     Raises:
         FileNotFoundError: if the folder does not exist.
-        ValueError: if the table holds a row that :func:`read_boxes` would refuse.
+        ValueError: see ``format_results``; an existing file then stays.
     """
     write_atomic(path, format_results(table, path))
 
@@ -311,11 +292,7 @@ def format_results(table: BoxTable, path: Path | str) -> str:
     """Rows of a MOTChallenge result file: ``frame,id,left,top,width,height,confidence,-1,-1,-1``.
 
     Rows are sorted by frame, then id. Numbers have as many digits as are needed to read back the
-    very same float64.
-
-    Args:
-        table: boxes; class and visibility are not part of the format.
-        path: where they will be written, for the message.
+    very same float64. Class and visibility are not part of the format; ``path`` is for the message.
 
     Raises:
         ValueError: if the table holds a row that :func:`read_boxes` would refuse.

@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
+from scene_track.data.boxes import pairwise_iou
+
 _MATCH_IOU = 0.5
 _NMS_PERCENTILE = 99.0
 
@@ -143,7 +145,7 @@ def observe(
     boxes = np.concatenate((boxes, false))
     labels = np.concatenate((labels, np.zeros(count, dtype=np.int64)))
     if noise.nms_iou < 1:
-        kept = _surest(boxes, scores, noise.nms_iou)
+        kept = surest(boxes, scores, noise.nms_iou)
         boxes, scores, labels = boxes[kept], scores[kept], labels[kept]
     return Observed(boxes, scores, labels)
 
@@ -166,10 +168,8 @@ class LabelledFrame:
 def fit_noise(frames: Iterable[LabelledFrame]) -> Noise:
     """The error rates of a detector, from its matches (IoU >= .5, one to one) with ground truth.
 
-    The overlap of the NMS is the 99th percentile of the largest overlaps within a frame.
-
-    Args:
-        frames: some hundreds.
+    The overlap of the NMS is the 99th percentile of the largest overlaps within a frame. Wants some
+    hundreds of frames.
 
     Raises:
         ValueError: no true box was matched.
@@ -181,7 +181,7 @@ def fit_noise(frames: Iterable[LabelledFrame]) -> Noise:
     people = count = 0
     for frame in frames:
         count, people = count + 1, people + len(frame.true)
-        overlap = iou_matrix(frame.boxes, frame.true)
+        overlap = pairwise_iou(frame.boxes, frame.true)
         rows, columns = linear_sum_assignment(-np.where(overlap >= _MATCH_IOU, overlap, 0))
         hit = overlap[rows, columns] >= _MATCH_IOU
         rows, columns = rows[hit], columns[hit]
@@ -191,7 +191,7 @@ def fit_noise(frames: Iterable[LabelledFrame]) -> Noise:
         good.append(frame.scores[rows])
         bad.append(np.delete(frame.scores, rows))
         if len(frame.boxes) > 1:
-            overlaps.append(float(np.triu(iou_matrix(frame.boxes, frame.boxes), 1).max()))
+            overlaps.append(float(np.triu(pairwise_iou(frame.boxes, frame.boxes), 1).max()))
     error, true_scores = np.concatenate(errors or [np.zeros((0, 4))]), np.concatenate(good or [[]])
     if len(error) < 2:
         raise ValueError(
@@ -210,25 +210,21 @@ def fit_noise(frames: Iterable[LabelledFrame]) -> Noise:
     )
 
 
-def iou_matrix(first: NDArray[np.float64], second: NDArray[np.float64]) -> NDArray[np.float64]:
-    """``[N, M]`` overlaps of ``[N, 4]`` and ``[M, 4]`` cxcywh; 0 where both are empty."""
-    low = np.maximum(
-        (first[:, None, :2] - first[:, None, 2:] / 2), (second[:, :2] - second[:, 2:] / 2)
-    )
-    high = np.minimum(
-        (first[:, None, :2] + first[:, None, 2:] / 2), (second[:, :2] + second[:, 2:] / 2)
-    )
-    common = (high - low).clip(0).prod(-1)
-    union = first[:, 2:].prod(-1)[:, None] + second[:, 2:].prod(-1) - common
-    return common / np.maximum(union, np.finfo(np.float64).tiny)
-
-
-def _surest(
-    boxes: NDArray[np.float64], scores: NDArray[np.float64], iou: float
+def surest(
+    boxes: NDArray[np.float64], scores: NDArray[np.floating], iou: float
 ) -> NDArray[np.int64]:
-    """Rows that non-maximum suppression keeps, surest first."""
+    """Rows that non-maximum suppression keeps, surest first.
+
+    Args:
+        boxes: ``[N, 4]`` cxcywh.
+        scores: ``[N]``.
+        iou: a box goes if a surer, kept one overlaps it by *more* than this.
+    """
     order = np.argsort(-scores, kind="stable")
-    close = iou_matrix(boxes, boxes) > iou
+    close = pairwise_iou(boxes, boxes) > iou
+    close.flat[:: len(boxes) + 1] = False  # with themselves
+    if not close.any():
+        return order
     kept: list[int] = []
     for row in order.tolist():
         if not close[row, kept].any():

@@ -15,12 +15,13 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, get_worker_info
+from torch.utils.data import DataLoader, get_worker_info
 
 if TYPE_CHECKING:
     from scene_track.data.batch import SceneBatch
@@ -86,6 +87,7 @@ class _SizedDataset(Protocol):
     def __getitem__(self, key: tuple[int, int]) -> Any: ...
 
 
+@dataclass(kw_only=True, eq=False)
 class _EpochBatches:
     """Batch sampler: lists of (epoch, index) of this rank, from a position on.
 
@@ -93,27 +95,14 @@ class _EpochBatches:
     purpose has no ``sampler`` of its own: Lightning would try to replace that one.
     """
 
-    def __init__(
-        self,
-        *,
-        length: int,
-        batch_size: int,
-        shuffle: bool,
-        seed: int,
-        drop_last: bool,
-        rank: int | None,
-        world_size: int | None,
-    ) -> None:
-        self.length = length
-        self.batch_size = batch_size
-        self.shuffle = shuffle
-        self.seed = seed
-        self.drop_last = drop_last
-        self._rank = rank
-        self._world_size = world_size
-        self.epoch = 0
-        self.start = 0  # where the next iteration begins
-        self.done = 0  # batches handed to the training loop; those prepared ahead do not count
+    length: int
+    batch_size: int
+    shuffle: bool
+    seed: int
+    drop_last: bool
+    epoch: int = 0
+    start: int = 0  # where the next iteration begins
+    done: int = 0  # batches handed to the training loop; those prepared ahead do not count
 
     @property
     def sampler(self) -> _EpochBatches:
@@ -121,14 +110,10 @@ class _EpochBatches:
 
     @property
     def rank(self) -> int:
-        if self._rank is not None:
-            return self._rank
         return torch.distributed.get_rank() if _distributed() else 0
 
     @property
     def world_size(self) -> int:
-        if self._world_size is not None:
-            return self._world_size
         return torch.distributed.get_world_size() if _distributed() else 1
 
     def set_epoch(self, epoch: int) -> None:
@@ -183,26 +168,12 @@ class ResumableLoader:
         pin_memory: bool = False,
         persistent_workers: bool = True,
         prefetch_factor: int = 2,
-        rank: int | None = None,
-        world_size: int | None = None,
     ) -> None:
         """Check the arguments and describe the epochs; no worker starts yet.
 
-        Args:
-            dataset: has ``__len__`` and ``__getitem__((epoch, index))``.
-            batch_size: samples per batch and rank, >= 1.
-            shuffle: a new order every epoch.
-            seed: >= 0; the order is a function of it and of the epoch.
-            drop_last: leave out a last batch that is not full.
-            num_workers: worker processes; 0 = load in this process.
-            collate_fn: turns a list of samples into a batch; default: torch's.
-            pin_memory: put batches into page-locked memory (for a GPU).
-            persistent_workers: keep the workers between epochs (of no effect with 0 workers).
-            prefetch_factor: batches that each worker prepares ahead, >= 1 (of no effect with 0
-                workers).
-            rank: this process's share, 0 to world_size - 1; None = ask ``torch.distributed`` when
-                iterating.
-            world_size: number of shares; None = ask ``torch.distributed`` when iterating.
+        Arguments are those of torch's loader. ``batch_size`` is per rank; ``shuffle`` gives a new
+        order every epoch, a function of ``seed`` (>= 0) and of the epoch; without workers,
+        ``persistent_workers`` and ``prefetch_factor`` have no effect.
 
         Raises:
             ValueError: an argument is out of range, or there would be no batch at all.
@@ -215,10 +186,6 @@ class ResumableLoader:
         ):
             if value < least:
                 raise ValueError(f"{name} is {value}; it must be at least {least}")
-        if (rank is None) != (world_size is None):
-            raise ValueError(f"give rank and world_size together, found {rank} and {world_size}")
-        if rank is not None and world_size is not None and not 0 <= rank < world_size:
-            raise ValueError(f"rank is {rank}; it must be in 0..{world_size - 1}")
         self.dataset = dataset
         self.batch_sampler = _EpochBatches(
             length=len(dataset),
@@ -226,8 +193,6 @@ class ResumableLoader:
             shuffle=shuffle,
             seed=seed,
             drop_last=drop_last,
-            rank=rank,
-            world_size=world_size,
         )
         if len(self.batch_sampler) == 0:
             raise ValueError(
@@ -238,7 +203,7 @@ class ResumableLoader:
         # the generator is the loader's own: starting workers must not move the global random state
         self._generator = torch.Generator()
         self._loader: DataLoader[Any] = WatchedLoader(
-            _AsTorchDataset(dataset),
+            dataset,  # pyright: ignore[reportArgumentType]
             batch_sampler=self.batch_sampler,  # pyright: ignore[reportArgumentType]
             num_workers=num_workers,
             collate_fn=collate_fn,
@@ -382,19 +347,6 @@ def _said_when_late(num_workers: int) -> Iterator[None]:
         yield
     finally:
         timer.cancel()
-
-
-class _AsTorchDataset(Dataset[Any]):
-    """Gives the dataset the base class that torch's loader is typed for."""
-
-    def __init__(self, dataset: _SizedDataset) -> None:
-        self.dataset = dataset
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, key: tuple[int, int]) -> Any:
-        return self.dataset[key]
 
 
 def _distributed() -> bool:

@@ -6,9 +6,6 @@ import configparser
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from scene_track.data.images import image_size, refuse_bytes, what_is_there
 from scene_track.io.tables import parse_number
 
@@ -44,10 +41,10 @@ class SequenceInfo:
         """Number of the last frame."""
         return self.first_frame + self.length - 1
 
-    def relative(self, boxes: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Left, top, width, height in pixels ``[n, 4]`` as cxcywh, 0-1 of the image."""
-        corner = boxes / np.array((self.width, self.height) * 2, dtype=np.float64)
-        return np.concatenate((corner[:, :2] + corner[:, 2:] / 2, corner[:, 2:]), axis=1)
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of the images in pixels."""
+        return self.height, self.width
 
 
 def read_seqinfo(path: Path | str) -> SequenceInfo:
@@ -77,15 +74,7 @@ def read_seqinfo(path: Path | str) -> SequenceInfo:
 
 
 def read_length(path: Path | str) -> int:
-    """Read only the number of frames (``seqLength``) of ``seqinfo.ini``; other keys may be missing.
-
-    Args:
-        path: the file, or the sequence folder that holds it.
-
-    Raises:
-        FileNotFoundError: if the file does not exist.
-        ValueError: if ``seqLength`` is missing or not a whole number >= 1.
-    """
+    """As ``read_seqinfo``, the number of frames (``seqLength``) alone: others may be missing."""
     file, section = _seqinfo_section(path)
     return _positive_int(file, section, "seqLength")
 

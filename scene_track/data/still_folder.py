@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import DirectoryPath
 
 from scene_track.data.stills import still_video
-from scene_track.data.video import OnError, Video
+from scene_track.data.video import OnError, SourceFolder, Video
 
 log = logging.getLogger(__name__)
 
@@ -102,29 +102,19 @@ class StillBoxes:
         )
 
 
-class StillFolder(ABC):
+class StillFolder(SourceFolder, ABC):
     """Images and files of annotations under one root."""
+
+    LOOKED_FOR = "images and their annotations"
 
     def __init__(self, *, root: DirectoryPath, annotations: str, images: str) -> None:
         """Describes the folder; nothing is read yet.
 
-        Args:
-            root: folder of the dataset.
-            annotations: file under the root, with ``{split}`` where the split's name stands.
-            images: folder of the images under the root, with ``{split}`` likewise.
+        ``annotations`` (a file) and ``images`` (a folder) lie under the root, with ``{split}``
+        where the split's name stands.
         """
         self.root = Path(root)
         self.annotations, self.images = annotations, images
-
-    def prepare(self) -> Path:
-        """The root.
-
-        Raises:
-            FileNotFoundError: if it is not there.
-        """
-        if not self.root.is_dir():
-            raise FileNotFoundError(f"{self.root}: no such folder. Type dataset.root=FOLDER")
-        return self.root
 
     def sequences(
         self,
@@ -134,17 +124,9 @@ class StillFolder(ABC):
         cache_dir: Path | None = None,
         images: bool = True,
     ) -> list[Video]:
-        """Reads one or several splits: a video of one frame per image.
+        """See ``Source.sequences``: a video of one frame per image, always with it, never kept.
 
-        Args:
-            split: name that replaces ``{split}``, or a list of such names.
-            on_error: ``raise``, or ``skip`` what is wrong, counted and logged.
-            cache_dir: not used: a file is parsed in seconds.
-            images: not used: stills are nothing without.
-
-        Raises:
-            FileNotFoundError: a file or folder is not there.
-            ValueError: for wrong content.
+        A split is a name that replaces ``{split}``, or a list of such names.
         """
         self.prepare()
         videos: dict[str, Video] = {}

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -66,13 +66,9 @@ def still_video(
 
 
 def as_clip(still: Video, length: int, interval: int, frame_rate: float) -> Video:
-    """The same image ``length`` times, with ignored regions as rows of identity ``IGNORED``.
+    """The same image ``length`` times, ``interval`` frames apart.
 
-    Args:
-        still: a video of one image.
-        length: T.
-        interval: frames between two of the clip.
-        frame_rate: frames per second.
+    Ignored regions become rows of identity ``IGNORED``.
     """
     assert still.ignored is not None
     numbers = 1 + interval * np.arange(length, dtype=np.int64)
@@ -94,41 +90,22 @@ def as_clip(still: Video, length: int, interval: int, frame_rate: float) -> Vide
     )
 
 
+@dataclass(kw_only=True)
 class CameraPath:
-    """Draws smooth paths of a camera over a still image, and renders what it sees."""
+    """Draws smooth paths of a camera over a still image, and renders what it sees.
 
-    def __init__(
-        self,
-        *,
-        frame_rate: Annotated[float, Field(gt=0)],
-        period: Annotated[float, Field(gt=0)],
-        zoom: Annotated[float, Field(ge=0, le=2)],
-        zoom_change: Annotated[float, Field(ge=0, le=2)],
-        pan: Annotated[float, Field(ge=0, le=2)],
-        roll: Annotated[float, Field(ge=0, le=45)],
-        occluders: Annotated[int, Field(ge=0, le=20)],
-        hidden: Annotated[float, Field(gt=0, le=1)],
-    ) -> None:
-        """Set the strengths.
+    Options: see ``camera_path`` in ``conf/dataset/_stills.yaml``. Beyond the image the view is
+    black. Boxes become the upright boxes around the turned ones, which are larger.
+    """
 
-        Args:
-            frame_rate: frames per second of the clips.
-            period: seconds of the fastest swing; the others take up to three times as long.
-            zoom: the view of a clip is the image over e^u, u uniform in 0 to ``zoom``.
-            zoom_change: within a clip the view changes by up to e^±``zoom_change``.
-            pan: within a clip the view moves by up to ±``pan`` of its own width and height, also
-                beyond the image, where it is black.
-            roll: within a clip the view turns by up to ±``roll`` degrees; boxes become the upright
-                boxes around the turned ones, which are larger.
-            occluders: up to this many pieces of the image fly over the clip.
-            hidden: an object that occluders cover by this part, 0-1, is gone until it is seen
-                again.
-        """
-        self.frame_rate = frame_rate
-        self.period = period
-        self.zoom, self.zoom_change = zoom, zoom_change
-        self.pan, self.roll = pan, roll
-        self.occluders, self.hidden = occluders, hidden
+    frame_rate: Annotated[float, Field(gt=0)]
+    period: Annotated[float, Field(gt=0)]
+    zoom: Annotated[float, Field(ge=0, le=2)]
+    zoom_change: Annotated[float, Field(ge=0, le=2)]
+    pan: Annotated[float, Field(ge=0, le=2)]
+    roll: Annotated[float, Field(ge=0, le=45)]
+    occluders: Annotated[int, Field(ge=0, le=20)]
+    hidden: Annotated[float, Field(gt=0, le=1)]
 
     def draw(
         self,

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import torch
@@ -26,6 +26,9 @@ from torchvision.transforms.v2 import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
 from scene_track.data.samples import Sample
+
+Side = Annotated[int, Field(ge=16, le=8192)]
+"""A side of an image in pixels."""
 
 
 @dataclass
@@ -62,69 +65,33 @@ def _boxes(data: Tensor, canvas: tuple[int, int]) -> tv_tensors.BoundingBoxes:
     )
 
 
+@dataclass(kw_only=True)
 class ClipAugment:
-    """The training transforms, each with its own strength; 0 switches it off."""
+    """The training transforms, each with its own strength; 0 switches it off.
 
-    REPEATABLE = ("flip", "reverse", "min_visible", "mix_alpha", "crop_near")
+    Options: see ``augment`` in ``conf/dataset/_base.yaml``; u there is uniform in ± the number. The
+    greater part of a blend is the clip itself.
+    """
+
+    REPEATABLE: ClassVar = ("flip", "reverse", "min_visible", "mix_alpha", "crop_near")
     """Options that leave a frame's image as it is, or mirror it."""
 
-    def __init__(
-        self,
-        *,
-        flip: Annotated[float, Field(ge=0, le=1)],
-        reverse: Annotated[float, Field(ge=0, le=1)],
-        scale: Annotated[float, Field(ge=0, le=2)],
-        shift: Annotated[float, Field(ge=0, le=1)],
-        channel_permutation: Annotated[float, Field(ge=0, le=1)],
-        gain: Annotated[float, Field(ge=0, le=2)],
-        bias: Annotated[float, Field(ge=0, le=255)],
-        min_visible: Annotated[float, Field(ge=0, le=1)],
-        mix: Annotated[float, Field(ge=0, le=1)],
-        mix_alpha: Annotated[float, Field(gt=0, le=100)],
-        crop: Annotated[
-            list[Annotated[int, Field(ge=16, le=8192)]], Field(min_length=2, max_length=2)
-        ]
-        | None,
-        crop_near: Annotated[float, Field(ge=0, le=1)],
-    ) -> None:
-        """Sets the strengths.
-
-        Args:
-            flip: probability of a horizontal flip.
-            reverse: probability that a clip runs backwards in time.
-            scale: the image is scaled by e^u, u uniform in ±scale.
-            shift: the image is shifted by u of its width and of its height, u uniform in ±shift;
-                with ``crop``, whose place is drawn, it does nothing.
-            channel_permutation: probability that red, green, blue are permuted (uniformly of all
-                six).
-            gain: each channel is multiplied by e^u, u uniform in ±gain.
-            bias: each channel is raised by u levels of 255, u uniform in ±bias.
-            min_visible: a box is dropped when a smaller part of its area than this stays on the
-                canvas.
-            mix: probability that a clip is blended with another, frame by frame.
-            mix_alpha: the weight of the blend is drawn from Beta(alpha, alpha), the greater part
-                for the clip itself; smaller = one of the two nearly alone.
-            crop: [height, width] of training clips in pixels, cut out of the canvas at its scale; a
-                step costs in proportion; multiples of the backbone's patch size. None = the whole
-                canvas.
-            crop_near: probability that the crop is laid over an object of the clip, not anywhere.
-        """
-        self.flip = flip
-        self.reverse = reverse
-        self.scale = scale
-        self.shift = shift
-        self.channel_permutation = channel_permutation
-        self.gain = gain
-        self.bias = bias
-        self.min_visible = min_visible
-        self.mix = mix
-        self.mix_alpha = mix_alpha
-        self.crop = None if crop is None else (int(crop[0]), int(crop[1]))
-        self.crop_near = crop_near
+    flip: Annotated[float, Field(ge=0, le=1)]
+    reverse: Annotated[float, Field(ge=0, le=1)]
+    scale: Annotated[float, Field(ge=0, le=2)]
+    shift: Annotated[float, Field(ge=0, le=1)]
+    channel_permutation: Annotated[float, Field(ge=0, le=1)]
+    gain: Annotated[float, Field(ge=0, le=2)]
+    bias: Annotated[float, Field(ge=0, le=255)]
+    min_visible: Annotated[float, Field(ge=0, le=1)]
+    mix: Annotated[float, Field(ge=0, le=1)]
+    mix_alpha: Annotated[float, Field(gt=0, le=100)]
+    crop: Annotated[list[Side], Field(min_length=2, max_length=2)] | None
+    crop_near: Annotated[float, Field(ge=0, le=1)]
 
     def canvas(self, size: tuple[int, int]) -> tuple[int, int]:
         """(height, width) of training clips where the model's images have ``size``."""
-        return self.crop or size
+        return size if self.crop is None else (int(self.crop[0]), int(self.crop[1]))
 
     def unrepeatable(self) -> dict[str, Any]:
         """The options in use that change a frame's image from epoch to epoch, with their values."""
@@ -180,7 +147,7 @@ class ClipAugment:
                 h = max(round(h * self.crop[0] / size[0]), 1)
                 w = max(round(w * self.crop[1] / size[1]), 1)
                 top, left = self._place_crop(boxes, (height, width), (h, w), generator)
-                size = self.crop
+                size = self.canvas(size)
             crop: dict[str, Any] = {"top": top, "left": left, "height": h, "width": w}
             frames = F.resized_crop(
                 frames,

@@ -15,7 +15,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, ClassVar, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -135,12 +135,42 @@ class Source(Protocol):
         cache_dir: Path | None,
         images: bool = True,
     ) -> list[Video]:
-        """The sequences of a split; with ``images=False`` their images may be missing."""
+        """The videos of a split.
+
+        Args:
+            split: a folder under the root, or a list of what the reader calls a video.
+            on_error: ``raise``, or ``skip`` what is wrong, counted and logged.
+            cache_dir: where parsed videos are kept as JSON, by readers that are slow; None = not
+                kept.
+            images: False does not look for image files.
+
+        Raises:
+            FileNotFoundError: something is missing.
+            ValueError: wrong content, and a list that names frames twice.
+        """
         ...
 
 
-class MotFolder:
+class SourceFolder:
+    """Base of the readers of one folder; ``LOOKED_FOR`` says what a root holds."""
+
+    LOOKED_FOR: ClassVar[str]
+    root: Path
+
+    def prepare(self) -> Path:
+        """The root; a ``FileNotFoundError`` if it is not there."""
+        if not self.root.is_dir():
+            raise FileNotFoundError(
+                f"{self.root}: no such folder; looked for {self.LOOKED_FOR}. Type"
+                " dataset.root=FOLDER"
+            )
+        return self.root
+
+
+class MotFolder(SourceFolder):
     """Sequences in the DanceTrack / MOTChallenge layout under one root."""
+
+    LOOKED_FOR = "DanceTrack or MOTChallenge sequences"
 
     def __init__(
         self,
@@ -148,12 +178,7 @@ class MotFolder:
         root: DirectoryPath,
         classes: dict[Annotated[int, Field(ge=0)], str],
     ) -> None:
-        """Describes the folder; nothing is read yet.
-
-        Args:
-            root: folder that holds sequence folders, or split folders of sequence folders.
-            classes: MOTChallenge class number to name; the order gives label indices from 0. Rows
-                of other classes are dropped.
+        """Describes the folder; nothing is read yet. Options: see ``conf/dataset/mot.yaml``.
 
         Raises:
             ValueError: if ``classes`` is empty or names a class twice.
@@ -170,19 +195,6 @@ class MotFolder:
         """Class names by label index."""
         return tuple(self.classes.values())
 
-    def prepare(self) -> Path:
-        """The root.
-
-        Raises:
-            FileNotFoundError: if it is not there.
-        """
-        if not self.root.is_dir():
-            raise FileNotFoundError(
-                f"{self.root}: no such folder; looked for DanceTrack or MOTChallenge sequences. "
-                "Type dataset.root=FOLDER"
-            )
-        return self.root
-
     def sequences(
         self,
         split: str | Sequence[str],
@@ -191,19 +203,11 @@ class MotFolder:
         cache_dir: Path | None = None,
         images: bool = True,
     ) -> list[Video]:
-        """Reads a split.
+        """See ``Source.sequences``.
 
-        Args:
-            split: a folder under the root that holds sequence folders (``train``), or a list of
-                sequence folders with optional frame ranges (``ADL-Rundle-6:1-400``).
-            on_error: ``raise``, or ``skip`` what is wrong, counted and logged.
-            cache_dir: where parsed sequences are kept as JSON; None = not kept.
-            images: False does not look for image files: size and length are those of
-                ``seqinfo.ini``.
-
-        Raises:
-            FileNotFoundError: if root, split or a sequence is missing or holds no sequence.
-            ValueError: for wrong content, and for a list that names frames twice.
+        A split is a folder under the root that holds sequence folders (``train``), or a list of
+        sequence folders with optional frame ranges (``ADL-Rundle-6:1-400``). Without images, size
+        and length are those of ``seqinfo.ini``.
         """
         root = self.prepare()
         if isinstance(split, str):
@@ -228,7 +232,6 @@ class MotFolder:
                     "a split is an empty list: name its sequences, such as [ADL-Rundle-6:1-400]"
                 )
 
-        used: dict[str, set[int]] = {}
         sequences = []
         for spec in specs:
             match = SPEC.match(spec)
@@ -251,24 +254,31 @@ class MotFolder:
             )
             if match["first"] is not None:
                 sequence = sequence.between(int(match["first"]), int(match["last"]))
-            seen = used.setdefault(match["name"], set())
-            overlap = seen & set(sequence.frames.tolist())
-            if overlap:
-                raise ValueError(
-                    f"{spec}: frame {min(overlap)} is already in this split through another entry"
-                )
-            seen |= set(sequence.frames.tolist())
             sequences.append(sequence)
-        refuse_equal_names(sequences, root)
-        return sequences
+        return each_once(sequences, root)
+
+
+def each_once(videos: list[Video], root: Path) -> list[Video]:
+    """The videos of a split, if no frame is in it twice and no two are stored by one name.
+
+    Raises:
+        ValueError: otherwise.
+    """
+    used: dict[Path, set[int]] = {}
+    for video in videos:
+        numbers = set(video.frames.tolist())
+        if overlap := used.setdefault(video.folder, set()) & numbers:
+            raise ValueError(
+                f"{video.name}: frame {min(overlap)} of {video.folder} is already in this split"
+                " through another entry"
+            )
+        used[video.folder] |= numbers
+    refuse_equal_names(videos, root)
+    return videos
 
 
 def refuse_equal_names(videos: Sequence[Video], root: Path) -> None:
-    """Results are stored by a video's name, so no two of a split may have the same.
-
-    Raises:
-        ValueError: two have.
-    """
+    """A ``ValueError`` if two videos of a split have one name, by which results are stored."""
     places: dict[str, Path] = {}
     for video in videos:
         other = places.setdefault(video.name, video.folder)
@@ -287,14 +297,7 @@ def read_sequence(
     cache_dir: Path | None = None,
     images: bool = True,
 ) -> Video:
-    """Reads one sequence folder.
-
-    Args:
-        folder: holds ``seqinfo.ini``, the image folder, and ``gt/gt.txt`` where labelled.
-        classes: class number to name; see :class:`MotFolder`.
-        on_error: ``raise``, or ``skip`` what is wrong, counted and logged.
-        cache_dir: where the parsed content is kept as JSON; None = not kept.
-        images: see ``MotFolder.sequences``.
+    """Reads one sequence folder; for the arguments see ``Source.sequences`` and :class:`MotFolder`.
 
     Raises:
         FileNotFoundError: for a missing file, image folder or frame.
@@ -400,8 +403,7 @@ def _parse(
             found = ", ".join(str(c) for c in np.unique(marked.classes))
             raise ValueError(
                 f"{folder / 'gt' / 'gt.txt'}: no row has a class of {sorted(classes)}, found "
-                f"{found}; "
-                "type dataset.source.classes={NUMBER: NAME}"
+                f"{found}; type dataset.source.classes={{NUMBER: NAME}}"
             )
         if missing:
             table = table.select(np.isin(table.frames, list(files)))

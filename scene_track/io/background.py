@@ -9,7 +9,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -31,15 +31,24 @@ class Clock:
     def timed(self, items: Iterable[T]) -> Iterator[T]:
         """The same items; the time that each one takes to come is added."""
         iterator = iter(items)
-        while True:
-            started = time.perf_counter()
-            try:
-                item = next(iterator)
-            except StopIteration:
-                return
-            finally:
-                self.busy_s += time.perf_counter() - started
-            yield item
+        try:
+            while True:
+                started = time.perf_counter()
+                try:
+                    item = next(iterator)
+                except StopIteration:
+                    return
+                finally:
+                    self.busy_s += time.perf_counter() - started
+                yield item
+        finally:
+            close(iterator)
+
+
+def close(items: object) -> None:
+    """Close a generator; other iterables hold nothing open."""
+    if isinstance(items, Generator):
+        items.close()
 
 
 class _End:
@@ -92,9 +101,7 @@ def read_ahead(
         except BaseException as caught:  # handed to the thread that waits for the items
             error = caught
         finally:
-            close = getattr(items, "close", None)
-            if close is not None:
-                close()
+            close(items)
         put(_End(error))
 
     thread = threading.Thread(target=read, name="read_ahead", daemon=True)
@@ -112,7 +119,7 @@ def read_ahead(
             yield item
     finally:
         gone.set()
-        thread.join(timeout=10 * _POLL_S)  # a camera that gives no frame keeps it a little longer
+        thread.join(timeout=10 * _POLL_S)  # a source that gives no frame keeps it longer
 
 
 class Behind(Generic[T]):

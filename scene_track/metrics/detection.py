@@ -19,7 +19,6 @@ from scene_track.metrics.similarity import EPS, FloatArray, IntArray, frame_pair
 __all__ = [
     "DetectionCounts",
     "average_precision",
-    "centre_to_corner",
     "count_detections",
     "detection_metrics",
 ]
@@ -78,12 +77,6 @@ class DetectionCounts:
             labels=np.zeros(0, dtype=np.int64),
             matched=np.zeros((0, len(thresholds)), dtype=bool),
         )
-
-
-def centre_to_corner(boxes: ArrayLike) -> FloatArray:
-    """``[N, 4]`` centre x, centre y, width, height to left, top, width, height, in float64."""
-    boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
-    return np.hstack((boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, 2:]))
 
 
 def count_detections(

@@ -6,11 +6,9 @@ frames lie inside the sequence, every number is finite.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from scene_track.data.mot_files import BoxTable
 
@@ -43,54 +41,6 @@ class TrackingSequence:
             raise ValueError(f"length is {self.length}, expected the number of frames, >= 0")
         for side, table in (("ground truth", self.ground_truth), ("predictions", self.predictions)):
             _check(side, table, self.length)
-
-    @classmethod
-    def from_frames(
-        cls,
-        gt_ids: Sequence[ArrayLike],
-        gt_boxes: Sequence[ArrayLike],
-        pred_ids: Sequence[ArrayLike],
-        pred_boxes: Sequence[ArrayLike],
-    ) -> TrackingSequence:
-        """Build from lists with one entry per frame.
-
-        Args:
-            gt_ids: T arrays ``[N_t]`` of true identities (integers).
-            gt_boxes: T arrays ``[N_t, 4]`` left, top, width, height in pixels.
-            pred_ids: T arrays ``[M_t]`` of predicted identities.
-            pred_boxes: T arrays ``[M_t, 4]`` left, top, width, height in pixels.
-
-        Raises:
-            ValueError: if the lists have different lengths, or as for the constructor.
-        """
-        lengths = {len(gt_ids), len(gt_boxes), len(pred_ids), len(pred_boxes)}
-        if len(lengths) != 1:
-            raise ValueError(
-                "expected one entry per frame in all four lists, got "
-                f"{len(gt_ids)} gt_ids, {len(gt_boxes)} gt_boxes, "
-                f"{len(pred_ids)} pred_ids, {len(pred_boxes)} pred_boxes"
-            )
-        return cls(
-            ground_truth=_stack(gt_ids, gt_boxes),
-            predictions=_stack(pred_ids, pred_boxes),
-            length=len(gt_ids),
-        )
-
-
-def _stack(ids: Sequence[ArrayLike], boxes: Sequence[ArrayLike]) -> BoxTable:
-    flat_ids = [np.asarray(frame, dtype=np.int64).reshape(-1) for frame in ids]
-    flat_boxes = [np.asarray(frame, dtype=np.float64).reshape(-1, 4) for frame in boxes]
-    for number, (frame_ids, frame_boxes) in enumerate(zip(flat_ids, flat_boxes, strict=True), 1):
-        if len(frame_ids) != len(frame_boxes):
-            raise ValueError(f"frame {number}: {len(frame_ids)} ids but {len(frame_boxes)} boxes")
-    if not flat_ids:
-        return BoxTable.empty()
-    counts = [len(frame) for frame in flat_ids]
-    return BoxTable.from_arrays(
-        frames=np.repeat(np.arange(1, len(counts) + 1), counts),
-        ids=np.concatenate(flat_ids),
-        boxes=np.concatenate(flat_boxes),
-    )
 
 
 def _check(side: str, table: BoxTable, length: int) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from scene_track.models.boxes import pairwise_iou
 from scene_track.models.clip_model import ClipModel
 from scene_track.models.identity import PointerIdentity
-from scene_track.models.predictions import DensePredictions, ScenePredictions
+from scene_track.models.predictions import ScenePredictions
 
 _FEATURES = 6
 
@@ -72,11 +72,7 @@ class AssociationModel(ClipModel):
         dim: Annotated[int, Field(ge=8)],
         identity: PointerIdentity,
     ) -> None:
-        """Build the model.
-
-        Args:
-            dim: width D of what the head makes tokens of; that of a scene model, to exchange heads.
-            identity: pointer head.
+        """Build the model. Options: see ``conf/model/association.yaml``.
 
         Raises:
             ValueError: the head keeps its loss from what its tokens are made of.
@@ -100,15 +96,7 @@ class AssociationModel(ClipModel):
         state: AssociationState | None = None,
         features: Any = None,
     ) -> tuple[ScenePredictions, AssociationState]:
-        """See ``ClipModel.forward``.
-
-        Args:
-            frames: ``[B, T, Q, 5]`` detections, cxcywh and score; score -1 = padding.
-            seconds: ``[B, T]``; not looked at, the head does.
-            padding_mask: ``[B, T]``; a padded frame has no detections.
-            denoising: None.
-            state: not looked at.
-            features: None.
+        """See ``ClipModel.forward``; of ``seconds`` the head alone makes use.
 
         Raises:
             ValueError: images were given.
@@ -124,15 +112,7 @@ class AssociationModel(ClipModel):
         scores = scores.clamp(min=0) * exists
         # Losses and trackers take tokens without autocast.
         tokens = self.features(detection_features(boxes, scores, exists)).float()
-        b, t, q = scores.shape
-        empty = boxes.new_zeros(b, t, 0, 0, 0)
-        predictions = ScenePredictions(
-            bbox_center=boxes[..., :2],
-            bbox_size=boxes[..., 2:].clamp(min=1e-3),
-            exist_conf=scores.unsqueeze(-1),
-            cls_logits=boxes.new_zeros(b, t, q, 1),
-            tokens=tokens,
-            layers=[],
-            dense=DensePredictions(heat_logits=empty, boxes=empty),
-        )
+        boxes = torch.cat((boxes[..., :2], boxes[..., 2:].clamp(min=1e-3)), dim=-1)
+        scores = scores.unsqueeze(-1)
+        predictions = ScenePredictions.bare(boxes, scores, torch.zeros_like(scores), tokens)
         return predictions, AssociationState()

@@ -19,13 +19,10 @@ from torch.utils.checkpoint import checkpoint
 
 
 def checkpoint_units(modules: Iterable[nn.Module]) -> None:
-    """Checkpoint modules, in place.
+    """Checkpoint modules, in place, each on its own.
 
     A plain container is not called itself, or is cut into pieces by its owner, so its children are
     taken.
-
-    Args:
-        modules: what is to be computed twice, each on its own.
     """
     for module in modules:
         if type(module) in (nn.Sequential, nn.ModuleList):

@@ -53,9 +53,6 @@ class ClipModel(nn.Module):
 
         One random interval of ``detector_frames`` frames for the whole batch: its clips go through
         the model together.
-
-        Args:
-            length: frames of the clip.
         """
         wanted = self.detector_frames
         if wanted is None or wanted >= length:

@@ -172,20 +172,7 @@ class SceneDecoder(nn.Module):
         recurrent: bool,
         tbptt_detach: bool,
     ) -> None:
-        """Build the decoder.
-
-        Args:
-            dim: width D.
-            num_layers: L.
-            num_queries: Q, matching queries per frame.
-            heads: attention heads, self and cross.
-            points: sampling points per head and reference frame.
-            dropout: of attention and feed-forward.
-            temporal_radius: k, cross-attention sees frames t-k..t+k.
-            temporal_decay: initial attention logit lost per second of distance.
-            fps: frames per second of the fastest video (sets the relative-time frequencies).
-            recurrent: queries start from a mix with the previous frame's.
-            tbptt_detach: cut back-propagation through time between frames.
+        """Build the decoder. Options: see ``model.decoder`` in ``conf/model/scene.yaml``.
 
         Raises:
             ValueError: ``dim`` is no multiple of ``heads``.

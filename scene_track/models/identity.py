@@ -16,164 +16,45 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from scene_track.models.motion_prior import MOTION, MotionPrior
+from scene_track.models.arrays import (
+    OnArrays,
+    at_least,
+    at_most,
+    between,
+    detached,
+    float32,
+    joined,
+    library,
+    share,
+    unit,
+    unpadded,
+)
+from scene_track.models.motion_prior import (
+    MOTION,
+    SMALLEST,
+    MotionPrior,
+    Offset,
+    places_of,
+)
+from scene_track.models.track_layers import (
+    GEOMETRY,
+    NEVER,
+    Interaction,
+    TrackEncoderLayer,
+    newest,
+    relative_geometry,
+    take,
+)
 
-_GEOMETRY = 9
 _NEW = -3.0  # logit of "new" before anything is learned; a good match of the prior has about 9
-_NEVER = -1e4
-
-
-def relative_geometry(boxes: Tensor, reference: Tensor, seconds: Tensor) -> Tensor:
-    """How ``boxes`` lie to ``reference``, in units of the reference: ``[..., 9]``.
-
-    Args:
-        boxes: ``[..., 4]`` cxcywh.
-        reference: ``[..., 4]`` cxcywh, broadcastable to ``boxes`` or the other way.
-        seconds: ``[...]`` time between them, broadcastable too.
-
-    Returns:
-        Shift of the centre in reference sizes (compressed, and clipped raw), log ratios of the
-        sizes, IoU, log time and shift per time.
-    """
-    size = reference[..., 2:].clamp(min=1e-3)
-    shift = (boxes[..., :2] - reference[..., :2]) / size
-    ratio = boxes[..., 2:].clamp(min=1e-3) / size
-    # The IoU in the same units, where the reference is a unit square around 0.
-    low, high = (shift - ratio / 2).clamp(min=-0.5), (shift + ratio / 2).clamp(max=0.5)
-    width, height = (high - low).clamp(min=0).unbind(-1)
-    common, area = width * height, ratio[..., 0] * ratio[..., 1]
-    clipped = shift.clamp(-3, 3)
-    wait = (1 + seconds.abs() * 20).expand(common.shape)
-    speed = torch.linalg.vector_norm(clipped, dim=-1) / wait
-    numbers = torch.stack((common / (area + 1 - common), wait.log(), speed), dim=-1)
-    compressed = shift.sign() * shift.abs().log1p()
-    return torch.cat((compressed, clipped.clamp(-1, 1), ratio.log().clamp(-3, 3), numbers), dim=-1)
-
-
-def newest(present: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The newest tokens at each moment.
-
-    Args:
-        present: ``[S, T]`` bool.
-        count: K, how many.
-
-    Returns:
-        ``[S, T, K]`` moments of the K newest present tokens up to each moment, itself included,
-        newest first, and bool whether there are that many.
-    """
-    s, t = present.shape
-    rank = present.long().cumsum(-1)
-    order = rank.new_zeros(s, t + 1)  # moment of the r-th present token; what is absent goes to 0
-    moments = torch.arange(t, device=present.device).expand(s, t)
-    order.scatter_(1, torch.where(present, rank, 0), moments)
-    wanted = rank.unsqueeze(-1) - torch.arange(count, device=present.device)
-    past = order.gather(1, wanted.clamp(min=0).flatten(1)).view(s, t, count)
-    return past, wanted >= 1
-
-
-def _take(values: Tensor, past: Tensor) -> Tensor:
-    """``values [S, T, ...]`` at the moments ``past [S, T, K]``: ``[S, T, K, ...]``."""
-    s, t = values.shape[:2]
-    rows = past + t * torch.arange(s, device=past.device).view(s, 1, 1)
-    # The backward pass of an embedding adds whole rows; that of fancy indexing takes ten times it.
-    # Written out: where there is no track there is no -1 to infer.
-    flat = F.embedding(rows, values.reshape(s * t, math.prod(values.shape[2:])))
-    return flat.view(*past.shape, *values.shape[2:])
-
-
-def _feed(dim: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.LayerNorm(dim), nn.Linear(dim, 2 * dim), nn.GELU(), nn.Linear(2 * dim, dim)
-    )
-
-
-class TrackEncoderLayer(nn.Module):
-    """Attention of a track's token to the newest tokens of its past."""
-
-    def __init__(self, dim: int, heads: int, relation: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.norm = nn.LayerNorm(dim)
-        self.query = nn.Linear(dim, dim)
-        self.key_value = nn.Linear(dim, 2 * dim)
-        self.bias = nn.Linear(relation, heads)
-        self.project = nn.Linear(dim, dim)
-        self.relation_value = nn.Linear(heads * relation, dim)
-        self.feed = _feed(dim)
-
-    def remembered(self, x: Tensor) -> Tensor:
-        """What later tokens look at: ``[..., 2 D]`` of ``x [..., D]``."""
-        return self.key_value(self.norm(x))
-
-    def forward(self, x: Tensor, past: Tensor, relation: Tensor, seen: Tensor) -> Tensor:
-        """Look back.
-
-        Args:
-            x: ``[..., D]`` the tokens.
-            past: ``[..., K, 2 D]`` what they look at.
-            relation: ``[..., K, R]`` how they lie to it.
-            seen: ``[..., K]`` bool.
-        """
-        *shape, dim = x.shape
-        k, h = past.shape[-2], self.heads
-        query = self.query(self.norm(x)).view(*shape, h, 1, dim // h)
-        key, value = past.view(*shape, k, 2, h, dim // h).transpose(-4, -2).unbind(-3)
-        logits = (query @ key.transpose(-1, -2)).squeeze(-2).float() * (dim // h) ** -0.5
-        logits = logits + self.bias(relation).transpose(-1, -2)
-        weights = logits.masked_fill(~seen.unsqueeze(-2), _NEVER).softmax(-1).to(value.dtype)
-        content = (weights.unsqueeze(-2) @ value).flatten(-3)
-        x = x + self.project(content) + self.relation_value((weights @ relation).flatten(-2))
-        return x + self.feed(x)
-
-
-class Interaction(nn.Module):
-    """Attention of all tracks and detections of one frame to each other, the nearer the more."""
-
-    def __init__(self, dim: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.place = nn.Linear(7, dim)
-        self.norm = nn.LayerNorm(dim)
-        self.qkv = nn.Linear(dim, 3 * dim)
-        # Logits lost per mean object size of distance, one figure per head: some look far.
-        self.log_distance = nn.Parameter(torch.linspace(-3.0, 0.0, heads))
-        self.project = nn.Linear(dim, dim)
-        self.feed = _feed(dim)
-
-    def forward(self, x: Tensor, boxes: Tensor, gap: Tensor, there: Tensor) -> Tensor:
-        """Let everybody look at everybody.
-
-        Args:
-            x: ``[..., E, D]`` tracks and detections.
-            boxes: ``[..., E, 4]`` expected or seen boxes, cxcywh.
-            gap: ``[..., E]`` s since a track was seen; -1 = a detection.
-            there: ``[..., E]`` bool, False = padding.
-        """
-        *shape, e, dim = x.shape
-        count = there.sum(-1, keepdim=True).clamp(min=1).unsqueeze(-1)
-        mean = torch.where(there.unsqueeze(-1), boxes, 0.0).sum(-2, keepdim=True) / count
-        size = mean[..., 2:].clamp(min=1e-3)
-        center = ((boxes[..., :2] - mean[..., :2]) / size).clamp(-20, 20)
-        extent = (boxes[..., 2:].clamp(min=1e-3) / size).log().clamp(-3, 3)
-        time = torch.stack((gap.clamp(min=0), (gap < 0).float()), dim=-1)
-        height = boxes[..., 3:].clamp(min=1e-3).log() / 4
-        x = x + self.place(torch.cat((center / 4, extent, time, height), dim=-1))
-        qkv = self.qkv(self.norm(x)).view(*shape, e, 3, self.heads, dim // self.heads)
-        q, k, v = qkv.movedim(-3, 0).transpose(-3, -2)
-        # Two differences, not cdist: its gradient is not defined where two boxes are the same.
-        apart = (center.unsqueeze(-2) - center.unsqueeze(-3)).abs().sum(-1).unsqueeze(-3)
-        bias = -self.log_distance.exp().view(-1, 1, 1) * apart
-        bias = bias.masked_fill(~there.unsqueeze(-2).unsqueeze(-3), _NEVER)
-        looked = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype))
-        x = x + self.project(looked.transpose(-3, -2).reshape(*shape, e, dim))
-        return x + self.feed(x)
 
 
 @dataclass
@@ -200,32 +81,44 @@ class TrackRings:
 
     The rings hold what the layers of the encoder remember, so that a new token costs the same
     however long the past is, and the answer is that of training. What is written together lies
-    together: on a CPU the number of small operations is the time of a frame.
+    together: the number of small operations is the time of a frame.
     """
 
-    def __init__(self, head: PointerIdentity, like: Tensor) -> None:
-        """Room for a few tracks, which grows; on the device of ``like``."""
-        k, width, layers = head.history, head.norm.normalized_shape[0], len(head.layers)
-        self.count = torch.zeros(16, dtype=torch.long, device=like.device)  # tokens so far
-        self.past = like.new_zeros(16, k, layers, 2 * width)
-        self.seen = like.new_zeros(16, k, 5)  # boxes and seconds
-        self.last = like.new_zeros(16, width + MOTION + 5)  # state, motion, box, seconds
+    def __init__(self, head: PointerIdentity) -> None:
+        """Room for a few tracks, which grows."""
+        k, width = head.history, head.norm.normalized_shape[0]
+        self.width = width
+        self.order = np.arange(k)
+        self.count = np.zeros(16, dtype=np.int64)  # tokens so far
+        self.past = [np.zeros((16, k, 2 * width), dtype=np.float32) for _ in head.layers]
+        self.seen = np.zeros((16, k, 5), dtype=np.float32)  # seconds and places
+        # State, motion, box, seconds.
+        self.last = np.zeros((16, width + MOTION + 5), dtype=np.float32)
 
     def reserve(self, rows: int) -> None:
         """Make room for this many tracks."""
         while len(self.count) < rows:
-            for name, store in vars(self).items():
-                setattr(self, name, torch.cat((store, torch.zeros_like(store))))
+            self.count, self.seen, self.last = map(_doubled, (self.count, self.seen, self.last))
+            self.past = list(map(_doubled, self.past))
 
-    def memory(self, rows: Tensor) -> TrackMemory:
-        """The tracks in ``rows [J]``."""
-        last = self.last[rows]
-        state, motion, box, seconds = last.split((last.shape[-1] - MOTION - 5, MOTION, 4, 1), -1)
-        exists = torch.ones_like(rows, dtype=torch.bool)
-        return TrackMemory(state, motion, box, seconds.squeeze(-1), exists)
+    def memory(self, rows: NDArray[np.int64]) -> TrackMemory:
+        """The tracks in ``rows [J]``, as arrays."""
+        last: Any = self.last[rows]
+        state, motion, box = self.width, self.width + MOTION, self.width + MOTION + 4
+        return TrackMemory(
+            state=last[:, :state],
+            motion=last[:, state:motion],
+            box=last[:, motion:box],
+            seconds=last[:, box],
+            exists=None,  # type: ignore[arg-type]
+        )
 
 
-class PointerIdentity(nn.Module):
+def _doubled(store: Any) -> Any:
+    return np.concatenate((store, np.zeros_like(store)))
+
+
+class PointerIdentity(OnArrays):
     """Scores detections against tracks."""
 
     def __init__(
@@ -271,7 +164,7 @@ class PointerIdentity(nn.Module):
         self.token = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, width)) if content else None
         self.sure = nn.Linear(1, width)
         relation = width // 2
-        self.geometry = nn.Sequential(nn.Linear(_GEOMETRY, relation), nn.GELU())
+        self.geometry = nn.Sequential(nn.Linear(GEOMETRY, relation), nn.GELU())
         self.layers = nn.ModuleList(TrackEncoderLayer(width, heads, relation) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
         # What the prior errs by, in box sizes per second, read off the encoded track.
@@ -280,7 +173,7 @@ class PointerIdentity(nn.Module):
         self.detection_side = nn.Linear(width, width)
         self.interaction = nn.ModuleList(Interaction(width, heads) for _ in range(interaction))
         self.relation = nn.Sequential(
-            nn.Linear(2 * _GEOMETRY + 3, width), nn.GELU(), nn.Linear(width, width)
+            nn.Linear(2 * GEOMETRY + 3, width), nn.GELU(), nn.Linear(width, width)
         )
         self.score = nn.Sequential(
             nn.GELU(), nn.Linear(width, width // 2), nn.GELU(), _zero(nn.Linear(width // 2, 1))
@@ -300,6 +193,17 @@ class PointerIdentity(nn.Module):
             return self.blank + sure
         return self.token(states.detach() if self.detach else states) + sure + self.blank
 
+    @property
+    def _bias(self) -> Any:
+        return joined(*(layer.bias for layer in _typed(self.layers)))
+
+    def _biases(self, relation: Tensor, seen: Tensor) -> list[Tensor]:
+        """``[..., H, K]`` of each layer: what the relation adds, and nobody looks at nothing."""
+        every = float32(self._bias(relation)).swapaxes(-1, -2)
+        every = library(every).where(seen[..., None, :], every, NEVER)
+        heads = every.shape[-2] // len(self.layers)
+        return [every[..., i * heads : (i + 1) * heads, :] for i in range(len(self.layers))]
+
     def encode(
         self, tokens: Tensor, boxes: Tensor, seconds: Tensor, present: Tensor
     ) -> tuple[Tensor, Tensor]:
@@ -315,51 +219,70 @@ class PointerIdentity(nn.Module):
             States ``[S, T, width]`` and motions ``[S, T, 11]``; meaningful where ``present``.
         """
         past, seen = newest(present, min(self.history, tokens.shape[1]))
-        old = _take(boxes, past)
-        age = (seconds.unsqueeze(-1) - _take(seconds, past)).abs()
-        relation = self.geometry(relative_geometry(boxes.unsqueeze(-2), old, age))
-        x = tokens
-        for layer in self.layers:
-            assert isinstance(layer, TrackEncoderLayer)
-            x = layer(x, _take(layer.remembered(x), past), relation, seen)
+        places = places_of(boxes)
+        old = take(places, past)
+        age = (seconds.unsqueeze(-1) - take(seconds, past)).abs()
+        relation = self.geometry(relative_geometry(Offset.between(places.unsqueeze(-2), old), age))
+        x, biases = tokens, self._biases(relation, seen)
+        for layer, bias in zip(_typed(self.layers), biases, strict=True):
+            looks = layer.looks(x)
+            query, kept = looks[..., : x.shape[-1]], looks[..., x.shape[-1] :]
+            x = layer(x, query, take(kept, past), relation, bias)
         return self.norm(x), self.prior.fit(old, age, seen)
 
     def extend(
-        self, rings: TrackRings, rows: Tensor, tokens: Tensor, boxes: Tensor, seconds: float
+        self,
+        rings: TrackRings,
+        rows: NDArray[np.int64],
+        tokens: NDArray[np.float32],
+        boxes: NDArray[np.float32],
+        seconds: float,
     ) -> None:
         """Append one token to each of the tracks ``rows [N]``: ``encode``, one moment at a time.
 
+        Works on arrays only: called on ``Host(head)``.
+
         Args:
             rings: the tracks.
-            rows: ``[N]`` int64, different ones; a new track has ``rings.count`` 0.
+            rows: ``[N]`` different ones; a new track has ``rings.count`` 0.
             tokens: ``[N, width]``.
             boxes: ``[N, 4]``.
             seconds: the moment.
         """
         before = rings.count[rows]
         at = before % self.history
-        now = torch.cat((boxes, boxes.new_full((len(boxes), 1), seconds)), dim=-1)
         rings.count[rows] = before + 1
-        rings.seen[rows, at] = now
-        exists = torch.arange(self.history, device=rows.device) <= before.unsqueeze(-1)
-        seen = rings.seen[rows]
-        old, age = seen[..., :4], (seconds - seen[..., 4]).abs()
-        relation = self.geometry(relative_geometry(boxes.unsqueeze(-2), old, age))
-        x = tokens
-        for index, layer in enumerate(self.layers):
-            assert isinstance(layer, TrackEncoderLayer)
-            rings.past[rows, at, index] = layer.remembered(x)
-            x = layer(x, rings.past[rows, :, index], relation, exists)
+        now: Any = np.empty((len(rows), 9), dtype=np.float32)
+        now[:, :4], now[:, 4], now[:, 5:] = boxes, seconds, places_of(boxes)  # type: ignore[arg-type]
+        rings.seen[rows, at] = now[:, 4:]
+        exists: Any = rings.order <= before[:, None]
+        seen: Any = rings.seen[rows]
+        age, old = abs(seconds - seen[..., 0]), seen[..., 1:]
+        relation = self.geometry(relative_geometry(Offset.between(now[:, None, 5:], old), age))
+        x: Any = tokens
+        biases = self._biases(relation, exists)
+        for layer, past, bias in zip(_typed(self.layers), rings.past, biases, strict=True):
+            looks = layer.looks(x)
+            past[rows, at] = looks[:, rings.width :]
+            x = layer(x, looks[:, : rings.width], past[rows], relation, bias)
         motion = self.prior.fit(old, age, exists)
-        rings.last[rows] = torch.cat((self.norm(x), motion, now), dim=-1)
+        rings.last[rows] = np.concatenate((self.norm(x), motion, now[:, :5]), -1)
 
     def expected(self, memory: TrackMemory, seconds: Tensor) -> Tensor:
         """The boxes ``[..., J, 4]`` that the tracks should have at ``seconds [..., 1 or J]``."""
-        gap = (seconds - memory.seconds).abs()
-        box = self.prior.expected(memory.motion, gap)
-        motion = self.velocity(memory.state).float() * gap.clamp(max=2).unsqueeze(-1)
-        center = box[..., :2] + motion[..., :2] * box[..., 2:]
-        return torch.cat((center, box[..., 2:] * motion[..., 2:].clamp(-1, 1).exp()), dim=-1)
+        gap = abs(seconds - memory.seconds)
+        place = self._expected(memory, gap, self.velocity(memory.state))
+        return library(place).concatenate((place[..., :2], library(place).exp(place[..., 2:])), -1)
+
+    def _expected(self, memory: TrackMemory, gap: Tensor, error: Tensor) -> Tensor:
+        """The places ``[..., J, 4]`` after ``gap [..., J]`` s, with what the prior errs by."""
+        lib, place = library(gap), self.prior.expected(memory.motion, gap)
+        error = float32(error) * at_most(gap, 2)[..., None]
+        # Sizes stay within what a box may be, whatever a regression over two noisy boxes says.
+        sizes = between(place[..., 2:], -7, 1)
+        center = place[..., :2] + error[..., :2] * lib.exp(sizes)
+        sizes = at_least(sizes + between(error[..., 2:], -1, 1), math.log(SMALLEST))
+        return lib.concatenate((center, sizes), -1)
 
     def forward(
         self,
@@ -381,36 +304,40 @@ class PointerIdentity(nn.Module):
         Returns:
             ``[..., N, J + 1]`` logits; the last column is "new", absent tracks are very unlikely.
         """
-        expected = self.expected(memory, seconds)
-        gap = (seconds - memory.seconds).abs()
-        absent = ~memory.exists.unsqueeze(-2)
-        prior = self.prior(memory.motion, expected, boxes, gap).masked_fill(absent, _NEVER)
-        track, detection = self.track_side(memory.state), self.detection_side(tokens)
-        if self.interaction:
-            if present is None:
-                present = torch.ones_like(boxes[..., 0], dtype=torch.bool)
-            x = torch.cat((track, detection), dim=-2)
-            places = torch.cat((expected, boxes), dim=-2)
-            gaps = torch.cat((gap, -torch.ones_like(boxes[..., 0])), dim=-1)
-            there = torch.cat((memory.exists, present), dim=-1)
-            for layer in self.interaction:
-                x = layer(x, places, gaps, there)
-            track, detection = x.split((track.shape[-2], detection.shape[-2]), dim=-2)
+        lib, gap = library(boxes), abs(seconds - memory.seconds)
+        if present is None and isinstance(boxes, Tensor):
+            present = torch.ones_like(boxes[..., 0], dtype=torch.bool)
+        error, track = self.velocity(memory.state), self.track_side(memory.state)
+        detection = self.detection_side(tokens)
+        last, places = places_of(memory.box), places_of(boxes)
+        expected = self._expected(memory, gap, error)
         # Where each detection lies to the last and to the expected box of each track.
-        where = relative_geometry(
-            boxes.unsqueeze(-2).unsqueeze(-2),
-            torch.stack((memory.box, expected), dim=-2).unsqueeze(-4),
-            gap.unsqueeze(-2).unsqueeze(-1),
-        )
-        relation = torch.cat((where.flatten(-2), _rivalry(prior.detach(), present)), dim=-1)
-        joint = self.relation(relation) + track.unsqueeze(-3) + detection.unsqueeze(-2)
-        logits = prior + self.score(joint).squeeze(-1).float()
+        both = lib.concatenate((last[..., None, :], expected[..., None, :]), -2)
+        offset = Offset.between(places[..., None, None, :], both[..., None, :, :, :])
+        where = relative_geometry(offset, gap[..., None, :, None])
+        where = where.reshape(*where.shape[:-2], 2 * GEOMETRY)
+        prior = self.prior(memory.motion, Offset(*(x[..., 1, :] for x in offset)), gap)
+        prior = unpadded(prior, memory.exists, -1, NEVER)
+        if self.interaction:
+            x = lib.concatenate((track, detection), -2)
+            every = lib.concatenate((expected, places), -2)
+            gaps = lib.concatenate((gap, boxes[..., 0] * 0 - 1), -1)
+            there = memory.exists if present is None else torch.cat((memory.exists, present), -1)
+            for layer in self.interaction:
+                x = layer(x, every, gaps, there)
+            count = track.shape[-2]
+            track, detection = x[..., :count, :], x[..., count:, :]
+        # What the shares learn must not bend the likelihoods.
+        rivalry = _rivalry(detached(prior), present)
+        joint = self.relation(lib.concatenate((where, rivalry), -1))
+        joint = joint + track[..., None, :, :] + detection[..., None, :]
+        logits = prior + float32(self.score(joint))[..., 0]
         if self.appearance:
-            look = F.normalize(self.detection_look(tokens).float(), dim=-1)
-            known = F.normalize(self.track_look(memory.state).float(), dim=-1)
-            logits = logits + 5 * self.look_scale * (look @ known.transpose(-1, -2))
-        logits = logits.masked_fill(absent, _NEVER)
-        return torch.cat((logits, self.new(detection).float()), dim=-1)
+            look = unit(float32(self.detection_look(tokens)))
+            known = unit(float32(self.track_look(memory.state)))
+            logits = logits + 5 * self.look_scale * (look @ known.swapaxes(-1, -2))
+        logits = unpadded(logits, memory.exists, -1, NEVER)
+        return lib.concatenate((logits, float32(self.new(detection))), -1)
 
 
 def _zero(layer: nn.Linear, bias: float = 0.0) -> nn.Linear:
@@ -420,9 +347,13 @@ def _zero(layer: nn.Linear, bias: float = 0.0) -> nn.Linear:
     return layer
 
 
-def _rivalry(prior: Tensor, present: Tensor | None) -> Tensor:
+def _typed(layers: nn.ModuleList) -> Any:
+    """The layers, whose methods a type checker does not know."""
+    return layers
+
+
+def _rivalry(prior: Tensor, present: Any) -> Tensor:
     """``[..., N, J, 3]``: each likelihood, and its share among the tracks and the detections."""
-    rows = prior if present is None else prior.masked_fill(~present.unsqueeze(-1), _NEVER)
-    own = F.pad(prior, (0, 1), value=_NEW).softmax(-1)[..., :-1]
-    other = F.pad(rows, (0, 0, 0, 1), value=_NEW).softmax(-2)[..., :-1, :]
-    return torch.stack((prior.clamp(min=-20) / 10, own, other), dim=-1)
+    rows = unpadded(prior, present, -2, NEVER)
+    parts = (at_least(prior, -20) / 10, share(prior, -1, _NEW), share(rows, -2, _NEW))
+    return library(prior).concatenate([part[..., None] for part in parts], -1)

@@ -12,12 +12,15 @@ Time is the absolute distance between two frames: a clip may run backwards.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from scene_track.models.arrays import OnArrays, at_least, at_most, library, total
+
 MOTION = 11  # numbers of a packed MotionState
+SMALLEST = 1e-3  # of a width or height; what is smaller is taken for this
 _LONGEST = 3.0  # s; a track is expected to move no longer than this
 _START = {
     "sigma": (0.07, 0.07, 0.08, 0.08),  # of a box: centre in sizes, logarithms of the sizes
@@ -29,6 +32,31 @@ _START = {
     "scale": 1.0,  # of the log-likelihood
     "exit": 2.0,  # nats that a lost track loses per second
 }
+
+
+def places_of(boxes: Tensor) -> Tensor:
+    """Boxes ``[..., 4]`` cxcywh as (cx, cy, log w, log h), in which motion is linear."""
+    lib = library(boxes)
+    return lib.concatenate((boxes[..., :2], lib.log(at_least(boxes[..., 2:], SMALLEST))), -1)
+
+
+class Offset(NamedTuple):
+    """How places lie to reference places.
+
+    Attributes:
+        shift: ``[..., 2]`` of the centre, in sizes of the reference.
+        ratio: ``[..., 2]`` of the sizes, its logarithm.
+    """
+
+    shift: Tensor
+    ratio: Tensor
+
+    @classmethod
+    def between(cls, places: Tensor, reference: Tensor) -> Offset:
+        """From ``reference [..., 4]`` to ``places [..., 4]``, broadcast."""
+        apart = places - reference
+        scale = library(places).exp(-reference[..., 2:])
+        return cls(apart[..., :2] * scale, apart[..., 2:])
 
 
 class MotionState(NamedTuple):
@@ -50,16 +78,30 @@ class MotionState(NamedTuple):
 
     def pack(self) -> Tensor:
         """All numbers side by side, ``[..., 11]``."""
-        return torch.cat(self, dim=-1)
+        return library(self.present).concatenate(self, -1)
 
     @classmethod
     def unpack(cls, packed: Tensor) -> MotionState:
         """The parts of ``[..., 11]``."""
-        return cls(*packed.split((4, 4, 1, 1, 1), dim=-1))
+        parts = (slice(0, 4), slice(4, 8), slice(8, 9), slice(9, 10), slice(10, 11))
+        return cls(*(packed[..., part] for part in parts))
 
 
-class MotionPrior(nn.Module):
+def _figure(name: str) -> Any:
+    """The noise figure of which a prior learns the logarithm."""
+
+    def value(prior: MotionPrior) -> Tensor:
+        logarithm = getattr(prior, f"log_{name}")
+        return library(logarithm).exp(logarithm)
+
+    return property(value)
+
+
+class MotionPrior(OnArrays):
     """Expected boxes of tracks, and how likely a detection is theirs by motion alone."""
+
+    sigma, speed, drift, tau = map(_figure, ("sigma", "speed", "drift", "tau"))
+    damping, freedom, scale, exit = map(_figure, ("damping", "freedom", "scale", "exit"))
 
     def __init__(self, *, lr_scale: float) -> None:
         """Start from figures that track people well at 7-30 frames per second.
@@ -73,79 +115,80 @@ class MotionPrior(nn.Module):
         for name, value in _START.items():
             self.register_parameter(f"log_{name}", nn.Parameter(torch.tensor(value).log()))
 
-    def _get(self, name: str) -> Tensor:
-        return getattr(self, f"log_{name}").exp()
+    @property
+    def ridge(self) -> Tensor:
+        """``[4]`` s²: a regression with this much spread halves its velocity."""
+        return (self.sigma / self.speed) ** 2
 
     @property
-    def _ridge(self) -> Tensor:
-        """``[4]`` s²: a regression with this much spread halves its velocity."""
-        return (self._get("sigma") / self._get("speed")).square()
+    def _variance(self) -> Tensor:
+        return self.sigma**2
+
+    @property
+    def _gain(self) -> Tensor:
+        return self.scale * (self.freedom + 4) / -2
+
+    @property
+    def _fading(self) -> Tensor:
+        return -1 / self.damping
 
     def _lasting(self, gap: Tensor) -> Tensor:
         """Seconds that the velocity is good for after ``gap`` seconds, for it fades."""
-        damping = self._get("damping")
-        return damping * -torch.expm1(-gap.clamp(max=_LONGEST) / damping)
+        return library(gap).expm1(at_most(gap, _LONGEST) * self._fading) / self._fading
 
-    def fit(self, boxes: Tensor, age: Tensor, seen: Tensor) -> Tensor:
-        """Regress the past boxes of tracks on time.
+    def fit(self, places: Tensor, age: Tensor, seen: Tensor) -> Tensor:
+        """Regress the past places of tracks on time.
 
         Args:
-            boxes: ``[..., K, 4]`` cxcywh.
+            places: ``[..., K, 4]`` of boxes, see ``places_of``.
             age: ``[..., K]`` s before the newest one, >= 0.
             seen: ``[..., K]`` bool, False = no box.
 
         Returns:
             ``[..., 11]``, a packed ``MotionState``; meaningful where a box is seen.
         """
-        weight = torch.where(seen, (-age / self._get("tau")).exp(), 0.0)
-        total = weight.sum(-1, keepdim=True)
-        share = weight / total.clamp(min=1e-6)
-        mean_age = (share * age).sum(-1, keepdim=True)
+        lib = library(places)
+        weight = lib.where(seen, lib.exp(age / -self.tau), 0.0)
+        amount = total(weight, -1)[..., None]
+        share = weight / at_least(amount, 1e-6)
+        mean_age = total(share * age, -1)[..., None]
         ago = age - mean_age
-        z = torch.cat((boxes[..., :2], boxes[..., 2:].clamp(min=1e-3).log()), dim=-1)
         # No matrix product: under autocast that would round positions to 8 bits.
-        mean = (share.unsqueeze(-1) * z).sum(-2)
-        slope = ((weight * ago).unsqueeze(-1) * (z - mean.unsqueeze(-2))).sum(-2)
-        spread = (weight * ago.square()).sum(-1, keepdim=True)
-        velocity = -slope / (spread + self._ridge)
+        mean = total(share[..., None] * places, -2)
+        weighted = weight * ago
+        slope = total(weighted[..., None] * (places - mean[..., None, :]), -2)
+        spread = total(weighted * ago, -1)[..., None]
+        velocity = slope / -(spread + self.ridge)
         present = mean + velocity * mean_age
-        return MotionState(present, velocity, total, mean_age, spread).pack()
+        return MotionState(present, velocity, amount, mean_age, spread).pack()
 
     def expected(self, motion: Tensor, gap: Tensor) -> Tensor:
-        """The boxes ``[..., 4]`` cxcywh of tracks ``[..., 11]`` after ``gap [...]`` s, >= 0."""
+        """The places ``[..., 4]`` of tracks ``[..., 11]`` after ``gap [...]`` s, >= 0."""
         state = MotionState.unpack(motion)
-        z = state.present + state.velocity * self._lasting(gap).unsqueeze(-1)
-        # Sizes stay within what a box may be, whatever a regression over two noisy boxes says.
-        return torch.cat((z[..., :2], z[..., 2:].clamp(-7, 1).exp()), dim=-1)
+        return state.present + state.velocity * self._lasting(gap)[..., None]
 
-    def forward(self, motion: Tensor, expected: Tensor, boxes: Tensor, gap: Tensor) -> Tensor:
+    def forward(self, motion: Tensor, offset: Offset, gap: Tensor) -> Tensor:
         """Log-likelihood of every detection under every track.
 
         Args:
             motion: ``[..., J, 11]`` of the tracks.
-            expected: ``[..., J, 4]`` their boxes by now, cxcywh.
-            boxes: ``[..., N, 4]`` detections, cxcywh.
+            offset: ``[..., N, J, 2]`` of the detections from the tracks' expected places.
             gap: ``[..., J]`` s since the tracks were seen, >= 0.
 
         Returns:
             ``[..., N, J]``; about 9 for a perfect match one frame later.
         """
-        state = MotionState.unpack(motion)
-        sigma, gap = self._get("sigma"), gap.unsqueeze(-1)
-        ahead = self._lasting(gap) + state.age
-        variance = (
-            sigma.square()
-            * (1 + 1 / state.weight.clamp(min=1e-6) + ahead.square() / (state.spread + self._ridge))
-            + (self._get("drift") * gap).square()
-        )  # [..., J, 4]
-        size = boxes[..., 2:].clamp(min=1e-3).unsqueeze(-2)
-        known = expected[..., 2:].clamp(min=1e-3).unsqueeze(-3)
-        center = (boxes[..., :2].unsqueeze(-2) - expected[..., :2].unsqueeze(-3)).square()
-        square = torch.cat((center / (size * known), (size / known).log().square()), dim=-1)
-        distance = (square / variance.unsqueeze(-3)).sum(-1)  # [..., N, J]
-        freedom = self._get("freedom")
-        likelihood = -(freedom + 4) / 2 * (distance / freedom).log1p()
-        # sum(log s) of each track
-        width = variance.log().sum(-1) / 2
-        credit = self._get("scale") * width + self._get("exit") * gap.squeeze(-1)
-        return self._get("scale") * likelihood - credit.unsqueeze(-2)
+        lib, state = library(motion), MotionState.unpack(motion)
+        wait = gap[..., None]
+        ahead = self._lasting(wait) + state.age
+        known_by = 1 / at_least(state.weight, 1e-6) + ahead * ahead / (state.spread + self.ridge)
+        late = self.drift * wait
+        variance = self._variance * (1 + known_by) + late * late  # [..., J, 4]
+        sure = (1 / variance)[..., None, :, :]
+        # Shifts in units of both sizes' geometric mean, so that neither box is preferred.
+        shift = offset.shift * offset.shift * lib.exp(-offset.ratio) * sure[..., :2]
+        square = shift + offset.ratio * offset.ratio * sure[..., 2:]
+        distance = square[..., 0] + square[..., 1]  # [..., N, J]
+        width = total(lib.log(variance), -1)  # 2 sum(log s) of each track
+        credit = self.scale / 2 * width + self.exit * gap
+        return self._gain * lib.log1p(distance / self.freedom) - credit[..., None, :]

@@ -53,15 +53,8 @@ class FeaturePyramid(nn.Module):
     ) -> None:
         """Build what lies between these levels and the maps that are asked for.
 
-        Args:
-            dims: channels of the backbone's levels, finest first.
-            strides: their strides, each a power of two times the one before.
-            dim: width of the fused maps.
-            stride: of the map for dense proposals; None takes the finest level of stride 8 or
-                more.
-            sample_stride: of the map that the decoder samples; None takes the finest level.
-            side_channels: channels, at strides 4, 8 and so on, of a convolutional branch beside the
-                backbone, whose maps count as further levels; None leaves it out.
+        Options: see ``model.neck`` in ``conf/model/scene.yaml``. ``dims`` and ``strides`` are those
+        of the backbone's levels, finest first, each stride a power of two times the one before.
 
         Raises:
             ValueError: a stride that cannot be made from these levels, or one that both the

@@ -14,60 +14,15 @@ import torch
 from torch import Tensor, nn
 
 
-def rotary_frequencies(dim: int, base: float) -> Tensor:
-    """Angular frequencies of a rotary embedding, ``base ** (-2i / dim)``.
-
-    Wavelengths are log-spaced from ``2 pi`` to just under ``2 pi * base`` positions (RoFormer,
-    arXiv:2104.09864, eq. 15, where ``base`` is 10000).
-
-    Args:
-        dim: width of one attention head; even.
-        base: ratio of the longest to the shortest wavelength, > 1.
-
-    Returns:
-        ``[dim / 2]`` float32, radians per unit of position.
-
-    Raises:
-        ValueError: ``dim`` is odd or ``base`` is not above 1.
-    """
-    if dim <= 0 or dim % 2:
-        raise ValueError(
-            f"a rotary embedding turns pairs of channels: the head width must be even, not {dim}"
-        )
-    if base <= 1:
-        raise ValueError(f"the base of a rotary embedding must be above 1, not {base}")
-    return base ** (-torch.arange(0, dim, 2, dtype=torch.float32) / dim)
-
-
-def apply_rotary(x: Tensor, positions: Tensor, frequencies: Tensor) -> Tensor:
-    """Turn channel pairs of queries or keys by an angle proportional to their position.
+class RotaryEmbedding1d(nn.Module):
+    """Turns channel pairs of queries and keys by an angle proportional to their position in time.
 
     The dot product of two turned vectors depends on the *difference* of their positions only.
-    Channel i is paired with channel i + d/2.
-
-    Args:
-        x: ``[B, ..., T, d]``, such as ``[B, heads, T, d]``.
-        positions: ``[B, T]`` positions in any unit (frames here); real-valued, gaps allowed.
-        frequencies: ``[d / 2]`` radians per unit of position, see ``rotary_frequencies``.
-
-    Returns:
-        ``x`` turned: same shape and type.
-    """
-    angles = positions.float()[..., None] * frequencies.float()
-    middle = (1,) * (x.dim() - 3)
-    angles = angles.view(angles.shape[0], *middle, *angles.shape[1:])
-    cos, sin = angles.cos(), angles.sin()
-    first, second = x.float().chunk(2, dim=-1)
-    turned = torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
-    return turned.to(x.dtype)
-
-
-class RotaryEmbedding1d(nn.Module):
-    """Rotary position embedding over time, for queries and keys of one attention layer.
-
-    The default base is 100 and not the 10000 of language models: with positions in frames,
-    wavelengths then run from 6 to about 600 frames, the scale on which people move; a larger base
-    would leave most channels unturned within a clip.
+    Channel i is paired with channel i + d/2. Angular frequencies are ``base ** (-2i / dim)``, so
+    wavelengths are log-spaced from ``2 pi`` to just under ``2 pi * base`` positions (RoFormer,
+    arXiv:2104.09864, eq. 15, where ``base`` is 10000). The default base is 100: with positions in
+    frames, wavelengths then run from 6 to about 600 frames, the scale on which people move; a
+    larger base would leave most channels unturned within a clip.
     """
 
     frequencies: Tensor
@@ -80,14 +35,29 @@ class RotaryEmbedding1d(nn.Module):
             base: ratio of the longest to the shortest wavelength, > 1.
 
         Raises:
-            ValueError: as ``rotary_frequencies``.
+            ValueError: ``dim`` is odd or ``base`` is not above 1.
         """
         super().__init__()
-        self.register_buffer("frequencies", rotary_frequencies(dim, base), persistent=False)
+        _even(dim)
+        if base <= 1:
+            raise ValueError(f"the base of a rotary embedding must be above 1, not {base}")
+        frequencies = base ** (-torch.arange(0, dim, 2, dtype=torch.float32) / dim)
+        self.register_buffer("frequencies", frequencies, persistent=False)
 
     def forward(self, x: Tensor, positions: Tensor) -> Tensor:
-        """``x`` ``[B, ..., T, d]`` turned by ``positions`` ``[B, T]``; see ``apply_rotary``."""
-        return apply_rotary(x, positions, self.frequencies)
+        """``x [B, ..., T, d]`` turned; ``positions [B, T]`` are real-valued, gaps allowed."""
+        angles = positions.float()[..., None] * self.frequencies.float()
+        middle = (1,) * (x.dim() - 3)
+        angles = angles.view(angles.shape[0], *middle, *angles.shape[1:])
+        cos, sin = angles.cos(), angles.sin()
+        first, second = x.float().chunk(2, dim=-1)
+        turned = torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
+        return turned.to(x.dtype)
+
+
+def _even(dim: int, multiple: int = 2) -> None:
+    if dim <= 0 or dim % multiple:
+        raise ValueError(f"a positional code needs a multiple of {multiple} channels, not {dim}")
 
 
 def sincos(coordinates: Tensor, dim: int, temperature: float = 20.0) -> Tensor:
@@ -109,8 +79,7 @@ def sincos(coordinates: Tensor, dim: int, temperature: float = 20.0) -> Tensor:
     Raises:
         ValueError: ``dim`` is odd.
     """
-    if dim <= 0 or dim % 2:
-        raise ValueError(f"a sine-cosine code needs an even number of channels, not {dim}")
+    _even(dim)
     steps = torch.arange(0, dim, 2, dtype=torch.float32, device=coordinates.device) / dim
     angles = coordinates.float()[..., None] * (2 * math.pi * temperature**-steps)
     return torch.cat((angles.sin(), angles.cos()), dim=-1).flatten(-2)
@@ -143,26 +112,11 @@ def sincos_2d(
     Raises:
         ValueError: ``dim`` is not a multiple of 4.
     """
-    if dim <= 0 or dim % 4:
-        raise ValueError(f"two-dimensional sine-cosine positions need a multiple of 4, not {dim}")
+    _even(dim, 4)
     y = (torch.arange(height, dtype=torch.float32, device=device) + 0.5) / height
     x = (torch.arange(width, dtype=torch.float32, device=device) + 0.5) / width
     grid = torch.stack((x[None, :].expand(height, width), y[:, None].expand(height, width)), dim=-1)
     return sincos(grid, dim // 2, temperature)
-
-
-def log_spaced(low: float, high: float, count: int) -> Tensor:
-    """``[count]`` float32 values from ``low`` to ``high``, evenly spaced in their logarithm.
-
-    Raises:
-        ValueError: not 0 < low < high.
-    """
-    if not 0 < low < high:
-        raise ValueError(
-            f"frequencies must rise from above 0: found {low:.4g} to {high:.4g} rad/s; the"
-            " time horizon must be longer than about two frames"
-        )
-    return torch.logspace(math.log10(low), math.log10(high), count, dtype=torch.float64).float()
 
 
 class AbsoluteTimeEmbedding(nn.Module):
@@ -187,11 +141,17 @@ class AbsoluteTimeEmbedding(nn.Module):
             ValueError: an argument is out of range.
         """
         super().__init__()
-        if dim <= 0 or dim % 2:
-            raise ValueError(f"a time embedding needs an even number of channels, not {dim}")
+        _even(dim)
         if fps <= 0 or horizon_s <= 0:
             raise ValueError(f"fps and horizon_s must be above 0, not {fps} and {horizon_s}")
-        waves = log_spaced(2 * math.pi / horizon_s, 0.45 * 2 * math.pi * fps, dim // 2)
+        low, high = 2 * math.pi / horizon_s, 0.45 * 2 * math.pi * fps
+        if low >= high:
+            raise ValueError(
+                f"the time horizon must be longer than about two frames, not {horizon_s} s at"
+                f" {fps} frames/s"
+            )
+        ends = math.log10(low), math.log10(high)
+        waves = torch.logspace(*ends, dim // 2, dtype=torch.float64).float()
         self.register_buffer("frequencies", waves, persistent=False)
         self.scale = nn.Parameter(torch.ones(dim))
         self.phase = nn.Parameter(torch.zeros(dim))
@@ -199,14 +159,7 @@ class AbsoluteTimeEmbedding(nn.Module):
             self.phase[dim // 2 :] = math.pi / 2
 
     def forward(self, seconds: Tensor) -> Tensor:
-        """Embed times.
-
-        Args:
-            seconds: ``[...]`` (``[B, T]``) seconds since the start of the video.
-
-        Returns:
-            ``[..., dim]`` float32; within -1..1 until the scale is trained.
-        """
+        """``[...]`` seconds since the start of the video to ``[..., dim]`` float32."""
         angles = seconds.float()[..., None] * self.frequencies
         return self.scale * torch.sin(torch.cat((angles, angles), dim=-1) + self.phase)
 
@@ -218,16 +171,7 @@ class RelativeTimeEmbedding(nn.Module):
     """
 
     def __init__(self, dim: int, fps: float, horizon_s: float) -> None:
-        """Build the waves and the mixing layer.
-
-        Args:
-            dim: channels; even.
-            fps: frames per second of the fastest video, > 0.
-            horizon_s: largest distance in seconds that occurs, at least 1.2 / fps.
-
-        Raises:
-            ValueError: an argument is out of range.
-        """
+        """As ``AbsoluteTimeEmbedding``; ``horizon_s`` is the largest distance that occurs."""
         super().__init__()
         self.waves = AbsoluteTimeEmbedding(dim, fps, 2 * horizon_s)
         self.mix = nn.Linear(dim, dim)

@@ -76,6 +76,7 @@ class ScenePredictions:
         dense: per-cell proposals.
         denoising: the L layers' answers on the denoising slots (Q = K), with their queries.
         extras: further outputs of the chosen head by name, each ``[B, T, Q, ...]``.
+        levels: the backbone's maps ``[B * T, D_i, h_i, w_i]``, for a loss that looks at them.
     """
 
     bbox_center: Tensor
@@ -88,17 +89,35 @@ class ScenePredictions:
     denoising: list[LayerPredictions] = field(default_factory=list)
     denoising_queries: DenoisingQueries | None = None
     extras: dict[str, Tensor] = field(default_factory=dict)
+    levels: tuple[Tensor, ...] = ()
 
     @property
     def boxes(self) -> Tensor:
         """``[B, T, Q, 4]`` cxcywh."""
         return torch.cat((self.bbox_center, self.bbox_size), dim=-1)
 
+    @classmethod
+    def bare(
+        cls, boxes: Tensor, exist_conf: Tensor, cls_logits: Tensor, tokens: Tensor, **extras: Tensor
+    ) -> ScenePredictions:
+        """Predictions without decoder layers and dense proposals; the arguments as above."""
+        nothing = boxes.new_zeros(*boxes.shape[:2], 0, 0, 0)
+        return cls(
+            bbox_center=boxes[..., :2],
+            bbox_size=boxes[..., 2:],
+            exist_conf=exist_conf,
+            cls_logits=cls_logits,
+            tokens=tokens,
+            layers=[],
+            dense=DensePredictions(nothing, nothing),
+            extras=extras,
+        )
+
 
 def join_in_time(parts: list[ScenePredictions]) -> ScenePredictions:
     """Predictions of consecutive stretches of a clip as those of the whole.
 
-    What only trains the detector (earlier layers, denoising) is left out.
+    What only trains the detector (earlier layers, denoising, levels) is left out.
     """
 
     def joined(values: list[Tensor]) -> Tensor:

@@ -56,14 +56,10 @@ class DenseProposals(nn.Module):
         candidates: Annotated[int, Field(ge=1)],
         nms_iou: Annotated[float, Field(gt=0, le=1)],
     ) -> None:
-        """Build the head.
+        """Build the head. Options: see ``model.proposals`` in ``conf/model/scene.yaml``.
 
-        Args:
-            dim: width D of the feature map.
-            num_classes: C.
-            candidates: hottest cells that enter NMS.
-            nms_iou: a cooler candidate that overlaps a hotter one by more is taken only as a
-                filler.
+        A cooler candidate that overlaps a hotter one by more than ``nms_iou`` is taken only as a
+        filler.
         """
         super().__init__()
         self.candidates, self.nms_iou = candidates, nms_iou

@@ -82,26 +82,11 @@ class SceneModel(ClipModel):
         time_horizon: Annotated[float, Field(gt=0)],
         compile: bool,
     ) -> None:
-        """Assemble the model.
+        """Assemble the model. Options: see ``conf/model/scene.yaml``.
 
-        Args:
-            dim: width D of everything after the backbone.
-            backbone: images to features.
-            proposals: dense head that proposes the first anchors.
-            decoder: queries to boxes.
-            head: meaning of a query.
-            neck: builds what makes the backbone's levels the maps of proposals and decoder, given
-                ``dims`` and ``strides``.
-            temporal_encoder: builds the clip context encoder, given ``input_dim``; None leaves it
-                out.
-            identity: pointer head; None makes a detector without tracks.
-            absolute_time: add an embedding of the time to each frame's queries.
-            detector_frames: consecutive frames of a training clip that train the detector; the
-                others are only looked at, for the identity loss (MOTIP, CVPR 2025, section 3.4).
-                None = all.
-            fps: frames per second of the fastest video, sets the highest time frequency.
-            time_horizon: seconds, sets the lowest time frequency.
-            compile: run the backbone, the neck and the decoder's layers through ``torch.compile``.
+        ``neck`` builds its part given ``dims`` and ``strides`` of the backbone,
+        ``temporal_encoder`` given ``input_dim``. Looking at the frames that do not train the
+        detector, for the identity loss, is as in MOTIP (CVPR 2025, section 3.4).
         """
         super().__init__()
         self.dim, self.detector_frames = dim, detector_frames
@@ -145,11 +130,6 @@ class SceneModel(ClipModel):
         """See ``ClipModel.join``."""
         return join_in_time(parts)
 
-    @property
-    def stride(self) -> int:
-        """Pixels per cell of the dense proposals."""
-        return self.neck.stride
-
     def forward(
         self,
         frames: Tensor,
@@ -159,19 +139,7 @@ class SceneModel(ClipModel):
         state: SceneState | None = None,
         features: BackboneFeatures | None = None,
     ) -> tuple[ScenePredictions, SceneState]:
-        """Predict a clip.
-
-        Args:
-            frames: ``[B, T, 3, H, W]`` uint8.
-            seconds: ``[B, T]`` time of each frame since the start of its video.
-            padding_mask: ``[B, T]`` bool, True = padding.
-            denoising: noised ground truth; None outside training.
-            state: what the window before this one left, when a video is streamed.
-            features: of the B x T frames, where they are known already; None asks the backbone.
-
-        Returns:
-            Predictions, and the state for the next window.
-        """
+        """See ``ClipModel.forward``."""
         b, t = frames.shape[:2]
         images = frames.flatten(0, 1)
         seen: BackboneFeatures = features or self.backbone(images)
@@ -227,6 +195,7 @@ class SceneModel(ClipModel):
             denoising=noised,
             denoising_queries=denoising,
             extras=self.head.extras(tokens),
+            levels=seen.levels,
         )
         return predictions, SceneState(temporal, queries, clock_start)
 

@@ -27,7 +27,7 @@ from scene_track.models.backbones.base import BackboneFeatures
 from scene_track.models.clip_model import ClipModel
 from scene_track.models.decoder import QueryMix, QueryState
 from scene_track.models.identity import PointerIdentity
-from scene_track.models.predictions import DenoisingQueries, DensePredictions, ScenePredictions
+from scene_track.models.predictions import DenoisingQueries, ScenePredictions
 from scene_track.models.scene import SceneModel, SceneState
 from scene_track.models.temporal import TemporalBlock, TemporalState
 
@@ -67,10 +67,7 @@ class StreamingStep(nn.Module):
     """
 
     def __init__(self, model: SceneModel) -> None:
-        """Take a copy of the model.
-
-        Args:
-            model: in evaluation mode.
+        """Take a copy of the model, which is in evaluation mode.
 
         Raises:
             ValueError: a frame depends on frames that come after it.
@@ -321,16 +318,9 @@ class OnnxModel(ClipModel):
 
         boxes, logits = joined("boxes"), joined("class_logits")
         extras = [name for name in self._outputs if name not in _OUTPUTS and name[:5] != "next_"]
-        nothing = boxes.new_zeros(1, len(rows), 0, 0, 0)
-        return ScenePredictions(
-            bbox_center=boxes[..., :2],
-            bbox_size=boxes[..., 2:],
-            exist_conf=joined("scores").unsqueeze(-1),
-            cls_logits=logits,
-            tokens=joined("tokens"),
-            layers=[],
-            dense=DensePredictions(nothing, nothing),
-            extras={name: joined(name) for name in extras},
+        return ScenePredictions.bare(
+            *(boxes, joined("scores").unsqueeze(-1), logits, joined("tokens")),
+            **{name: joined(name) for name in extras},
         )
 
 

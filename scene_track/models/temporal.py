@@ -102,18 +102,10 @@ class TemporalEncoder(nn.Module):
         mlp_ratio: Annotated[float, Field(gt=0)],
         rope_base: Annotated[float, Field(gt=1)],
     ) -> None:
-        """Build the encoder.
+        """Build the encoder. Options: see ``model.temporal_encoder`` in ``conf/model/scene.yaml``.
 
-        Args:
-            dim: width D of z; a multiple of ``2 * heads``.
-            input_dim: channels of the backbone's global token.
-            depth: layers; 0 is a projection without memory.
-            heads: attention heads.
-            history: frames that a layer sees, the present one included; 1 sees no past. Through
-                ``depth`` layers the past reaches ``depth * (history - 1)`` frames back.
-            dropout: probability, on attention, on both residual branches and inside the MLP.
-            mlp_ratio: hidden width of the MLP as a multiple of ``dim``.
-            rope_base: ratio of the longest to the shortest wavelength of the rotary embedding.
+        ``input_dim`` is the channels of the backbone's global token. Through ``depth`` layers the
+        past reaches ``depth * (history - 1)`` frames back.
 
         Raises:
             ValueError: ``dim`` is no multiple of ``2 * heads``, or ``history`` is below 1.

@@ -33,14 +33,7 @@ class AssociationCriterion(nn.Module):
         weight_identity: Annotated[float, Field(ge=0)],
         weight_motion: Annotated[float, Field(ge=0)],
     ) -> None:
-        """Store the weights.
-
-        Args:
-            identity: identity loss.
-            match_iou: smallest overlap of a detection with the true box that it is taken for.
-            weight_identity: cross-entropy over tracks and "new".
-            weight_motion: expected-box loss of the tracks.
-        """
+        """Store the weights. Options: see ``conf/head/association.yaml``."""
         super().__init__()
         self.identity, self.match_iou = identity, match_iou
         self.weights = {"identity": weight_identity, "motion": weight_motion}
@@ -54,19 +47,7 @@ class AssociationCriterion(nn.Module):
         lambda_dn: float = 0.0,
         clip: None = None,
     ) -> dict[str, Tensor]:
-        """All losses of a batch.
-
-        Args:
-            predictions: of the clip.
-            batch: the ground truth.
-            model: the model that predicted; its pointer head answers for identities.
-            lambda_dn: not looked at: nothing is denoised.
-            clip: None: every frame has gradient.
-
-        Returns:
-            Unweighted scalars by name, their weighted sum as ``total``, ``id_accuracy``,
-            ``num_targets`` (real objects per process) and ``num_matches``.
-        """
+        """See ``SceneCriterion.forward``: ``identity`` and ``motion``; nothing is denoised."""
         matches = match_by_overlap(predictions, batch, self.match_iou)
         num_targets = (batch.valid & ~batch.padding_mask.unsqueeze(-1)).sum().float()
         # Processes validate different numbers of windows; see ``SceneCriterion``.
@@ -85,13 +66,7 @@ class AssociationCriterion(nn.Module):
 
 @torch.no_grad()
 def match_by_overlap(predictions: ScenePredictions, batch: SceneBatch, least: float) -> Tensor:
-    """``[B, T, M]`` int64 detection of each true object, or -1.
-
-    Args:
-        predictions: detections, existence 0 where padded.
-        batch: the ground truth.
-        least: smallest overlap of a pair, > 0 and <= 1.
-    """
+    """``[B, T, M]`` int64 detection of each true object, or -1; ``least`` is the smallest IoU."""
     overlap = pairwise_iou(batch.boxes.float(), predictions.boxes.float())
     counts = batch.valid & ~batch.padding_mask.unsqueeze(-1)
     possible = counts.unsqueeze(-1) & (predictions.exist_conf.transpose(-1, -2) > 0)

@@ -63,19 +63,10 @@ class ContrastiveDenoiser(nn.Module):
         box_noise_scale: Annotated[float, Field(ge=0)],
         lambda_dn: Annotated[float, Field(ge=0)],
     ) -> None:
-        """Set the strength of the noise.
+        """Set the strength of the noise. Options: see ``conf/denoiser/dino.yaml``.
 
-        Args:
-            dim: width D of the queries.
-            num_classes: C, labels are 0 to C - 1.
-            dn_number: DINO's number, with its quirk (see ``num_groups``): from 50 up a budget of
-                queries, below half the number of *groups*.
-            label_noise_ratio: labels flip to a uniform class with *half* this probability, 0-2.
-                With one class that changes nothing.
-            box_noise_scale: how far corners move, in half box sizes: up to this for positives, from
-                this to twice this for negatives. DINO's own configuration says 0.4;
-                0 leaves boxes alone, negatives too.
-            lambda_dn: weight of the denoising loss, >= 0; 0 = the plain model.
+        ``dn_number`` is DINO's, with its quirk (see ``num_groups``). DINO's own configuration says
+        ``box_noise_scale`` 0.4; 0 leaves boxes alone, negatives too.
         """
         super().__init__()
         self.num_classes = num_classes
@@ -109,17 +100,7 @@ class ContrastiveDenoiser(nn.Module):
         device: torch.device,
         generator: torch.Generator | None = None,
     ) -> NoiseDraws:
-        """Draw fresh noise.
-
-        Args:
-            frames: N.
-            slots: K.
-            device: where the numbers are drawn.
-            generator: source of randomness on that device; None = the global one.
-
-        Returns:
-            Noise for ``[N, K]`` slots.
-        """
+        """Draw fresh noise for ``[N, K]`` slots; generator None = the global one."""
         shape = (frames, slots)
         sign = torch.randint(0, 2, (*shape, 4), device=device, generator=generator)
         return NoiseDraws(
@@ -213,10 +194,7 @@ def _attention_mask(group: Tensor, num_queries: int) -> Tensor:
 
 
 def no_denoiser(*, lambda_dn: Annotated[float, Field(ge=0, le=0)]) -> None:
-    """The plain model: ``denoiser=none``.
-
-    Args:
-        lambda_dn: always 0; there so that ``cfg.denoiser.lambda_dn`` exists whatever the group.
+    """The plain model: ``denoiser=none``; ``cfg.denoiser.lambda_dn`` exists whatever the group.
 
     Raises:
         ValueError: ``lambda_dn`` is not 0.

@@ -18,12 +18,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from scene_track.objectives.matcher import (
-    Matches,
-    check_dictionaries,
-    check_padded,
-    check_weights,
-)
+from scene_track.objectives.matcher import Matches, check_dictionaries, check_weights
 
 _DEFAULT_CHECKOUT = Path(__file__).resolve().parents[2] / "third_party" / "DINO"
 
@@ -40,14 +35,10 @@ class DinoHungarianMatcher(nn.Module):
         focal_alpha: Annotated[float, Field(ge=0, le=1)],
         checkout: Path | str | None,
     ) -> None:
-        """Load the third-party class.
+        """Load the third-party class; the weights are those of our ``HungarianMatcher``.
 
-        Args:
-            cost_class: weight of the focal classification cost, >= 0.
-            cost_bbox: weight of the L1 distance of cxcywh boxes, >= 0.
-            cost_giou: weight of the negative generalised IoU, >= 0.
-            focal_alpha: share of the positive term in the classification cost, 0-1.
-            checkout: folder of the DINO repository; None = ``third_party/DINO`` of this project.
+        ``checkout`` is the folder of the DINO repository; None = ``third_party/DINO`` of this
+        project.
 
         Raises:
             FileNotFoundError: the checkout is not there.
@@ -100,7 +91,6 @@ class DinoHungarianMatcher(nn.Module):
         Raises:
             ValueError: as ``forward``.
         """
-        check_padded(logits, boxes, target_labels, target_boxes, valid)
         answer = torch.full(tuple(valid.shape), -1, dtype=torch.long)
         targets = [
             {"labels": labels[keep], "boxes": frame_boxes[keep]}

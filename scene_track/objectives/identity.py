@@ -34,11 +34,7 @@ _TOUCHING = 0.1  # IoU from which two people may be taken for each other
 def identity_slots(track_ids: Tensor) -> Tensor:
     """Number the identities of each clip from 0 in order of first appearance.
 
-    Args:
-        track_ids: ``[B, L]`` int64, -1 = no object.
-
-    Returns:
-        ``[B, L]`` int64 slot of each entry, -1 = no object.
+    Takes and gives ``[B, L]`` int64, -1 = no object.
     """
     known = track_ids >= 0
     order = torch.arange(track_ids.shape[1], device=track_ids.device)
@@ -90,14 +86,8 @@ class IdentityLoss(nn.Module):
     ) -> None:
         """Store the strengths of trajectory augmentation.
 
-        Args:
-            max_identities: identities per clip that take part; later ones are left out.
-            token_drop: probability that a single detection is missing from memory.
-            span_drop: probability that an identity is missing from memory for some consecutive
-                frames.
-            switch: probability, per frame, that two overlapping identities swap tokens in memory.
-            false_positives: unmatched detections per frame that enter memory as one-frame tracks.
-            false_positive_score: existence above which they do.
+        Options: see ``conf/head/criterion/identity/shared.yaml``. False positives enter as
+        one-frame tracks.
         """
         super().__init__()
         self.max_identities = max_identities

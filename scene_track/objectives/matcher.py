@@ -48,11 +48,7 @@ class HungarianMatcher(nn.Module):
     ) -> None:
         """Set the weights (the signature is DINO's, so positional arguments work as there).
 
-        Args:
-            cost_class: weight of the focal classification cost, >= 0.
-            cost_bbox: weight of the L1 distance of cxcywh boxes, >= 0.
-            cost_giou: weight of the negative generalised IoU, >= 0.
-            focal_alpha: share of the positive term in the classification cost, 0-1.
+        Options: see ``conf/matcher/hungarian.yaml``.
 
         Raises:
             ValueError: all three weights are zero, or one is negative.
@@ -122,9 +118,8 @@ class HungarianMatcher(nn.Module):
             and, where there are more targets than queries, for targets left over.
 
         Raises:
-            ValueError: shapes disagree, a valid label is not below C, or a cost is not finite.
+            ValueError: a valid label is not below C, or a cost is not finite.
         """
-        check_padded(logits, boxes, target_labels, target_boxes, valid)
         solved = self._solve(logits, boxes, target_labels, target_boxes, valid)
         answer = np.full(tuple(valid.shape), -1, dtype=np.int64)
         for row, (query, target) in zip(answer, solved, strict=True):
@@ -239,31 +234,6 @@ def check_dictionaries(
             )
         _check_label_type(labels)
     return logits, boxes
-
-
-def check_padded(
-    logits: Tensor, boxes: Tensor, target_labels: Tensor, target_boxes: Tensor, valid: Tensor
-) -> None:
-    """Check the shapes of padded matching inputs.
-
-    Raises:
-        ValueError: shapes disagree or ``valid`` is not bool.
-    """
-    _check_predictions(logits, boxes)
-    _check_label_type(target_labels)
-    shape = tuple(valid.shape)
-    if (
-        valid.dtype != torch.bool
-        or len(shape) != 2
-        or shape[0] != logits.shape[0]
-        or tuple(target_labels.shape) != shape
-        or tuple(target_boxes.shape) != (*shape, 4)
-    ):
-        raise ValueError(
-            f"target_labels {list(target_labels.shape)}, target_boxes {list(target_boxes.shape)},"
-            f" valid {list(shape)} ({valid.dtype}); expected [{logits.shape[0]}, M],"
-            f" [{logits.shape[0]}, M, 4] and [{logits.shape[0]}, M] (torch.bool)"
-        )
 
 
 def _check_predictions(logits: Tensor, boxes: Tensor) -> None:

@@ -31,15 +31,10 @@ class Scene3dCriterion(SceneCriterion):
         ball_label: Annotated[int, Field(ge=0)] | None,
         **scene: Any,
     ) -> None:
-        """Store the weights.
+        """Store the weights. Options: see ``conf/head/scene3d.yaml`` and ``SceneCriterion``.
 
-        Args:
-            weight_role: cross-entropy of player against ball.
-            weight_xyz: smooth L1 of the position in metres, of the role that the object has.
-            weight_smpl: mean square of the body parameters: no dataset here observes them, so they
-                are pulled to the mean body (as the prior of HMR, Kanazawa et al., 2018).
-            ball_label: class index that is the ball; None: every object is a player.
-            **scene: arguments of ``SceneCriterion``.
+        No dataset here observes body parameters, so they are pulled to the mean body (as the prior
+        of HMR, Kanazawa et al., 2018).
         """
         super().__init__(**scene)
         self.ball_label = ball_label

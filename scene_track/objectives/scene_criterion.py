@@ -100,26 +100,9 @@ class SceneCriterion(nn.Module):
         max_match_distance: Annotated[float, Field(gt=0)] | None,
         heat_sigma: Annotated[float, Field(gt=0)],
     ) -> None:
-        """Store the weights.
+        """Store the weights. Options: see ``conf/head/bbox.yaml``; no ``identity`` trains none.
 
-        Args:
-            matcher: assigns queries to objects.
-            identity: identity loss; None trains no identity.
-            weight_class: focal loss of the classes.
-            weight_exist: cross-entropy of existence.
-            weight_l1: box L1, in canvas units.
-            weight_giou: 1 - GIoU.
-            weight_heat: focal loss of the dense heat.
-            weight_dense: box losses of the dense proposals, relative to the decoder's.
-            weight_identity: cross-entropy over tracks and "new".
-            weight_motion: expected-box loss of the tracks.
-            weight_auxiliary: layers before the last, relative to the last.
-            focal_alpha: weight of positives in the focal losses.
-            focal_gamma: focusing exponent; between 0 and 1 its gradient is unbounded.
-            max_match_distance: a matched pair whose centres lie further apart than this many object
-                sizes is left out of the box losses (it is no estimate of that object); null keeps
-                all.
-            heat_sigma: standard deviation of the centre Gaussians, in object sizes.
+        The gradient of the focal losses is unbounded with an exponent between 0 and 1.
         """
         super().__init__()
         self.matcher, self.identity = matcher, identity

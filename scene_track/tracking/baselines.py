@@ -22,6 +22,7 @@ how long a track is remembered in thirtieths of a second, whatever the frame rat
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import numpy as np
@@ -37,11 +38,21 @@ if TYPE_CHECKING:
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
+@dataclass(kw_only=True, eq=False)
 class Baseline(Tracker):
     """A tracker of the library, by position alone.
 
     The boxes that come out are those that went in, not the Kalman filter's: so every tracker is
-    judged on the same boxes.
+    judged on the same boxes. All but the first two options are the library's, at its own defaults.
+
+    Attributes:
+        keep: detections below this existence are not given to it.
+        duplicate_iou: of two detections that overlap by more, the less sure one is dropped.
+        minimum_consecutive_frames: frames in a row until a track is shown.
+        lost_track_buffer: how long a track is remembered unseen, in thirtieths of a second.
+
+    Raises:
+        ValueError: the library is not installed, or cannot be loaded on this machine.
     """
 
     READS = "boxes"
@@ -49,37 +60,24 @@ class Baseline(Tracker):
     LIBRARY: ClassVar[str]
     """Name of the class in the package ``trackers``."""
 
-    def __init__(
-        self,
-        *,
-        keep: Share,
-        duplicate_iou: Annotated[float, Field(gt=0, le=1)],
-        minimum_consecutive_frames: Annotated[int, Field(ge=1)],
-        lost_track_buffer: Annotated[int, Field(ge=0)],
-    ) -> None:
-        """Store what all of them have; the last two are the library's, at its own defaults.
+    FIXED: ClassVar[dict[str, Any]] = {}
+    """Arguments of that class that are no options."""
 
-        Args:
-            keep: detections below this existence are not given to it.
-            duplicate_iou: of two detections that overlap by more, the less sure one is dropped.
-            minimum_consecutive_frames: frames in a row until a track is shown.
-            lost_track_buffer: how long a track is remembered unseen, in thirtieths of a second.
+    keep: Share
+    duplicate_iou: Annotated[float, Field(gt=0, le=1)]
+    minimum_consecutive_frames: Annotated[int, Field(ge=1)]
+    lost_track_buffer: Annotated[int, Field(ge=0)]
 
-        Raises:
-            ValueError: the library is not installed, or cannot be loaded on this machine.
-        """
-        self.keep, self.duplicate_iou = keep, duplicate_iou
-        self._settings: dict[str, Any] = {
-            "minimum_consecutive_frames": minimum_consecutive_frames,
-            "lost_track_buffer": lost_track_buffer,
-        }
-        # Told now rather than after an epoch of training.
+    def __post_init__(self) -> None:
+        """Loads the library: told now rather than after an epoch of training."""
         self._library: Callable[..., BaseTracker] = getattr(_library(), self.LIBRARY)
         self._tracker: BaseTracker | None = None
 
     def start(self, video: VideoInfo, head: PointerIdentity | None) -> None:
         """See ``Tracker.start``; needs no pointer head."""
-        self._tracker = self._library(frame_rate=video.frame_rate, **self._settings)
+        own = {f.name: getattr(self, f.name) for f in fields(self)}
+        del own["keep"], own["duplicate_iou"]
+        self._tracker = self._library(frame_rate=video.frame_rate, **own, **self.FIXED)
         self._video = video
 
     def update(self, detections: Detections) -> list[TrackedFrame]:
@@ -118,159 +116,60 @@ class Baseline(Tracker):
         ]
 
 
+@dataclass(kw_only=True, eq=False)
 class Sort(Baseline):
-    """SORT; see the module."""
+    """SORT; options: see ``conf/tracker/sort.yaml``."""
 
     LIBRARY = "SORTTracker"
 
-    def __init__(
-        self, *, track_activation_threshold: Share, minimum_iou_threshold: Share, **rest: Any
-    ) -> None:
-        """Store the thresholds.
-
-        Args:
-            track_activation_threshold: existence from which an unmatched detection starts a track.
-            minimum_iou_threshold: smallest overlap with its prediction that continues a track.
-            **rest: see ``Baseline``.
-        """
-        super().__init__(**rest)
-        self._settings |= {
-            "track_activation_threshold": track_activation_threshold,
-            "minimum_iou_threshold": minimum_iou_threshold,
-        }
+    track_activation_threshold: Share
+    minimum_iou_threshold: Share
 
 
-class ByteTrack(Baseline):
-    """ByteTrack; see the module."""
+@dataclass(kw_only=True, eq=False)
+class ByteTrack(Sort):
+    """ByteTrack; options: see ``conf/tracker/bytetrack.yaml``."""
 
     LIBRARY = "ByteTrackTracker"
 
-    def __init__(
-        self,
-        *,
-        track_activation_threshold: Share,
-        high_conf_det_threshold: Share,
-        minimum_iou_threshold: Share,
-        **rest: Any,
-    ) -> None:
-        """Store the thresholds.
-
-        Args:
-            track_activation_threshold: existence from which an unmatched detection starts a track.
-            high_conf_det_threshold: existence from which a detection takes part in the first stage.
-            minimum_iou_threshold: smallest overlap with its prediction that continues a track.
-            **rest: see ``Baseline``.
-        """
-        super().__init__(**rest)
-        self._settings |= {
-            "track_activation_threshold": track_activation_threshold,
-            "high_conf_det_threshold": high_conf_det_threshold,
-            "minimum_iou_threshold": minimum_iou_threshold,
-        }
+    high_conf_det_threshold: Share
 
 
+@dataclass(kw_only=True, eq=False)
 class OcSort(Baseline):
-    """OC-SORT; see the module."""
+    """OC-SORT; options: see ``conf/tracker/ocsort.yaml``."""
 
     LIBRARY = "OCSORTTracker"
 
-    def __init__(
-        self,
-        *,
-        high_conf_det_threshold: Share,
-        minimum_iou_threshold: Share,
-        direction_consistency_weight: Annotated[float, Field(ge=0)],
-        delta_t: Annotated[int, Field(ge=1)],
-        **rest: Any,
-    ) -> None:
-        """Store the thresholds.
-
-        Args:
-            high_conf_det_threshold: existence below which a detection is not looked at.
-            minimum_iou_threshold: smallest overlap with its prediction that continues a track.
-            direction_consistency_weight: of the direction of motion beside the overlap.
-            delta_t: frames that a direction is measured over.
-            **rest: see ``Baseline``.
-        """
-        super().__init__(**rest)
-        self._settings |= {
-            "high_conf_det_threshold": high_conf_det_threshold,
-            "minimum_iou_threshold": minimum_iou_threshold,
-            "direction_consistency_weight": direction_consistency_weight,
-            "delta_t": delta_t,
-        }
+    high_conf_det_threshold: Share
+    minimum_iou_threshold: Share
+    direction_consistency_weight: Annotated[float, Field(ge=0)]
+    delta_t: Annotated[int, Field(ge=1)]
 
 
-class _ThreeStages(Baseline):
-    """What BoT-SORT and C-BIoU share."""
-
-    def __init__(
-        self,
-        *,
-        track_activation_threshold: Share,
-        high_conf_det_threshold: Share,
-        minimum_iou_threshold_first_assoc: Share,
-        minimum_iou_threshold_second_assoc: Share,
-        minimum_iou_threshold_unconfirmed_assoc: Share,
-        **rest: Any,
-    ) -> None:
-        """Store the thresholds.
-
-        Args:
-            track_activation_threshold: existence from which an unmatched detection starts a track.
-            high_conf_det_threshold: existence from which a detection takes part in the first stage.
-            minimum_iou_threshold_first_assoc: smallest overlap times score there.
-            minimum_iou_threshold_second_assoc: smallest overlap of a doubtful detection with a
-                track that the frame before has seen.
-            minimum_iou_threshold_unconfirmed_assoc: smallest overlap times score that continues a
-                track of a single frame.
-            **rest: see ``Baseline``.
-        """
-        super().__init__(**rest)
-        self._settings |= {
-            "track_activation_threshold": track_activation_threshold,
-            "high_conf_det_threshold": high_conf_det_threshold,
-            "minimum_iou_threshold_first_assoc": minimum_iou_threshold_first_assoc,
-            "minimum_iou_threshold_second_assoc": minimum_iou_threshold_second_assoc,
-            "minimum_iou_threshold_unconfirmed_assoc": minimum_iou_threshold_unconfirmed_assoc,
-        }
-
-
-class BotSort(_ThreeStages):
-    """BoT-SORT without its correction of camera motion; see the module."""
+@dataclass(kw_only=True, eq=False)
+class BotSort(Baseline):
+    """BoT-SORT, no correction of camera motion; options: see ``conf/tracker/botsort.yaml``."""
 
     LIBRARY = "BoTSORTTracker"
+    FIXED: ClassVar[dict[str, Any]] = {"enable_cmc": False}
 
-    def __init__(self, **rest: Any) -> None:
-        """Store the thresholds; see the base classes."""
-        super().__init__(**rest)
-        self._settings["enable_cmc"] = False
+    track_activation_threshold: Share
+    high_conf_det_threshold: Share
+    minimum_iou_threshold_first_assoc: Share
+    minimum_iou_threshold_second_assoc: Share
+    minimum_iou_threshold_unconfirmed_assoc: Share
 
 
-class CBIoU(_ThreeStages):
-    """C-BIoU; see the module."""
+@dataclass(kw_only=True, eq=False)
+class CBIoU(BotSort):
+    """C-BIoU; options: see ``conf/tracker/cbiou.yaml``."""
 
     LIBRARY = "CBIoUTracker"
+    FIXED: ClassVar[dict[str, Any]] = {}
 
-    def __init__(
-        self,
-        *,
-        buffer_ratio_first: Annotated[float, Field(ge=0)],
-        buffer_ratio_second: Annotated[float, Field(ge=0)],
-        **rest: Any,
-    ) -> None:
-        """Store the thresholds.
-
-        Args:
-            buffer_ratio_first: by which boxes grow on each side in the first stage, in their sizes.
-            buffer_ratio_second: the same in the second stage.
-            **rest: see the base classes.
-        """
-        super().__init__(**rest)
-        self._settings |= {
-            "buffer_ratio_first": buffer_ratio_first,
-            "buffer_ratio_second": buffer_ratio_second,
-        }
+    buffer_ratio_first: Annotated[float, Field(ge=0)]
+    buffer_ratio_second: Annotated[float, Field(ge=0)]
 
 
 def _library() -> Any:

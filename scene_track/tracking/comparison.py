@@ -66,15 +66,7 @@ class Row:
     def take(
         self, frames: Frames, truth: Mapping[str, Truth], head: PointerIdentity | None
     ) -> list[SequenceTracks]:
-        """Track whole videos and count.
-
-        Args:
-            frames: every frame of these videos, in order.
-            truth: by name of the video.
-            head: the pointer head of the model that detected; None for trackers that need none.
-
-        Returns:
-            The tracks of each video.
+        """Track whole videos and count; ``head`` is None for trackers that need none.
 
         Raises:
             ValueError: the tracker cannot do with what there is.

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
@@ -34,21 +34,6 @@ from scene_track.tracking.tracker import Detections, TrackedFrame, Tracker, Vide
 
 _Part = TypeVar("_Part")
 _Shown = TypeVar("_Shown")
-
-
-@dataclass
-class Window:
-    """One window of a video on its way through an evaluator.
-
-    Attributes:
-        predictions: of the model.
-        batch: B = 1.
-        video: the video that it is cut from.
-    """
-
-    predictions: Any
-    batch: SceneBatch
-    video: VideoInfo
 
 
 class Evaluator(ABC, Generic[_Shown]):
@@ -74,7 +59,7 @@ class Evaluator(ABC, Generic[_Shown]):
 
         Args:
             tracker: turns detections into tracks.
-            visualiser: collects frames for the image of the epoch.
+            visualiser: collects frames for the image of the epoch; None draws nothing.
         """
         self.tracker, self.visualiser = tracker, visualiser
         self.reset()
@@ -88,30 +73,26 @@ class Evaluator(ABC, Generic[_Shown]):
         self._videos = {video.name: video for video in videos}
         self._association: Association | None = None
         self._counts = self.report(list(self._videos.values()), "auto")
-        self.visualiser.reset()
+        if self.visualiser is not None:
+            self.visualiser.reset()
 
     @torch.no_grad()
     def update(self, model: Any, predictions: Any, batch: SceneBatch) -> None:
-        """Take the next window (B = 1) of a video.
-
-        Args:
-            model: the model that predicted; its pointer head assigns identities.
-            predictions: of the window.
-            batch: the window.
+        """Take the next window (B = 1) of a video, whose model's pointer head assigns identities.
 
         Raises:
-            ValueError: more than one clip in the batch, or a tracker that needs a pointer head
-                that the model has not.
+            ValueError: more than one clip in the batch, or a tracker that needs a pointer head that
+                the model has not.
         """
-        window = Window(predictions, batch, video_of(batch))
+        video = video_of(batch)
         if self._association is None:
             self._association = Association(self.tracker, model.identity, self._release)
         # The pointer head is trained in float32 and runs so in ``evaluate``. Under Lightning's
         # autocast, in which a validation step runs, it would assign other identities.
         with torch.autocast(batch.frames.device.type, enabled=False):
             for t, detections in self.read(model, predictions, batch):
-                shown = self.show(window, t, detections)
-                self._finish(self._association.push(window.video, detections, shown))
+                shown = self.show(predictions, batch, t, detections)
+                self._finish(self._association.push(video, detections, shown))
 
     def compute(self) -> dict[str, float]:
         """Figures over all videos of all processes, by short name (``hota``, ``pck_5``, ...).
@@ -126,19 +107,21 @@ class Evaluator(ABC, Generic[_Shown]):
 
     def picture(self) -> NDArray[np.uint8] | None:
         """``[H, W, 3]`` uint8 contact sheet of the epoch; None without frames."""
-        return self.visualiser.picture() if len(self.visualiser) else None
+        return self.visualiser.picture() if self.visualiser else None
 
     @abstractmethod
     def figures(self, total: Any) -> dict[str, float]:
         """The logged figures of the counts of all videos."""
 
-    @abstractmethod
-    def show(self, window: Window, t: int, detections: Detections) -> _Shown | None:
+    def show(
+        self, predictions: Any, batch: SceneBatch, t: int, detections: Detections
+    ) -> _Shown | None:
         """What is kept of frame ``t`` of a window to draw it later; None if it is not drawn."""
+        return None
 
-    @abstractmethod
     def draw(self, video: VideoInfo, tracks: TrackedFrame, shown: _Shown) -> None:
-        """Offers a frame whose tracks are final to the visualiser."""
+        """Offers a frame whose tracks are final, and of which something is kept, to be drawn."""
+        raise NotImplementedError
 
     def _release(self, video: VideoInfo, tracks: TrackedFrame, shown: _Shown | None) -> None:
         if shown is not None:

@@ -6,7 +6,7 @@ Boxes are compared in the pixels of the original images.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated, ClassVar
 
 import numpy as np
@@ -16,16 +16,16 @@ from pydantic import Field
 from torch import Tensor
 
 from scene_track.data.batch import SceneBatch
+from scene_track.data.boxes import to_pixels
 from scene_track.data.video import Video
 from scene_track.metrics.detection import DetectionCounts, count_detections, detection_metrics
 from scene_track.metrics.tracking import TrackingCounts, tracking_metrics
 from scene_track.models.boxes import nms_keep
 from scene_track.models.predictions import ScenePredictions
 from scene_track.models.scene import SceneModel
-from scene_track.tracking.evaluation import Evaluator, Window, gather_parts
+from scene_track.tracking.evaluation import Evaluator, gather_parts
 from scene_track.tracking.inference import (
     SequenceTracks,
-    to_pixels,
     video_of,
     window_detections,
 )
@@ -47,31 +47,6 @@ _TRACKING = {
 _SOURCES = ("", "_nms", "_dense")
 
 
-def tracking_figures(total: TrackingCounts) -> dict[str, float]:
-    """The logged figures of tracks, by short name, 0-1 (``mota`` may be below 0)."""
-    figures = tracking_metrics(total)
-    return {short: float(figures[name]) for short, name in _TRACKING.items()}
-
-
-@dataclass
-class _Detected:
-    """What one source detected in a video, frame by frame, in pixels."""
-
-    boxes: list[NDArray[np.float64]] = field(default_factory=list)
-    scores: list[NDArray[np.float64]] = field(default_factory=list)
-    labels: list[NDArray[np.int64]] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class _Candidates:
-    """Boxes ``[T, N, 4]``, scores and labels ``[T, N]``, and which of them count."""
-
-    boxes: Tensor
-    scores: Tensor
-    labels: Tensor
-    kept: Tensor
-
-
 @dataclass(frozen=True)
 class _Shown:
     """A frame that waits for its tracks to be drawn."""
@@ -81,29 +56,28 @@ class _Shown:
     true_ids: NDArray[np.int64]
 
 
-class SceneEvaluator(Evaluator[_Shown]):
-    """Streams predictions through the tracker and counts."""
+class TrackEvaluator(Evaluator[_Shown]):
+    """Streams detections of boxes through the tracker and counts the tracks; draws nothing."""
 
     GIVES: ClassVar[str] = "boxes"
-
-    LOGS: ClassVar[tuple[str, ...]] = (
-        "val/hota",
-        "val/deta",
-        "val/assa",
-        "val/loca",
-        "val/idf1",
-        "val/mota",
-        "val/ap50",
-        "val/ap75",
-        "val/ap50_nms",
-        "val/ap75_nms",
-        "val/ap50_dense",
-        "val/ap75_dense",
-        "val/loss",
-    )
+    LOGS: ClassVar[tuple[str, ...]] = (*(f"val/{name}" for name in _TRACKING), "val/loss")
 
     read = staticmethod(window_detections)
     report = SceneReport
+
+    def figures(self, total: TrackingCounts) -> dict[str, float]:
+        """See ``Evaluator.figures``; 0-1 (``mota`` may be below 0)."""
+        figures = tracking_metrics(total)
+        return {short: float(figures[name]) for short, name in _TRACKING.items()}
+
+
+class SceneEvaluator(TrackEvaluator):
+    """``TrackEvaluator`` plus average precision, and images of some frames."""
+
+    LOGS: ClassVar[tuple[str, ...]] = (
+        *TrackEvaluator.LOGS,
+        *(f"val/{figure}{source}" for source in _SOURCES for figure in ("ap50", "ap75")),
+    )
 
     def __init__(
         self,
@@ -114,15 +88,7 @@ class SceneEvaluator(Evaluator[_Shown]):
         nms_iou: Annotated[float, Field(gt=0, le=1)],
         dense_candidates: Annotated[int, Field(ge=1)],
     ) -> None:
-        """Store the parts.
-
-        Args:
-            tracker: turns detections into tracks.
-            visualiser: collects frames for the image of the epoch.
-            num_classes: C; average precision is the mean over classes.
-            nms_iou: overlap of the NMS in ``*_nms`` and ``*_dense``.
-            dense_candidates: hottest cells that count as dense detections.
-        """
+        """Store the parts. Options: see ``conf/head/bbox.yaml``."""
         self.num_classes, self.nms_iou = num_classes, nms_iou
         self.dense_candidates = dense_candidates
         super().__init__(tracker=tracker, visualiser=visualiser)
@@ -130,24 +96,26 @@ class SceneEvaluator(Evaluator[_Shown]):
     def reset(self, videos: Iterable[Video] = ()) -> None:
         """See ``Evaluator.reset``."""
         super().reset(videos)
-        self._detected: dict[str, dict[str, _Detected]] = {}  # by video, by source
+        # By video and source, of each frame [N, 6]: cxcywh 0-1, score, label.
+        self._detected: dict[str, dict[str, list[NDArray[np.float64]]]] = {}
         self._precision: dict[str, dict[str, DetectionCounts]] = {}
 
     @torch.no_grad()
     def update(self, model: SceneModel, predictions: ScenePredictions, batch: SceneBatch) -> None:
         """See ``Evaluator.update``."""
-        self._collect(predictions, batch, video_of(batch))
+        self._collect(predictions, batch)
         super().update(model, predictions, batch)
 
-    def show(self, window: Window, t: int, detections: Detections) -> _Shown | None:
+    def show(
+        self, predictions: ScenePredictions, batch: SceneBatch, t: int, detections: Detections
+    ) -> _Shown | None:
         """See ``Evaluator.show``."""
-        frames = window.batch.frames
         # Features may stand for the images; without a visualiser the copy is spared.
-        if not (self.visualiser.max_frames and frames.numel()):
+        if not (self.visualiser.max_frames and batch.frames.numel()):
             return None
         assert detections.true_boxes is not None and detections.true_ids is not None
         return _Shown(
-            frames[0, t].permute(1, 2, 0).cpu().numpy(),
+            batch.frames[0, t].permute(1, 2, 0).cpu().numpy(),
             detections.true_boxes.double().cpu().numpy(),
             detections.true_ids.cpu().numpy(),
         )
@@ -168,18 +136,18 @@ class SceneEvaluator(Evaluator[_Shown]):
         self._precision[video.name] = {
             name: count_detections(
                 [video.table.boxes[row] for row in rows],
-                detected.boxes,
-                detected.scores,
+                [to_pixels(frame[:, :4], video.info.size) for frame in found],
+                [frame[:, 4] for frame in found],
                 gt_labels=[video.labels[row] for row in rows],
-                pred_labels=detected.labels,
+                pred_labels=[frame[:, 5] for frame in found],
                 num_classes=self.num_classes,
             )
-            for name, detected in self._detected.pop(video.name).items()
+            for name, found in self._detected.pop(video.name).items()
         }
 
     def figures(self, total: TrackingCounts) -> dict[str, float]:
         """See ``Evaluator.figures``."""
-        metrics = tracking_figures(total)
+        metrics = super().figures(total)
         parts = [item for part in gather_parts(self._precision) for item in part.items()]
         parts.sort(key=lambda item: item[0])
         for name in _SOURCES:
@@ -189,20 +157,18 @@ class SceneEvaluator(Evaluator[_Shown]):
             metrics[f"ap75{name}"] = precision["AP75"]
         return metrics
 
-    def _collect(self, predictions: ScenePredictions, batch: SceneBatch, video: VideoInfo) -> None:
-        """Keep the detections of the three sources of a window."""
-        size = (video.height, video.width)
-        detected = self._detected.setdefault(video.name, {name: _Detected() for name in _SOURCES})
+    def _collect(self, predictions: ScenePredictions, batch: SceneBatch) -> None:
+        """Keep the detections of the three sources of a window, copied to the host at once."""
+        detected = self._detected.setdefault(video_of(batch).name, {name: [] for name in _SOURCES})
         sources = self._sources(predictions)
+        ends = np.cumsum([found.shape[1] for found in sources])[:-1]
+        tables = np.split(torch.cat(sources, dim=1).cpu().numpy(), ends, axis=1)
         for t in torch.nonzero(~batch.padding_mask[0]).flatten().tolist():
-            for name, found in sources.items():
-                kept, into = found.kept[t], detected[name]
-                into.boxes.append(to_pixels(found.boxes[t, kept].double().cpu().numpy(), size))
-                into.scores.append(found.scores[t, kept].double().cpu().numpy())
-                into.labels.append(found.labels[t, kept].cpu().numpy())
+            for name, table in zip(_SOURCES, tables, strict=True):
+                detected[name].append(table[t, table[t, :, 6] > 0, :6])
 
-    def _sources(self, predictions: ScenePredictions) -> dict[str, _Candidates]:
-        """Detections of the decoder, of the decoder after NMS, and of the dense proposals."""
+    def _sources(self, predictions: ScenePredictions) -> list[Tensor]:
+        """``[T, N, 7]`` of each of ``_SOURCES``: cxcywh, score, label and whether it counts."""
         boxes, scores = predictions.boxes[0].float(), predictions.exist_conf[0, :, :, 0].float()
         labels = predictions.cls_logits[0].argmax(-1)
         order = scores.argsort(dim=1, descending=True)
@@ -216,8 +182,12 @@ class SceneEvaluator(Evaluator[_Shown]):
         dense = predictions.dense.boxes[0].float().flatten(2).transpose(1, 2)
         dense = dense.gather(1, cells.unsqueeze(-1).expand(-1, -1, 4))
         dense_labels = label.flatten(1).gather(1, cells)
-        return {
-            "": _Candidates(boxes, scores, labels, torch.ones_like(kept)),
-            "_nms": _Candidates(boxes, scores, labels, kept),
-            "_dense": _Candidates(dense, dense_scores, dense_labels, nms_keep(dense, self.nms_iou)),
-        }
+
+        def table(boxes: Tensor, *columns: Tensor) -> Tensor:
+            return torch.cat((boxes.double(), torch.stack(columns, dim=-1).double()), dim=-1)
+
+        return [
+            table(boxes, scores, labels, torch.ones_like(kept)),
+            table(boxes, scores, labels, kept),
+            table(dense, dense_scores, dense_labels, nms_keep(dense, self.nms_iou)),
+        ]

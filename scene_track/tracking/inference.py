@@ -16,8 +16,10 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from scene_track.data.batch import SceneBatch
+from scene_track.data.boxes import to_pixels
 from scene_track.data.mot_files import BoxTable
 from scene_track.models.backbones.base import BackboneFeatures
 from scene_track.models.clip_model import ClipModel, ModelState
@@ -25,13 +27,6 @@ from scene_track.models.identity import PointerIdentity
 from scene_track.models.predictions import ScenePredictions
 from scene_track.models.scene import SceneModel
 from scene_track.tracking.tracker import Detections, TrackedFrame, Tracker, VideoInfo
-
-
-def to_pixels(boxes: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.float64]:
-    """``[N, 4]`` cxcywh 0-1 to left, top, width, height in pixels; ``size`` is (height, width)."""
-    height, width = size
-    scaled = boxes.reshape(-1, 4) * np.array((width, height, width, height), dtype=np.float64)
-    return np.concatenate((scaled[:, :2] - scaled[:, 2:] / 2, scaled[:, 2:]), axis=1)
 
 
 def video_of(batch: SceneBatch) -> VideoInfo:
@@ -50,24 +45,26 @@ def video_of(batch: SceneBatch) -> VideoInfo:
     )
 
 
-def window_detections(
-    model: SceneModel, predictions: ScenePredictions, batch: SceneBatch
+def by_frame(
+    batch: SceneBatch, boxes: Tensor, scores: Tensor, labels: Tensor, tokens: Tensor | None = None
 ) -> Iterator[tuple[int, Detections]]:
-    """The detections of each frame of one window (B = 1), padding left out.
+    """The detections of each frame of a window (B = 1), padding left out.
+
+    Args:
+        batch: the window.
+        boxes: ``[T, Q, 4]`` cxcywh.
+        scores: ``[T, Q]``.
+        labels: ``[T, Q]``.
+        tokens: ``[T, Q, width]``; None without a pointer head.
 
     Yields:
         Position of the frame in the window, and what was seen in it.
     """
-    head = model.identity
-    boxes, scores = predictions.boxes[0].float(), predictions.exist_conf[0, :, :, 0].float()
-    tokens = None if head is None else head.tokens(predictions.tokens[0], scores).float()
-    labels = predictions.cls_logits[0].argmax(-1)
     # Only the oracle looks at the ground truth, on the host: copied once per window.
     valid, true_boxes, true_ids = (
         field[0].cpu() for field in (batch.valid, batch.boxes, batch.track_ids)
     )
-    clock = batch.seconds[0].tolist()
-    numbers = batch.frame_indices[0].tolist()
+    clock, numbers = batch.seconds[0].tolist(), batch.frame_indices[0].tolist()
     for t in torch.nonzero(~batch.padding_mask[0]).flatten().tolist():
         yield (
             t,
@@ -82,6 +79,17 @@ def window_detections(
                 true_ids=true_ids[t, valid[t]],
             ),
         )
+
+
+def window_detections(
+    model: SceneModel, predictions: ScenePredictions, batch: SceneBatch
+) -> Iterator[tuple[int, Detections]]:
+    """The detections of people in one window (B = 1); see ``by_frame``."""
+    head = model.identity
+    scores = predictions.exist_conf[0, :, :, 0].float()
+    tokens = None if head is None else head.tokens(predictions.tokens[0], scores).float()
+    labels = predictions.cls_logits[0].argmax(-1)
+    return by_frame(batch, predictions.boxes[0].float(), scores, labels, tokens)
 
 
 ReadDetections = Callable[[Any, Any, SceneBatch], Iterator[tuple[int, Detections]]]
@@ -216,12 +224,7 @@ class Association:
     def push(
         self, video: VideoInfo, detections: Detections, beside: Any = None
     ) -> SequenceTracks | None:
-        """Take the next frame.
-
-        Args:
-            video: the video that it is of.
-            detections: in the frame.
-            beside: kept for ``on_frame``.
+        """Take the next frame; ``beside`` is kept for ``on_frame``.
 
         Returns:
             The tracks of the video before, if this frame begins another one.
@@ -271,18 +274,10 @@ def associate(
     tracker: Tracker,
     head: PointerIdentity | None,
 ) -> Iterator[SequenceTracks]:
-    """Turn the detections of videos into tracks; see ``Association``.
-
-    Args:
-        frames: every frame's detections with its video, one video after the other.
-        tracker: started anew for every video.
-        head: the pointer head of the model that detected.
+    """Turn the detections of videos, one after the other, into tracks; see ``Association``.
 
     Yields:
         The tracks of each video as soon as its last frame is done.
-
-    Raises:
-        ValueError: the tracker needs a pointer head and there is none.
     """
     association = Association(tracker, head)
     for video, detections in frames:

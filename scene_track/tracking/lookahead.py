@@ -26,6 +26,13 @@ class _Row:
     label: int
 
 
+@dataclass
+class _Held:
+    number: int
+    seconds: float
+    rows: dict[int, _Row]  # by key
+
+
 class HeldFrames:
     """The newest frames of a video, open to additions until they are let go."""
 
@@ -38,9 +45,9 @@ class HeldFrames:
             free_iou: a box that overlaps another of its frame by more is not filled in.
         """
         self.lookahead, self.fill, self.free_iou = lookahead, fill, free_iou
-        self._frames: deque[tuple[int, dict[int, _Row]]] = deque()  # number, rows by identity
+        self._frames: deque[_Held] = deque()
         # The last frame that was let go: a gap may begin behind it.
-        self._released: tuple[int, dict[int, _Row]] | None = None
+        self._released: _Held | None = None
         self._hidden: set[int] = set()  # keys whose rows are not shown unless they are revealed
 
     def __len__(self) -> int:
@@ -50,6 +57,7 @@ class HeldFrames:
     def push(
         self,
         frame: int,
+        seconds: float,
         keys: NDArray[np.int64],
         boxes: NDArray[np.float64],
         scores: NDArray[np.float64],
@@ -60,6 +68,7 @@ class HeldFrames:
 
         Args:
             frame: its number.
+            seconds: its time; gaps are filled at constant speed.
             keys: ``[N]`` who is in it: an identity, or a name for somebody who has none yet.
             boxes: ``[N, 4]`` cxcywh.
             scores: ``[N]``.
@@ -73,37 +82,38 @@ class HeldFrames:
             )
         }
         self._hidden |= set(keys[hidden].tolist())
-        for key, row in rows.items():
-            self._fill_gap(key, frame, row)
-        self._frames.append((frame, rows))
+        newest = _Held(frame, seconds, rows)
+        for key in list(rows):
+            self._fill_gap(key, newest)
+        self._frames.append(newest)
 
-    def _fill_gap(self, key: int, number: int, now: _Row) -> None:
-        """Interpolate between the last row of ``key``, if it is near enough, and ``now``."""
-        gap: list[tuple[int, dict[int, _Row]]] = []
+    def _fill_gap(self, key: int, newest: _Held) -> None:
+        """Interpolate between the last row of ``key``, if it is near enough, and the newest."""
+        gap: list[_Held] = []
         known = self._frames if self._released is None else (self._released, *self._frames)
-        for first, rows in reversed(known):
-            if key in rows:
+        for first in reversed(known):
+            if key in first.rows:
                 break
-            gap.append((first, rows))
+            gap.append(first)
             if len(gap) > self.fill:
                 return
         else:
             return
-        before = rows[key]
-        for frame, others in gap:
-            share = (frame - first) / (number - first)  # frames may be missing from the footage
+        before, now = first.rows[key], newest.rows[key]
+        for held in gap:
+            share = (held.seconds - first.seconds) / (newest.seconds - first.seconds)
             box = (1 - share) * before.box + share * now.box
-            if not any(_iou(box, other.box) > self.free_iou for other in others.values()):
-                others[key] = _Row(box=box, score=min(before.score, now.score), label=now.label)
+            if not any(_iou(box, other.box) > self.free_iou for other in held.rows.values()):
+                held.rows[key] = _Row(box, min(before.score, now.score), now.label)
 
     def reveal(self, key: int, identity: int) -> None:
         """Show the held rows of ``key`` as those of ``identity``."""
         self._hidden.discard(key)
         if key == identity:
             return
-        for _, rows in self._frames:
-            if key in rows:
-                rows[identity] = rows.pop(key)
+        for held in self._frames:
+            if key in held.rows:
+                held.rows[identity] = held.rows.pop(key)
 
     def forget(self, keys: NDArray[np.int64]) -> None:
         """Take out the rows of those who turned out to be nobody."""
@@ -111,20 +121,20 @@ class HeldFrames:
         if not gone:
             return
         self._hidden -= gone
-        for _, rows in self._frames:
-            for key in gone & rows.keys():
-                del rows[key]
+        for held in self._frames:
+            for key in gone & held.rows.keys():
+                del held.rows[key]
 
     def release(self, everything: bool = False) -> list[TrackedFrame]:
         """Let go of the frames that are older than the lookahead, or of all."""
         keep = 0 if everything else self.lookahead
         done = []
         while len(self._frames) > keep:
-            frame, rows = self._released = self._frames.popleft()
-            shown = {key: row for key, row in rows.items() if key not in self._hidden}
+            held = self._released = self._frames.popleft()
+            shown = {key: row for key, row in held.rows.items() if key not in self._hidden}
             done.append(
                 TrackedFrame(
-                    frame=frame,
+                    frame=held.number,
                     ids=np.array(list(shown), dtype=np.int64),
                     boxes=np.array([row.box for row in shown.values()]).reshape(-1, 4),
                     scores=np.array([row.score for row in shown.values()], dtype=np.float64),

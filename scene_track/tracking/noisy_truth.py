@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import torch
 
+from scene_track.data.boxes import to_relative
 from scene_track.data.noise import Noise, observe
 from scene_track.data.video import Video
 from scene_track.tracking.tracker import Detections, VideoInfo
@@ -20,15 +21,9 @@ from scene_track.tracking.tracker import Detections, VideoInfo
 def truth_as_detections(
     sequences: Iterable[Video], noise: Noise, *, seed: int
 ) -> Iterator[tuple[VideoInfo, Detections]]:
-    """Every frame of the sequences, in the form of ``detect_videos``.
+    """Every frame of labelled sequences, in the form of ``detect_videos``.
 
-    Args:
-        sequences: with ground truth.
-        noise: how good the detector is.
-        seed: >= 0, another one, other errors.
-
-    Yields:
-        VideoInfo and detections, without identity tokens; the exact ground truth goes with them.
+    Detections have no identity tokens; the exact ground truth goes with them.
 
     Raises:
         ValueError: a sequence has no ground truth.
@@ -40,7 +35,7 @@ def truth_as_detections(
             )
         info = sequence.info
         video = VideoInfo(sequence.name, float(info.frame_rate), info.height, info.width)
-        boxes = info.relative(sequence.table.boxes)
+        boxes = to_relative(sequence.table.boxes, info.size)
         random = np.random.default_rng((seed, zlib.crc32(sequence.name.encode())))
         for position, frame in enumerate(sequence.frames.tolist()):
             rows = sequence.rows(position)

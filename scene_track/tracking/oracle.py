@@ -7,6 +7,7 @@ only.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
@@ -34,6 +35,7 @@ def oracle_behind(tracker: Tracker) -> OracleTracker:
     return build_option("tracker", "oracle", **gates)
 
 
+@dataclass(kw_only=True, eq=False)
 class OracleTracker(Tracker):
     """Gives every detection the identity of the true box that it overlaps.
 
@@ -41,35 +43,21 @@ class OracleTracker(Tracker):
     stays in as a one-frame track of its own if it is sure enough for a birth: whoever tracks
     detections does not know which of them are false, so a ceiling without them would be that of
     another detector. Below that it is left out, as a tracker leaves out what continues nothing.
+    Options: see ``conf/tracker/oracle.yaml``.
     """
 
     READS = "boxes"
     needs_truth = True
 
-    def __init__(
-        self,
-        *,
-        exist_conf: Annotated[float, Field(ge=0, le=1)],
-        birth: Annotated[float, Field(ge=0, le=1)],
-        duplicate_iou: Annotated[float, Field(gt=0, le=1)],
-        iou: Annotated[float, Field(gt=0, le=1)],
-    ) -> None:
-        """Store the thresholds; the first three mean the same as ``IdentityTracker``'s.
-
-        Args:
-            exist_conf: detections below this existence are not looked at.
-            birth: existence from which a detection on nobody is kept.
-            duplicate_iou: of two detections that overlap by more, the less sure one is dropped.
-            iou: smallest overlap with a true box that gives its identity.
-        """
-        self.exist_conf, self.birth = exist_conf, birth
-        self.duplicate_iou, self.iou = duplicate_iou, iou
-        self._names: dict[int, int] = {}
-        self._next = 1
+    exist_conf: Annotated[float, Field(ge=0, le=1)]
+    birth: Annotated[float, Field(ge=0, le=1)]
+    duplicate_iou: Annotated[float, Field(gt=0, le=1)]
+    iou: Annotated[float, Field(gt=0, le=1)]
 
     def start(self, video: VideoInfo, head: PointerIdentity | None) -> None:
         """See ``Tracker.start``; needs no pointer head."""
-        self._names, self._next = {}, 1
+        self._names: dict[int, int] = {}
+        self._next = 1
 
     def update(self, detections: Detections) -> list[TrackedFrame]:
         """See ``Tracker.update``.

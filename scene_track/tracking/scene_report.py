@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,19 +12,19 @@ from numpy.typing import NDArray
 from scene_track.data.frame_store import read_frame
 from scene_track.data.mot_files import BoxTable, write_results
 from scene_track.data.video import Video
-from scene_track.metrics.benchmark import Benchmark
-from scene_track.metrics.table import format_table, plain_metrics
+from scene_track.metrics.table import plain_metrics
 from scene_track.metrics.tracking import TrackingCounts
 from scene_track.tracking.inference import SequenceTracks
+from scene_track.tracking.split_report import SplitReport, clip_size, drawn_every
 from scene_track.tracking.truth import Truth, choose_benchmark
 from scene_track.viz.boxes import Frame
-from scene_track.viz.clips import GIF_MAX_FPS, write_clip
+from scene_track.viz.clips import write_clip
 from scene_track.viz.tracks import draw_tracks
 
 _BLANK = 236  # gray of an image that is not there
 
 
-class SceneReport:
+class SceneReport(SplitReport):
     """Counts the tracks of sequences; see ``SplitReport``."""
 
     WRITES: ClassVar[tuple[str, ...]] = ("hota.png", "tracks/*.txt", "clips/*.gif", "clips/*.mp4")
@@ -35,10 +34,13 @@ class SceneReport:
         "HOTA", "DetA", "AssA", "LocA", "IDF1", "MOTA", "IDSW", "FP", "FN", "frames_per_second",
     )  # fmt: skip
 
+    zero = staticmethod(TrackingCounts.zero)
+    plain = staticmethod(plain_metrics)
+
     def __init__(self, videos: Sequence[Video], benchmark: str) -> None:
         """See ``SplitReport.__init__``."""
-        self.benchmark: Benchmark = choose_benchmark(videos, benchmark)
-        self.counts: dict[str, TrackingCounts] = {}
+        super().__init__(videos, benchmark)
+        self.benchmark = choose_benchmark(videos, benchmark)
 
     @staticmethod
     def write_tracks(folder: Path, tracks: SequenceTracks) -> None:
@@ -49,61 +51,40 @@ class SceneReport:
         """See ``SplitReport.count``."""
         self.counts[sequence.name] = Truth.of(sequence, self.benchmark).count(tracks.table)
 
-    def total(self) -> TrackingCounts:
-        """See ``SplitReport.total``."""
-        return sum((self.counts[name] for name in sorted(self.counts)), TrackingCounts.zero())
-
-    def scores(self) -> tuple[dict[str, Any], dict[str, dict[str, Any]]] | None:
-        """See ``SplitReport.scores``."""
-        if not self.counts:
-            return None
-        sequences = {name: plain_metrics(count) for name, count in self.counts.items()}
-        return plain_metrics(self.total()), sequences
-
     def pictures(self, folder: Path, combined: dict[str, Any]) -> None:
         """See ``SplitReport.pictures``."""
         from scene_track.viz.hota import plot_hota
 
         plot_hota(combined, folder / "hota.png")
 
-    def table(self, scores: dict[str, Any]) -> str:
-        """See ``SplitReport.table``."""
-        return format_table(scores, self.COLUMNS)
-
     @staticmethod
     def write_clip(path: Path, footage: Video, tracks: SequenceTracks, *, width: int) -> None:
-        """See ``SplitReport.write_clip``; the frames are read once more, one by one."""
+        """See ``SplitReport.write_clip``."""
         SceneReport.write_panels(path, footage, {footage.name: tracks}, width=width)
 
     @staticmethod
     def write_panels(
         path: Path, footage: Video, tracks: Mapping[str, SequenceTracks], *, width: int
     ) -> None:
-        """Draw several trackers' tracks of a sequence next to each other.
+        """Draw several trackers' tracks of a sequence next to each other, ``.gif`` or ``.mp4``.
 
-        Args:
-            path: ``.gif`` or ``.mp4`` to write.
-            footage: the sequence.
-            tracks: of each tracker, by what is written below its panel.
-            width: pixels of a panel; wider footage is scaled down to it.
+        ``tracks`` are named by what is written below a panel; wider footage is scaled down to
+        ``width`` pixels.
         """
-        info = footage.info
-        width = min(width, info.width)
-        size = (max(1, round(info.height * width / info.width)), width)
+        info, size = footage.info, clip_size(footage, width)
 
         def frames(table: BoxTable) -> Iterator[tuple[int, Frame, NDArray[Any], NDArray[Any]]]:
             for position, frame in enumerate(footage.frames.tolist()):
                 rows = table.at(frame)
                 yield frame, read_image(footage, position, size), rows.boxes, rows.ids
 
-        # A GIF of fast footage shows every second frame, or every third, at the speed of life.
-        every = math.ceil(info.frame_rate / GIF_MAX_FPS) if path.suffix == ".gif" else 1
+        every = drawn_every(path, info.frame_rate)
         panels = [
             draw_tracks(
                 frames(one.table),
-                (info.height, info.width),
+                info.size,
                 name=name,
-                max_width=width,
+                max_width=size[1],
                 every=every,
             )
             for name, one in tracks.items()

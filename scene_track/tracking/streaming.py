@@ -14,16 +14,15 @@ given the identity afterwards, and gaps are filled (``HeldFrames``).
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pydantic import Field
 from scipy.optimize import linear_sum_assignment
-from torch import Tensor
 
 from scene_track.data.camera import Camera
+from scene_track.models.arrays import Host, softmax
 from scene_track.models.identity import PointerIdentity, TrackRings
 from scene_track.tracking.lookahead import HeldFrames
 from scene_track.tracking.tracker import Detections, TrackedFrame, Tracker, VideoInfo
@@ -58,7 +57,8 @@ class IdentityTracker(Tracker):
             birth: existence from which a detection that continues nothing starts a track.
             candidate: existence from which such a detection is at least remembered; 1 remembers
                 none.
-            max_gap: seconds after its last detection for which a track can be continued.
+            max_gap: seconds after its last detection for which a track can be continued; in the
+                next frame it always can.
             duplicate_iou: of two detections that overlap by more, the less sure one is dropped.
             lookahead: frames by which the answer lags, so that gaps are filled and a track that
                 began in doubt is shown from its beginning; 0 = causal.
@@ -80,7 +80,8 @@ class IdentityTracker(Tracker):
         self.candidate, self.fill = candidate, fill
         self.max_gap, self.duplicate_iou = max_gap, duplicate_iou
         self.lookahead, self.camera = lookahead, camera
-        self._head: PointerIdentity | None = None
+        self._head: Any = None
+        self._rings: Any = None
         self._clear()
 
     def _clear(self) -> None:
@@ -91,7 +92,7 @@ class IdentityTracker(Tracker):
         self._ids = np.zeros(0, dtype=np.int64)
         self._rows = np.zeros(0, dtype=np.int64)  # of the rings
         self._last = np.zeros(0)  # s, when they were seen
-        self._rings: TrackRings | None = None
+        self._before = -np.inf  # s, the last frame
         self._camera = Camera(self.camera) if self.camera else None
 
     @property
@@ -106,53 +107,54 @@ class IdentityTracker(Tracker):
                 "the model has no pointer head (model.identity=null, or a model of a ball): type"
                 " tracker=bytetrack, of a ball tracker=ball, or use a model with one"
             )
-        self._head = head
         self._clear()
+        # The answers are needed on the host, and for a few people it is faster than any device.
+        self._head, self._rings = Host(head), TrackRings(head)
 
-    @torch.inference_mode()
     def update(self, detections: Detections) -> list[TrackedFrame]:
         """See ``Tracker.update``."""
         now = detections.seconds
-        # A little more: seconds of frames are rounded.
-        self._keep(np.abs(now - self._last) <= self.max_gap + 1e-4)
-        seen = detections.distinct(self.low_conf, self.duplicate_iou)
-        tokens = seen.tokens
-        assert self._head is not None and tokens is not None, "start() comes first"
-        # The assignment is host work by nature.
-        sure = seen.scores.double().cpu().numpy()
-        boxes = self._steady(seen.boxes, sure)
-        assigned = self._assign(self._head, boxes, tokens, sure, now)
+        # A little more: seconds of frames are rounded. Who was in the frame before is not lost,
+        # however long ago that is: a pause of the video, or one frame per second.
+        recent = np.abs(now - self._last) <= self.max_gap + 1e-4
+        self._keep(recent | (self._last == self._before))
+        self._before = now
+        assert self._head is not None and detections.tokens is not None, "start() comes first"
+        rows = detections.distinct_rows(self.low_conf, self.duplicate_iou)
+        tokens = detections.tokens.detach().float().cpu().numpy()[rows]
+        boxes = detections.boxes.float().cpu().numpy()[rows]
+        sure = detections.scores.double().cpu().numpy()[rows]
+        steady = self._steady(boxes, sure)
+        assigned = self._assign(steady, tokens, sure, now)
         self._promote(assigned[(assigned >= 0) & (sure >= self.birth)])
         keys = self._name(assigned, sure)
-        self._remember(self._head, assigned, keys, boxes, tokens, now)
-        known = keys != 0
-        self._held.push(
-            detections.frame,
-            keys[known],
-            seen.boxes.double().cpu().numpy()[known],
-            sure[known],
-            seen.labels.cpu().numpy()[known],
-            hidden=keys[known] < 0,
-        )
+        self._remember(assigned, keys, steady, tokens, now)
+        # What nobody waits for is not held.
+        shown = keys != 0 if self.lookahead else keys > 0
+        keys, boxes, sure = keys[shown], boxes[shown].astype(np.float64), sure[shown]
+        labels = detections.labels.cpu().numpy()[rows[shown]]
+        if self.lookahead:
+            self._held.push(detections.frame, now, keys, boxes, sure, labels, hidden=keys < 0)
         self._keep((self._ids > 0) | (self._last == now))
-        return self._held.release()
+        if self.lookahead:
+            return self._held.release()
+        return [TrackedFrame(detections.frame, keys, boxes, sure, labels)]
 
     def finish(self) -> list[TrackedFrame]:
         """See ``Tracker.finish``."""
         return self._held.release(everything=True)
 
-    def _steady(self, boxes: Tensor, sure: NDArray[np.float64]) -> Tensor:
+    def _steady(self, boxes: NDArray[np.float32], sure: NDArray[np.float64]) -> NDArray[np.float32]:
         """The boxes where a camera that stands still would see them."""
         if self._camera is None:
             return boxes
-        shift = self._camera.follow(boxes.double().cpu().numpy(), sure)
-        return boxes - boxes.new_tensor((*shift.tolist(), 0.0, 0.0))
+        shift = self._camera.follow(boxes.astype(np.float64), sure)
+        return boxes - np.array((*shift, 0, 0), dtype=np.float32)
 
     def _assign(
         self,
-        head: PointerIdentity,
-        boxes: Tensor,
-        tokens: Tensor,
+        boxes: NDArray[np.float32],
+        tokens: NDArray[np.float32],
         sure: NDArray[np.float64],
         now: float,
     ) -> NDArray[np.int64]:
@@ -160,16 +162,14 @@ class IdentityTracker(Tracker):
         assigned = np.full(len(sure), -1, dtype=np.int64)
         if not len(sure) or not len(self._ids):
             return assigned
-        assert self._rings is not None
-        memory = self._rings.memory(torch.as_tensor(self._rows, device=boxes.device))
-        logits = head(tokens, boxes, torch.tensor([now], device=boxes.device), memory)
-        probability = logits.softmax(-1)[:, :-1].cpu().numpy()
-        first = np.flatnonzero(sure > self.exist_conf)
-        self._match(probability, first, np.arange(len(self._ids)), assigned)
-        second = np.flatnonzero(sure <= self.exist_conf)
-        if len(second):
-            left = np.setdiff1d(np.arange(len(self._ids)), assigned)
-            self._match(probability, second, left, assigned)
+        memory = self._rings.memory(self._rows)
+        logits = self._head(tokens, boxes, now, memory)
+        probability: Any = softmax(logits)[:, :-1]
+        first = sure > self.exist_conf
+        everybody = np.arange(len(self._ids))
+        self._match(probability, first.nonzero()[0], everybody, assigned)
+        if not first.all():
+            self._match(probability, (~first).nonzero()[0], _without(everybody, assigned), assigned)
         return assigned
 
     def _match(
@@ -180,7 +180,7 @@ class IdentityTracker(Tracker):
         assigned: NDArray[np.int64],
     ) -> None:
         """Assign some of the detections to some of the tracks, in ``assigned``."""
-        some = probability[np.ix_(detections, tracks)]
+        some = probability[detections[:, None], tracks]
         rows, columns = linear_sum_assignment(some, maximize=True)
         good = some[rows, columns] > self.accept
         assigned[detections[rows[good]]] = tracks[columns[good]]
@@ -190,6 +190,8 @@ class IdentityTracker(Tracker):
         keys = np.zeros(len(sure), dtype=np.int64)
         keys[assigned >= 0] = self._ids[assigned[assigned >= 0]]
         free = (assigned < 0) & (sure > self.exist_conf)
+        if not free.any():
+            return keys
         born = free & (sure >= self.birth)
         keys[born] = np.arange(self._next, self._next + born.sum())
         self._next += int(born.sum())
@@ -207,34 +209,29 @@ class IdentityTracker(Tracker):
 
     def _remember(
         self,
-        head: PointerIdentity,
         assigned: NDArray[np.int64],
         keys: NDArray[np.int64],
-        boxes: Tensor,
-        tokens: Tensor,
+        boxes: NDArray[np.float32],
+        tokens: NDArray[np.float32],
         now: float,
     ) -> None:
         """Append the frame to the memory: tokens of known tracks, and new tracks."""
-        known = np.flatnonzero(keys != 0)
-        if not len(known):
+        known = keys != 0
+        if not known.any():
             return
-        if self._rings is None:
-            self._rings = TrackRings(head, tokens)
-        started = np.flatnonzero((assigned < 0) & (keys != 0))
+        old, started = assigned >= 0, (known & (assigned < 0)).nonzero()[0]
         rows = np.zeros(len(keys), dtype=np.int64)
-        rows[assigned >= 0] = self._rows[assigned[assigned >= 0]]
-        self._last[assigned[assigned >= 0]] = now
+        rows[old] = self._rows[assigned[old]]
+        self._last[assigned[old]] = now
         if len(started):
-            most = len(self._rows) + len(started)
-            rows[started] = np.setdiff1d(np.arange(most), self._rows)[: len(started)]
+            free = _without(np.arange(len(self._rows) + len(started)), self._rows)
+            rows[started] = free[: len(started)]
             self._rings.reserve(int(rows.max()) + 1)
-            self._rings.count[torch.as_tensor(rows[started], device=boxes.device)] = 0
+            self._rings.count[rows[started]] = 0
             self._ids = np.concatenate((self._ids, keys[started]))
             self._rows = np.concatenate((self._rows, rows[started]))
             self._last = np.concatenate((self._last, np.full(len(started), now)))
-        which = torch.as_tensor(known, device=boxes.device)
-        where = torch.as_tensor(rows[known], device=boxes.device)
-        head.extend(self._rings, where, tokens[which], boxes[which], now)
+        self._head.extend(self._rings, rows[known], tokens[known], boxes[known], now)
 
     def _keep(self, alive: NDArray[np.bool_]) -> None:
         """Forget the other tracks; their rows of the rings are free."""
@@ -246,3 +243,10 @@ class IdentityTracker(Tracker):
             self._rows[alive],
             self._last[alive],
         )
+
+
+def _without(numbers: NDArray[np.int64], taken: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Those of 0, 1, ... that are not taken; numbers beyond and -1 take nothing."""
+    free = np.ones(len(numbers), dtype=np.bool_)
+    free[taken[(taken >= 0) & (taken < len(free))]] = False
+    return numbers[free]

@@ -11,7 +11,7 @@ from __future__ import annotations
 import zipfile
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -78,10 +78,8 @@ def write_submission(
                 entry.compress_type = zipfile.ZIP_DEFLATED
                 entry.create_system, entry.external_attr = 3, 0o644 << 16
                 archive.writestr(entry, _text(tracks[name]))
-        found, problems = _examine(temporary, frames)
-        if problems:
-            raise ValueError(f"{path} is not written: {_all_in_one(problems)}")
-    return Submission(path, found.num_sequences, found.num_frames, found.num_boxes, found.empty)
+        found = _examine(temporary, frames, f"{path} is not written")
+    return replace(found, path=path)
 
 
 def validate_submission(path: Path, frames: Mapping[str, range]) -> Submission:
@@ -95,24 +93,13 @@ def validate_submission(path: Path, frames: Mapping[str, range]) -> Submission:
         path: the zip.
         frames: frame numbers of every sequence of the split, such as ``range(1, 1201)``.
 
-    Returns:
-        What the zip holds.
-
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the zip is not sound, with the number of problems and the first of them.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file, expected a zip for the DanceTrack server")
-    found, problems = _examine(path, frames)
-    if problems:
-        raise ValueError(f"{path} would not be scored: {_all_in_one(problems)}")
-    return found
-
-
-def _all_in_one(problems: list[str]) -> str:
-    count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-    return f"{count}: {first_few(problems, _SHOWN, '; ')}"
+    return _examine(path, frames, f"{path} would not be scored")
 
 
 def _text(table: BoxTable) -> str:
@@ -133,8 +120,8 @@ def _text(table: BoxTable) -> str:
     )
 
 
-def _examine(path: Path, frames: Mapping[str, range]) -> tuple[Submission, list[str]]:
-    """What the zip holds, and everything that is wrong with it."""
+def _examine(path: Path, frames: Mapping[str, range], otherwise: str) -> Submission:
+    """What the zip holds; an error that begins with ``otherwise`` if anything is wrong with it."""
     problems: list[str] = []
     num_boxes, empty = 0, []
     expected = {f"{FOLDER}/{name}.txt": name for name in frames}
@@ -162,8 +149,11 @@ def _examine(path: Path, frames: Mapping[str, range]) -> tuple[Submission, list[
                     empty.append(name)
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         problems.append(f"it is not a whole zip file ({error})")
+    if problems:
+        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+        raise ValueError(f"{otherwise}: {count}: {first_few(problems, _SHOWN, '; ')}")
     num_frames = sum(map(len, frames.values()))
-    return Submission(path, len(expected), num_frames, num_boxes, tuple(empty)), problems
+    return Submission(path, len(expected), num_frames, num_boxes, tuple(empty))
 
 
 def _examine_rows(raw: bytes, frames: range) -> tuple[int, list[str]]:

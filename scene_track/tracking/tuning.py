@@ -109,12 +109,9 @@ class Tunable:
 
     @classmethod
     def baseline(cls, option: str, *, duplicate_iou: float) -> Tunable:
-        """A baseline at the values of its YAML.
+        """One of ``BASELINES`` at the values of its YAML.
 
-        Args:
-            option: one of ``BASELINES``.
-            duplicate_iou: of two detections that overlap by more, one is dropped; not searched,
-                since all trackers are to see the same detections.
+        ``duplicate_iou`` is not searched, since all trackers are to see the same detections.
         """
         values = option_values("tracker", option)
 
@@ -153,13 +150,9 @@ class Tuned:
 def candidates(
     option: str, stock: Mapping[str, float], count: int, *, seed: int
 ) -> list[dict[str, float]]:
-    """The stock settings, then ``count - 1`` different points of the grid.
+    """The stock settings, then ``count - 1`` different points of the tracker's grid.
 
-    Args:
-        option: of the tracker, names the grid.
-        stock: values where nothing is changed.
-        count: how many, >= 1; at most the grid's size + 1 come back.
-        seed: >= 0, another one, other points.
+    At most the grid's size + 1 come back; another seed (>= 0), other points.
 
     Raises:
         ValueError: ``count`` is not positive.

@@ -7,10 +7,14 @@ run. Consecutive numbers are far apart in hue.
 from __future__ import annotations
 
 import colorsys
+import functools
+import itertools
 from collections import deque
 from collections.abc import Sequence
 
+import av
 import numpy as np
+from av.video.reformatter import Interpolation, VideoReformatter
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageDraw, ImageFont
 
@@ -55,12 +59,22 @@ def colour_of(track_id: int) -> Colour:
 
 
 def resize_width(frame: ArrayLike, width: int) -> Frame:
-    """``[H, W, 3]`` uint8 RGB resized to ``width`` pixels (Lanczos); the aspect ratio is kept."""
+    """``[H, W, 3]`` uint8 RGB as a new array, resized to ``width`` pixels.
+
+    Smaller by the mean over an area, which takes a fifth of the time of Pillow's Lanczos (7.7 in
+    place of 37 ms from 1920x1080 to 1280x720); larger by Lanczos.
+    """
     array = check_frame(frame)
     height = max(1, round(array.shape[0] * width / array.shape[1]))
     if array.shape[:2] == (height, width):
         return array.copy()
-    return np.asarray(Image.fromarray(array).resize((width, height), Image.Resampling.LANCZOS))
+    if width < array.shape[1]:
+        shown = av.VideoFrame.from_numpy_buffer(np.ascontiguousarray(array), format="rgb24")
+        smaller = VideoReformatter().reformat(
+            shown, width, height, interpolation=Interpolation.AREA, threads=1
+        )
+        return np.asarray(smaller.to_ndarray(), dtype=np.uint8)
+    return np.array(Image.fromarray(array).resize((width, height), Image.Resampling.LANCZOS))
 
 
 def draw_boxes(
@@ -70,46 +84,51 @@ def draw_boxes(
     scores: ArrayLike | None = None,
     dashed: ArrayLike | None = None,
 ) -> Frame:
-    """Draws boxes and their labels on a copy of the frame.
+    """``paint_boxes`` on a copy of the frame."""
+    return paint_boxes(check_frame(frame).copy(), boxes, ids, scores, dashed)
+
+
+def paint_boxes(
+    canvas: Frame,
+    boxes: ArrayLike,
+    ids: ArrayLike,
+    scores: ArrayLike | None = None,
+    dashed: ArrayLike | None = None,
+) -> Frame:
+    """Draws boxes and their labels into a frame.
 
     Boxes are drawn from back to front (a lower edge is nearer), all labels after all boxes.
 
     Args:
-        frame: ``[H, W, 3]`` uint8 RGB.
+        canvas: ``[H, W, 3]`` uint8 RGB; is changed.
         boxes: ``[N, 4]`` cxcywh, 0-1 of the frame; may reach over the border.
         ids: ``[N]`` identities, written and shown by colour; negative = no identity.
         scores: ``[N]`` 0-1, written as percent.
         dashed: ``[N]`` bool, boxes to draw with a dashed line.
 
     Returns:
-        ``[H, W, 3]`` uint8 RGB.
+        ``canvas``.
 
     Raises:
         ValueError: a shape does not fit.
     """
-    image = Image.fromarray(check_frame(frame))
-    corners = _corners(boxes, image.size)
+    corners = _corners(boxes, canvas)
     numbers = _per_box(ids, "ids", boxes)
     marks = None if scores is None else _per_box(scores, "scores", boxes)
     broken = np.zeros(len(corners)) if dashed is None else _per_box(dashed, "dashed", boxes)
-    draw = ImageDraw.Draw(image)
-    line = max(1, round(image.width / 220))
+    line = max(1, round(canvas.shape[1] / 220))
     order = np.argsort(corners[:, 3], kind="stable")
     colours = [colour_of(int(number)) for number in numbers]
     for n in order:
-        x0, y0, x1, y1 = (float(v) for v in corners[n])
-        if broken[n]:
-            _dashed_rectangle(draw, (x0, y0, x1, y1), colours[n], line)
-        else:
-            draw.rectangle((x0, y0, x1, y1), outline=colours[n], width=line)
-    labels = _Labels(image)
+        _outline(canvas, corners[n], colours[n], line, 4 * line if broken[n] else 0)
+    labels = _Labels(canvas)
     for n in order:
         words = [str(int(numbers[n]))] if numbers[n] >= 0 else []
         if marks is not None:
             words.append(f"{100 * float(marks[n]):.0f}%")
         if words:
             labels.draw(" ".join(words), corners[n], colours[n])
-    return np.asarray(image)
+    return canvas
 
 
 class Trails:
@@ -145,19 +164,31 @@ class Trails:
             if not trail:
                 del self._points[number]
 
-    def draw(self, frame: ArrayLike) -> Frame:
-        """Draws the trails, fading into the past, on a copy of ``[H, W, 3]`` uint8 RGB."""
-        base = Image.fromarray(check_frame(frame)).convert("RGBA")
-        layer = Image.new("RGBA", base.size, (0, 0, 0, 0))
-        draw = ImageDraw.Draw(layer)
-        line = max(1, round(base.width / 250))
+    def paint(self, canvas: Frame) -> Frame:
+        """Draws the trails, fading into the past, into ``[H, W, 3]`` uint8 RGB; returns it."""
+        height, width = canvas.shape[:2]
+        line = max(1, round(width / 250))
         for number, trail in self._points.items():
-            points = list(trail)
-            for (_, x0, y0), (when, x1, y1) in zip(points, points[1:], strict=False):
+            if len(trail) < 2:
+                continue
+            places = np.array([(x * width, y * height) for _, x, y in trail])
+            # Blending costs by area, so only the part of the frame under the trail is blended.
+            low = np.clip(places.min(axis=0) - 2 * line, 0, (width, height)).astype(int)
+            high = np.clip(places.max(axis=0) + 2 * line + 1, 0, (width, height)).astype(int)
+            part = canvas[low[1] : high[1], low[0] : high[0]]
+            if not part.size:
+                continue
+            layer = Image.new("RGBA", part.shape[1::-1], (0, 0, 0, 0))
+            draw = ImageDraw.Draw(layer)
+            for (start, end), (when, _, _) in zip(
+                itertools.pairwise(places - low), itertools.islice(trail, 1, None), strict=True
+            ):
                 fade = 1 - (self._frame - when) / TRAIL_FRAMES
-                ends = (x0 * base.width, y0 * base.height, x1 * base.width, y1 * base.height)
-                draw.line(ends, fill=(*colour_of(number), round(60 + 195 * fade)), width=line)
-        return np.asarray(Image.alpha_composite(base, layer).convert("RGB"))
+                ink = (*colour_of(number), round(60 + 195 * fade))
+                draw.line((*start, *end), fill=ink, width=line)
+            base = Image.fromarray(part).convert("RGBA")
+            part[:] = np.asarray(Image.alpha_composite(base, layer))[..., :3]
+        return canvas
 
 
 def text_bar(width: int, text: str, height: int = 24) -> Frame:
@@ -199,10 +230,9 @@ def side_by_side(prediction: ArrayLike, truth: ArrayLike) -> Frame:
         )
     panels = []
     for frame, title in ((left, "prediction"), (right, "ground truth")):
-        image = Image.fromarray(frame)
-        bottom = np.array([0, image.height, image.width, image.height], np.float64)
-        _Labels(image).draw(title, bottom, PAPER)
-        panels.append(np.asarray(image))
+        panel, (height, width) = frame.copy(), frame.shape[:2]
+        _Labels(panel).draw(title, np.array([0, height, width, height], np.float64), PAPER)
+        panels.append(panel)
     between = np.full((left.shape[0], 4, 3), PAPER, np.uint8)
     return np.concatenate((panels[0], between, panels[1]), axis=1)
 
@@ -254,14 +284,14 @@ def _boxes(boxes: ArrayLike) -> NDArray[np.float64]:
     return array
 
 
-def _corners(boxes: ArrayLike, size: tuple[int, int]) -> NDArray[np.float64]:
+def _corners(boxes: ArrayLike, canvas: Frame) -> NDArray[np.float64]:
     """``[N, 4]`` pixel corners (x0, y0, x1, y1), ordered even where a size is negative."""
     array = _boxes(boxes)
     half = np.abs(array[:, 2:]) / 2
     corners = np.concatenate((array[:, :2] - half, array[:, :2] + half), axis=1)
     # NaN has no place on an image; values far outside overflow the drawing library.
     corners = np.nan_to_num(corners, nan=-1.0).clip(-2, 3)
-    return corners * np.array(size * 2, np.float64)
+    return corners * np.array(canvas.shape[1::-1] * 2, np.float64)
 
 
 def _per_box(values: ArrayLike, name: str, boxes: ArrayLike) -> NDArray:
@@ -271,55 +301,67 @@ def _per_box(values: ArrayLike, name: str, boxes: ArrayLike) -> NDArray:
     return array
 
 
-def _dashed_rectangle(
-    draw: ImageDraw.ImageDraw, box: tuple[float, float, float, float], colour: Colour, line: int
+def _outline(
+    canvas: Frame, corners: NDArray[np.float64], colour: Colour, line: int, dash: int
 ) -> None:
-    x0, y0, x1, y1 = box
-    dash = 4.0 * line
-    for ax, ay, bx, by in ((x0, y0, x1, y0), (x1, y0, x1, y1), (x0, y1, x1, y1), (x0, y0, x0, y1)):
-        length = max(abs(bx - ax), abs(by - ay))
-        start = 0.0
-        while start < length:
-            a, b = start / length, min(1.0, (start + dash) / length)
-            ends = (ax + a * (bx - ax), ay + a * (by - ay), ax + b * (bx - ax), ay + b * (by - ay))
-            draw.line(ends, fill=colour, width=line)
-            start += 2 * dash
+    """Draws a rectangle into the canvas: lines of ``line`` pixels inwards, ``dash`` 0 = solid."""
+    height, width = canvas.shape[:2]
+    x0, y0, x1, y1 = (round(float(value)) for value in corners)
+    far_x, far_y = max(x0, x1 + 1 - line), max(y0, y1 + 1 - line)
+    rows = np.arange(max(y0, 0), min(y1 + 1, height))
+    columns = np.arange(max(x0, 0), min(x1 + 1, width))
+    if dash:
+        rows = rows[(rows - y0) // dash % 2 == 0]
+        columns = columns[(columns - x0) // dash % 2 == 0]
+    for y in (y0, far_y):
+        canvas[max(y, 0) : max(min(y + line, y1 + 1), 0), columns] = colour
+    for x in (x0, far_x):
+        canvas[rows, max(x, 0) : max(min(x + line, x1 + 1), 0)] = colour
 
 
 class _Labels:
-    """Writes labels on an image so that they cover each other as little as possible."""
+    """Writes labels into a canvas so that they cover each other as little as possible."""
 
-    def __init__(self, image: Image.Image) -> None:
-        self._image, self._draw = image, ImageDraw.Draw(image)
-        self._font = ImageFont.load_default(size=max(10, round(image.width / 36)))
-        self._taken: list[tuple[float, float, float, float]] = []
+    def __init__(self, canvas: Frame) -> None:
+        self._canvas = canvas
+        self._size = max(10, round(canvas.shape[1] / 36))
+        self._taken: list[tuple[int, int, int, int]] = []
 
     def draw(self, text: str, box: NDArray[np.float64], colour: Colour) -> None:
         """Text on a chip above ``box [4]``, or at another corner of it if that place is taken."""
-        left, top, right, bottom = self._draw.textbbox((0, 0), text, font=self._font, anchor="ls")
-        width, height = right - left + 4, bottom - top + 4
-        x0, y0, x1, y1 = (float(v) for v in box)
+        chip = _chip(text, colour, self._size)
+        height, width = chip.shape[:2]
+        x0, y0, x1, y1 = (round(float(value)) for value in box)
         right_edge, above = x1 - width, y0 - height
-        chips = []
+        places = []
         for x, y in (
             (x0, above), (right_edge, above), (x0, y1), (right_edge, y1), (x0, above - height),
             (x0, y0),
         ):  # fmt: skip
-            x = min(max(x, 0), self._image.width - width)
-            y = min(max(y, 0), self._image.height - height)
-            chips.append((x, y, x + width, y + height))
-        chip = next(filter(self._is_free, chips), chips[0])
-        self._taken.append(chip)
-        x, y, end_x, end_y = chip
-        self._draw.rectangle((x, y, end_x - 1, end_y - 1), fill=colour)
-        bright = _luminance((colour[0] / 255, colour[1] / 255, colour[2] / 255)) > 0.45
-        ink = PAPER if bright else INK
-        place = (x + 2 - left, y + 2 - top)
-        self._draw.text(place, text, fill=ink, font=self._font, anchor="ls")
+            x = max(min(x, self._canvas.shape[1] - width), 0)
+            y = max(min(y, self._canvas.shape[0] - height), 0)
+            places.append((x, y, x + width, y + height))
+        place = next(filter(self._is_free, places), places[0])
+        self._taken.append(place)
+        x, y, end_x, end_y = place
+        part = self._canvas[y:end_y, x:end_x]
+        part[:] = chip[: part.shape[0], : part.shape[1]]  # a frame may be smaller than the text
 
-    def _is_free(self, chip: tuple[float, float, float, float]) -> bool:
+    def _is_free(self, chip: tuple[int, int, int, int]) -> bool:
         x0, y0, x1, y1 = chip
         return all(x1 <= a or c <= x0 or y1 <= b or d <= y0 for a, b, c, d in self._taken)
+
+
+@functools.lru_cache(maxsize=1024)
+def _chip(text: str, colour: Colour, size: int) -> Frame:
+    """``[h, w, 3]`` uint8: text on a ground of a colour; the same ones come in every frame."""
+    font = ImageFont.load_default(size=size)
+    left, top, right, bottom = font.getbbox(text, anchor="ls")
+    chip = Image.new("RGB", (round(right - left) + 4, round(bottom - top) + 4), colour)
+    bright = _luminance((colour[0] / 255, colour[1] / 255, colour[2] / 255)) > 0.45
+    ink = PAPER if bright else INK
+    ImageDraw.Draw(chip).text((2 - left, 2 - top), text, fill=ink, font=font, anchor="ls")
+    return np.asarray(chip)
 
 
 def _luminance(rgb: tuple[float, float, float]) -> float:

@@ -19,6 +19,7 @@ from av.error import BlockingIOError as NothingYet
 from av.error import EOFError as NothingMore
 from av.filter import Graph
 from av.video.format import VideoFormat
+from av.video.reformatter import VideoReformatter
 from numpy.typing import ArrayLike
 from PIL import Image
 
@@ -32,7 +33,9 @@ Kind = Literal["mp4", "gif"]
 
 _TICKS = {"mp4": 90_000, "gif": 100}  # per second; a GIF knows no finer time
 _BT709 = 1  # FFmpeg's number of the colour space of high-definition video, and of limited range
-_CRF = "20"  # H.264 quality: lower is better and larger; 23 is the encoder's own
+# H.264 quality (lower is better and larger; 23 is the encoder's own) and effort. Beside veryfast
+# at 20 this takes half the time, for a file a tenth smaller and 0.8 dB less (40.8, 720x1280).
+_CRF, _PRESET = "23", "superfast"
 
 
 class VideoWriter:
@@ -57,6 +60,7 @@ class VideoWriter:
         self._path, self._kind, self._fps = path, kind, fps
         self._ticks = _TICKS[kind]
         self._container: OutputContainer | None = None
+        self._reformatter = VideoReformatter()  # one for all frames: each frame's own is made anew
         self._size = (0, 0)
         self._last = -1
         self.count = 0
@@ -101,10 +105,12 @@ class VideoWriter:
         self._last = max(tick, self._last + 1)
         height, width = array.shape[:2]
         if self._kind == "mp4":
-            array = np.ascontiguousarray(array[: height // 2 * 2, : width // 2 * 2])
-        shown = av.VideoFrame.from_ndarray(array, format="rgb24")
+            array = array[: height // 2 * 2, : width // 2 * 2]
+        shown = av.VideoFrame.from_numpy_buffer(np.ascontiguousarray(array), format="rgb24")
         if self._kind == "mp4":
-            shown = shown.reformat(format="yuv420p", dst_colorspace=_BT709)
+            shown = self._reformatter.reformat(
+                shown, format="yuv420p", dst_colorspace=_BT709, threads=1
+            )
         shown.pts, shown.time_base = self._last, Fraction(1, self._ticks)
         self._encode(shown)
 
@@ -136,7 +142,7 @@ class VideoWriter:
             self._stream.pix_fmt = "yuv420p"
             # Without B-frames a packet's time is its frame's: with them and a variable rate, MP4
             # would end before the last frames.
-            self._stream.options = {"crf": _CRF, "preset": "veryfast", "bf": "0"}
+            self._stream.options = {"crf": _CRF, "preset": _PRESET, "bf": "0"}
             context.colorspace = context.color_primaries = context.color_trc = _BT709
             context.color_range = 1  # limited, as from_ndarray and every player have it
         else:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from scene_track.viz.boxes import Frame, check_frame, contact_sheet, draw_boxes
 
-_HEIGHT = 240  # pixels of a panel
+_HEIGHT = 320  # pixels of a panel
 _MARGIN = 0.6  # of the watched boxes' size, on each side
 _LEAST = 0.2  # of the image's height: smallest window, so that one sees where it is
 _ASPECT = (0.8, 1.8)  # width over height of the window

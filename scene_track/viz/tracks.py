@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from numpy.typing import ArrayLike
 
-from scene_track.viz.boxes import Frame, Trails, captioned, check_frame, draw_boxes, resize_width
+from scene_track.viz.boxes import Frame, Trails, captioned, check_frame, paint_boxes, resize_width
 
 
 class TrackPainter:
@@ -38,8 +38,8 @@ class TrackPainter:
         if image is None:
             return None
         frame = check_frame(image)
-        frame = resize_width(frame, min(self.max_width, frame.shape[1]))
-        return draw_boxes(self._trails.draw(frame), boxes, ids)
+        frame = resize_width(frame, min(self.max_width, frame.shape[1]))  # a copy
+        return paint_boxes(self._trails.paint(frame), boxes, ids)
 
 
 def draw_tracks(

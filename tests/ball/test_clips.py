@@ -122,7 +122,7 @@ def test_what_a_batch_says_of_a_ball(make_clip, flight) -> None:
     assert batch.boxes[0, 4, 0].tolist() == pytest.approx([37.5 / 64, 16.5 / 36, 0, 0])
     assert batch.boxes[0, 2].eq(0).all() and batch.confidence[0, :, 0].tolist()[:3] == [1, 1, 0]
     assert batch.frame_indices[0].tolist() == [0, 1, 2, 3, 4, 5, 5, 5]
-    assert batch.targets[0][3].visibility.tolist() == [2] and len(batch.targets[0][2]) == 0
+    assert batch.valid[0, :, 0].tolist()[2:4] == [False, True]
     # The truth for scoring is exact, and stays where it is.
     assert batch.points is not None and batch.points.dtype == np.float64
     assert batch.points[0, 4].tolist() == [37, 16, 3] and batch.points[0, 7, 2] == -1

@@ -93,23 +93,10 @@ def test_nothing_found_at_all_is_written_as_null(folders, capsys) -> None:
     assert capsys.readouterr().out.splitlines()[-2].split()[-1] == "-"
 
 
-@pytest.mark.parametrize(
-    ("rows", "message"),
-    [
-        ("0,0,,\n1,1,5,5\n3,1,5,5\n", "1 fault: no row for 1 frames: 2"),
-        ("0,0,,\n2,1,5,5\n1,1,5,5\n3,1,5,5\n", "line 4: frame 1 comes after frame 2"),
-        ("0,0,,\n1,1,5,5\n1,1,5,5\n2,1,5,5\n3,1,5,5\n", "line 4: frame 1 appears more than once"),
-        (
-            "0,0,,\n1,1,5,5\n2,1,5,5\n3,1,5,5\n4,1,5,5\n",
-            "frame 4 is not one of the 4 frames 0 to 3",
-        ),
-        ("0,0,,\n1,1,5,here\n2,1,5,5\n3,1,5,5\n", "line 3: y is 'here', expected a number"),
-    ],
-)
-def test_a_result_with_holes_or_twice_is_named(folders, rows: str, message: str) -> None:
-    (folders[1] / "game1_Clip1.csv").write_text(f"frame,visibility,x,y\n{rows}")
+def test_a_result_with_holes_is_named(folders) -> None:
+    (folders[1] / "game1_Clip1.csv").write_text("frame,visibility,x,y\n0,0,,\n1,1,5,5\n3,1,5,5\n")
     error = fails(arguments(folders))
-    assert "game1_Clip1.csv" in error and message in error
+    assert "game1_Clip1.csv" in error and "1 fault: no row for 1 frames: 2" in error
     assert not folders[2].exists()
 
 

@@ -109,5 +109,6 @@ def test_memory_does_not_grow() -> None:
     for number in range(500):
         places = torch.from_numpy(generator.random((5, 4)))
         heat = torch.from_numpy(generator.random(5))
-        tracker.update(Detections(number, 0.0, places, heat, torch.zeros(5, dtype=torch.long)))
+        labels = torch.zeros(5, dtype=torch.long)
+        tracker.update(Detections(number, number / 30, places, heat, labels))
         assert len(tracker._tracks) <= 5 * (tracker.max_misses + 1)

@@ -14,10 +14,6 @@ def _fake_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return package
 
 
-def test_checkout_has_conf_beside_the_package(repo_root: Path) -> None:
-    assert Path(paths.config_dir()) == repo_root / "conf"
-
-
 def test_conf_inside_the_package_wins_as_in_a_wheel(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -31,7 +27,6 @@ def test_conf_inside_the_package_wins_as_in_a_wheel(
 def test_a_conf_folder_of_somebody_else_is_not_taken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    package = _fake_package(tmp_path, monkeypatch)
-    (package.parent / "conf").mkdir()
+    (_fake_package(tmp_path, monkeypatch).parent / "conf").mkdir()
     with pytest.raises(FileNotFoundError, match="install the package again"):
         paths.config_dir()

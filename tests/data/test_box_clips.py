@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from scene_track.data.box_clips import BoxClips, BoxStream, MixedClips
+from scene_track.data.box_clips import BoxClips, BoxStream
 from scene_track.data.collate import collate
 from scene_track.data.detections import BoxVideo
 from scene_track.data.noise import EXACT, Noise
+from scene_track.data.parts import MixedClips
 from scene_track.data.samples import Sample
 from tests.compose import shipped
 from tests.tracking.stories import walk
@@ -60,7 +61,7 @@ def test_a_moving_camera_is_taken_off_where_enough_people_show_it() -> None:
     augment = shipped("dataset.augment", **off)
     for pairs, moved in ((0, -3 / 400), (5, 0.0), (6, -3 / 400)):
         dataset = BoxClips(
-            boxes, length=8, stride=8, max_interval=1, augment=augment, seed=0, camera=pairs
+            boxes, length=8, stride=8, max_interval=1, augment=augment, seed=0, camera_pairs=pairs
         )
         clip = torch.stack(dataset[(0, 1)].boxes)
         steps = (clip[1:] - clip[:-1])[..., 0]

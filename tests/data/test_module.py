@@ -96,25 +96,6 @@ def test_ranks_share_whole_sequences(drawn: Path, monkeypatch: pytest.MonkeyPatc
     assert batch.padding_mask.all() and not batch.valid.any()
 
 
-def test_it_goes_on_where_it_stopped(drawn: Path) -> None:
-    whole = synthetic(drawn).train_dataloader()
-    whole.set_epoch(1)
-    expected = list(whole)
-    first = synthetic(drawn).train_dataloader()
-    first.set_epoch(1)
-    iterator = iter(first)
-    next(iterator)
-    state = first.state_dict()
-    second = synthetic(drawn).train_dataloader()
-    second.load_state_dict(state)
-    second.set_epoch(1)
-    rest = list(second)
-    assert len(rest) == len(expected) - 1
-    for a, b in zip(rest, expected[1:], strict=True):
-        assert torch.equal(a.frames, b.frames)
-        assert torch.equal(a.boxes, b.boxes)
-
-
 def test_a_cached_run_sees_the_same_as_an_uncached_one(drawn: Path, tmp_path: Path) -> None:
     options: dict[str, Any] = {"cache_dir": str(tmp_path), "base_scale": 1.25}
     batches = [
@@ -159,38 +140,6 @@ def test_a_split_that_is_not_there(make_sequence) -> None:
         module.setup("test")
 
 
-def test_real_footage(shared: Path, tmp_path: Path) -> None:
-    module = mot(
-        shared / "data" / "mot",
-        train=["ADL-Rundle-6:1-12"],
-        val=["ADL-Rundle-6:401-405", "TUD-Campus:1-3"],
-        size=[112, 192],
-        cache_dir=str(tmp_path),
-    )
-    module.setup("fit")
-    batch = next(iter(module.train_dataloader()))
-    assert batch.frames.shape == (2, 4, 3, 112, 192)
-    assert batch.frames.float().mean() > 30
-    seen = [(b.sequence_ids[0], b.frame_indices[0, 0].item()) for b in module.val_dataloader()]
-    assert seen == [("ADL-Rundle-6_401-405", 401), ("TUD-Campus_1-3", 1)]
-
-
-def test_dancetrack_layout(make_sequence, walking_gt) -> None:
-    for split, name, gt in (
-        ("train", "dancetrack0001", walking_gt),
-        ("val", "dancetrack0004", walking_gt),
-        ("test", "dancetrack0003", None),
-    ):
-        root = make_sequence(name, split=split, digits=8, extension="jpg", gt=gt).parents[1]
-    module = build("dancetrack", root=str(root), size=[32, 64], loader={"num_workers": 0})
-    module.prepare_data()
-    module.setup("fit")
-    module.setup("test")
-    batch = next(iter(module.train_dataloader()))
-    assert batch.frames.shape == (1, 12, 3, 32, 64)
-    assert next(iter(module.test_dataloader())).sequence_ids == ["dancetrack0003"]
-
-
 def tracknet(root: Path, **options: Any) -> TrackingDataModule:
     settings = {
         "root": str(root),
@@ -225,35 +174,3 @@ def test_training_on_clips_without_labels_is_refused(make_clip, flight) -> None:
     module = tracknet(root, train=["game1"], val=["game1"])
     with pytest.raises(FileNotFoundError, match="have no Label.csv, first game1_Clip1"):
         module.setup("fit")
-
-
-def test_real_tennis(shared: Path, tmp_path: Path) -> None:
-    module = tracknet(
-        shared / "data" / "tracknet_tennis",
-        train=["game2/Clip4"],
-        val=["game3/Clip3"],
-        size=[144, 256],
-        cache_dir=str(tmp_path),
-    )
-    module.setup("fit")
-    batch = next(iter(module.train_dataloader()))
-    assert batch.frames.shape == (4, 5, 3, 144, 256) and batch.frames.float().mean() > 30
-    assert module.visibility_counts("val") == [1, 7, 0, 0]
-    assert [b.visibility[0, :, 0].tolist() for b in module.val_dataloader()] == [
-        [0, 1, 1], [1, 1, 1], [1, 1, -1],
-    ]  # fmt: skip
-
-
-def test_the_shipped_synthetic_tennis(tmp_path: Path) -> None:
-    source = {
-        "train_games": 2, "val_games": 1, "test_games": 1, "clips_per_game": 1, "frames": 4,
-        "width": 160, "height": 88, "workers": 1,
-    }  # fmt: skip
-    settings = {"root": str(tmp_path), "source": source, "size": [48, 80], "batch_size": 2}
-    module = build("synthetic_tennis", **settings)
-    module.prepare_data()
-    module.setup("fit")
-    module.setup("test")
-    batch = next(iter(module.train_dataloader()))
-    assert batch.frames.shape == (2, 5, 3, 48, 80)
-    assert [s.name for s in module.sequences("test")] == ["game1_Clip1"]

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import av
 import torch
 import yaml
 
@@ -132,6 +133,14 @@ def torn_files(folder: Path) -> list[str]:
                     load_file(file)
                 case ".csv":
                     assert file.read_text().endswith("\n")
+                case ".txt" if file.name == "tracks.txt":
+                    text = file.read_text()
+                    assert not text or text.endswith("\n")
+                case ".mp4":
+                    with av.open(str(file)) as video:
+                        shown = sum(1 for _ in video.decode(video=0))
+                    tracks = json.loads(file.with_name("tracks.json").read_text())
+                    assert shown == len(tracks["frames"])
         except Exception as error:
             torn.append(f"{file}: {error}")
     return torn
@@ -227,8 +236,8 @@ def cache(folder: Path, videos: Sequence[Video], kills: int, seed: int) -> Tally
 def command_with_files(
     folder: Path, module: str, words: Sequence[str], output: Path, kills: int, seed: int
 ) -> Tally:
-    """Kills a command that writes a folder; whole files alone have their names."""
-    tally, chance, log = Tally(torn=0), random.Random(seed), folder / "log"
+    """Kills a command that replaces a folder; whole files alone have their names."""
+    tally, chance, log = Tally(torn=0, lost=0), random.Random(seed), folder / "log"
     again = [*words, f"output={output}", "overwrite=true", f"hydra.run.dir={folder / 'logs'}"]
     began = time.monotonic()
     assert end(start(command(module, again, folder), log), 600) == 0, log.read_text()[-3000:]
@@ -237,6 +246,7 @@ def command_with_files(
         child = start(command(module, again, folder), log)
         tally.kills += end(child, chance.uniform(0.3 * length, length)) == _STOPPED
         tally.torn = (tally.torn or 0) + len(torn_files(output))
+        tally.lost = (tally.lost or 0) + (not output.is_dir())
     return tally
 
 

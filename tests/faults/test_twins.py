@@ -10,7 +10,6 @@ import pytest
 from PIL import Image
 
 from scene_track.data.footage import open_footage
-from scene_track.data.further import Further
 from scene_track.data.video import MotFolder
 from tests.faults import malformed
 
@@ -27,11 +26,6 @@ def sequence(tmp_path: Path) -> Path:
 
 def _read(folder: Path) -> object:
     return MotFolder(root=folder.parent.parent, classes={1: "person"}).sequences("train")
-
-
-def _further(folder: Path) -> object:
-    further = Further(root=folder.parent)
-    return further.videos({1: "person"}, detections=None, on_error="raise", cache_dir=None)
 
 
 def _track(folder: Path) -> object:
@@ -53,7 +47,6 @@ def _xyz(text: str) -> Callable[[Path], object]:
         (_track, _twice, "twice"),
         (_read, _xyz("1,1,0,0,3\n1,1,0,0,4\n"), "xyz.txt"),
         (_read, _xyz("1.5,1,0,0,3\n"), "xyz.txt"),
-        (_further, lambda folder: (folder / "gt" / "gt.txt").unlink(), "gt.txt"),
         (_read, lambda folder: folder.rename(folder.parent / os.fsdecode(b"A\xff")), "UTF-8"),
     ],
 )

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from scene_track.metrics.detection import (
     DetectionCounts,
     average_precision,
-    centre_to_corner,
     count_detections,
     detection_metrics,
 )
@@ -33,18 +32,6 @@ def test_a_hand_drawn_case() -> None:
 def test_a_second_box_on_the_same_person_is_a_false_alarm() -> None:
     counts = count_detections([[[0, 0, 10, 10]]], [[[0, 0, 10, 10], [0, 0, 10, 9]]], [[0.5, 0.9]])
     assert counts.matched.tolist() == [[False, False], [True, True]], "the surer box chooses first"
-
-
-def test_a_prediction_takes_the_best_person_that_is_free() -> None:
-    people = [[0, 0, 10, 10], [3, 0, 10, 10]]
-    counts = count_detections([people], [[[3, 0, 10, 10], [2, 0, 10, 10]]], [[0.9, 0.8]])
-    assert counts.matched[:, 0].tolist() == [True, True]
-
-
-def test_frames_do_not_mix() -> None:
-    counts = count_detections([[[0, 0, 9, 9]], []], [[], [[0, 0, 9, 9]]], [[], [0.9]])
-    assert not counts.matched.any()
-    assert detection_metrics(counts)["AP50"] == 0.0
 
 
 def test_classes_do_not_match_each_other_and_are_averaged() -> None:
@@ -111,11 +98,6 @@ def test_against_a_plain_loop_and_in_parts(seed: int) -> None:
     for k in range(6):
         parts += count_detections([truth[k]], [found[k]], [scores[k]])
     assert detection_metrics(parts) == metrics
-
-
-def test_centre_to_corner() -> None:
-    assert centre_to_corner([[5, 6, 4, 2]]).tolist() == [[3, 5, 4, 2]]
-    assert centre_to_corner([]).shape == (0, 4)
 
 
 @pytest.mark.parametrize(

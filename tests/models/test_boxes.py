@@ -54,12 +54,6 @@ def test_pairwise_against_torchvision() -> None:
         )
 
 
-def test_elementwise_is_the_diagonal_of_pairwise() -> None:
-    first, second = random_boxes(9, seed=3), random_boxes(9, seed=4)
-    assert torch.equal(elementwise_iou(first, second), pairwise_iou(first, second).diagonal())
-    assert torch.equal(elementwise_giou(first, second), pairwise_giou(first, second).diagonal())
-
-
 @settings(max_examples=100, deadline=None)
 @given(
     center=st.tuples(st.floats(0, 1), st.floats(0, 1)),

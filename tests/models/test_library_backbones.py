@@ -16,8 +16,8 @@ from torchvision.io import ImageReadMode, read_image
 from torchvision.transforms.v2.functional import resize
 
 from scene_track.models.backbones.base import Backbone
-from scene_track.models.backbones.depth import depth_stages
 from scene_track.models.backbones.hf_auto import HfAuto
+from scene_track.models.backbones.library import depth_stages
 from scene_track.models.backbones.timm_model import PACKAGES, TimmModel
 from scene_track.models.weights import load_state_dict_file, load_strictly, rename_by_position
 from tests.compose import arguments

@@ -248,20 +248,7 @@ def test_a_denoiser_leaves_the_other_weights_alone() -> None:
     assert not any(parameter.requires_grad for parameter in denoiser.parameters())
 
 
-def test_shipped_options(repo_root: Path) -> None:
-    shipped = OmegaConf.load(repo_root / "conf" / "denoiser" / "dino.yaml")
-    denoiser = instantiate(
-        OmegaConf.create(
-            {
-                "model": {"dim": 16},
-                "head": {"module": {"num_classes": 3}},
-                "denoiser": shipped,
-            }
-        ).denoiser
-    )
-    assert denoiser.label_embedding.weight.shape == (4, 16)
-    assert denoiser.num_groups(6) == 2
-    assert denoiser.lambda_dn == 1
+def test_the_plain_model_has_no_denoiser(repo_root: Path) -> None:
     none = OmegaConf.load(repo_root / "conf" / "denoiser" / "none.yaml")
     assert none.lambda_dn == 0
     assert instantiate(none) is None

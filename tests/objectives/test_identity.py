@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scene_track.data.batch import SceneBatch
+from scene_track.models.arrays import Host
 from scene_track.models.identity import PointerIdentity, TrackMemory, TrackRings, newest
 from scene_track.models.predictions import DensePredictions, ScenePredictions
 from scene_track.objectives.identity import TrackGrid, _memory, identity_slots, last_before
@@ -91,21 +94,50 @@ def test_the_newest_tokens_equal_a_loop(present: list[bool], count: int) -> None
         assert past[0, t][seen[0, t]].tolist() == wanted
 
 
-def test_streaming_gives_the_numbers_of_training() -> None:
+def as_tensors(memory: TrackMemory) -> TrackMemory:
+    """What training would be given; on arrays all tracks exist."""
+    arrays = [np.ascontiguousarray(x) for x in list(vars(memory).values())[:-1]]
+    exists = np.ones(len(arrays[0]), dtype=np.bool_)
+    return TrackMemory(*(torch.from_numpy(x) for x in (*arrays, exists)))
+
+
+@pytest.mark.parametrize("options", [{}, {"interaction": 0, "appearance": 4, "content": False}])
+def test_streaming_gives_the_numbers_of_training(options: dict) -> None:
     """Token by token over rings, with gaps and a window that is shorter than the clip."""
-    pointer = learned(head(history=3))
+    pointer = learned(head(history=3, **options))
     tokens, boxes = torch.randn(2, 7, 16), torch.rand(2, 7, 4) * 0.4 + 0.2
     seconds = torch.arange(7).float().expand(2, 7) / 20
     present = torch.rand(2, 7) > 0.3
     with torch.no_grad():
         state, motion = pointer.encode(tokens, boxes, seconds, present)
-        rings = TrackRings(pointer, tokens)
+        host, rings = Host(pointer), TrackRings(pointer)
         for t in range(7):
             rows = torch.nonzero(present[:, t]).flatten()
-            pointer.extend(rings, rows, tokens[rows, t], boxes[rows, t], seconds[0, t].item())
-            memory = rings.memory(rows)
-            torch.testing.assert_close(memory.state, state[rows, t])
-            torch.testing.assert_close(memory.motion, motion[rows, t], rtol=1e-4, atol=1e-5)
+            here, there = tokens[rows, t], boxes[rows, t]
+            now = seconds[0, t].item()
+            host.extend(rings, rows.numpy(), here.numpy(), there.numpy(), now)
+            memory = rings.memory(rows.numpy())
+            torch.testing.assert_close(as_tensors(memory).state, state[rows, t])
+            torch.testing.assert_close(
+                as_tensors(memory).motion, motion[rows, t], rtol=1e-4, atol=1e-5
+            )
+            logits = pointer(tokens[:, 0], boxes[:, 0], torch.tensor([now]), as_tensors(memory))
+            streamed = host(tokens[:, 0].numpy(), boxes[:, 0].numpy(), now, memory)
+            torch.testing.assert_close(torch.from_numpy(streamed), logits, rtol=0, atol=1e-5)
+
+
+def test_a_part_that_knows_no_arrays_streams_too() -> None:
+    """A researcher's own module, of tensors alone, among the parts of the head."""
+    pointer = learned(head())
+    pointer.new = torch.nn.Sequential(torch.nn.PReLU(16), torch.nn.Linear(16, 1))
+    boxes, tokens = torch.rand(3, 4) * 0.4 + 0.2, torch.randn(3, 16)
+    rings, host = TrackRings(pointer), Host(pointer)
+    host.extend(rings, np.arange(3), tokens.numpy(), boxes.numpy(), 0.0)
+    memory = rings.memory(np.arange(3))
+    streamed = host(tokens.numpy(), boxes.numpy(), 0.05, memory)
+    with torch.no_grad():
+        logits = pointer(tokens, boxes, torch.tensor([0.05]), as_tensors(memory))
+    torch.testing.assert_close(torch.from_numpy(streamed), logits, rtol=0, atol=1e-5)
 
 
 def test_padding_and_absent_tracks_change_nothing() -> None:

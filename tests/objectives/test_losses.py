@@ -121,29 +121,6 @@ def test_heatmap_against_a_naive_loop() -> None:
     torch.testing.assert_close(got, naive_heatmap(boxes, labels, valid, (2, 7, 9)))
 
 
-def test_every_object_has_a_peak_of_exactly_one() -> None:
-    torch.manual_seed(5)
-    boxes = torch.rand(4, 8, 4)
-    valid = torch.ones(4, 8, dtype=torch.bool)
-    heat = draw_center_heatmap(boxes, torch.zeros(4, 8, dtype=torch.long), valid, 1, 16, 28)
-    cells = (boxes[..., :2] * torch.tensor([28, 16])).long()
-    for n in range(4):
-        assert (heat[n, 0, cells[n, :, 1], cells[n, :, 0]] == 1).all()
-        peaks = {(int(y), int(x)) for x, y in cells[n]}
-        assert int((heat[n] == 1).sum()) == len(peaks)
-
-
-def test_a_tall_object_draws_a_tall_bump_and_size_zero_the_smallest() -> None:
-    boxes = torch.tensor([[[0.5, 0.5, 0.1, 0.9]], [[0.5, 0.5, 0.0, 0.0]]])
-    labels, valid = torch.zeros(2, 1, dtype=torch.long), torch.ones(2, 1, dtype=torch.bool)
-    tall, point = draw_center_heatmap(boxes, labels, valid, 1, 20, 20)[:, 0]
-    assert tall[12, 10] > tall[10, 12]
-    assert point[10, 10] == 1
-    assert point[10, 11].item() == pytest.approx(math.exp(-2))  # sigma of half a cell
-    wide = draw_center_heatmap(boxes, labels, valid, 1, 20, 20, min_sigma=2.0)[1, 0]
-    assert wide[10, 12].item() == pytest.approx(math.exp(-0.5))
-
-
 def test_heatmap_of_nothing_is_empty_and_ignores_what_padding_holds() -> None:
     nothing = draw_center_heatmap(
         torch.zeros(2, 0, 4),

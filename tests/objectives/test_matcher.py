@@ -234,10 +234,6 @@ def test_errors_say_what_is_wrong(break_it, words: str) -> None:
 def test_padded_errors_say_what_is_wrong() -> None:
     logits, boxes, labels, target_boxes, valid = random_frames(2, 5, 3, 4)
     matcher = make()
-    with pytest.raises(ValueError, match=r"expected \[2, M\]"):
-        matcher.match_padded(logits, boxes, labels[:1], target_boxes, valid)
-    with pytest.raises(ValueError, match="torch.bool"):
-        matcher.match_padded(logits, boxes, labels, target_boxes, valid.long())
     with pytest.raises(ValueError, match="has target label (9|10|11)"):
         matcher.match_padded(logits, boxes, labels + 9, target_boxes, torch.ones_like(valid))
 

@@ -7,13 +7,12 @@ import sys
 
 import numpy as np
 import pytest
-import torch
 import trackers
 from hydra.utils import get_object
 
 from scene_track.config.shipped import build_option, option_values
 from scene_track.data.noise import Noise
-from scene_track.tracking.baselines import Baseline, ByteTrack
+from scene_track.tracking.baselines import Baseline
 from scene_track.tracking.inference import associate
 from scene_track.tracking.noisy_truth import truth_as_detections
 from scene_track.tracking.tracker import Detections, TrackedFrame
@@ -104,17 +103,6 @@ def test_a_new_video_starts_from_nothing(option: str) -> None:
     assert sorted(first[-1]) == [1, 2]  # and numbers start again
 
 
-def test_it_is_causal() -> None:
-    frames = list(truth_as_detections([walk()], Noise(), seed=0))
-
-    def first(count: int) -> list[list[int]]:
-        tracker = build_option("tracker", "bytetrack")
-        tracker.start(frames[0][0], None)
-        return [step(tracker, d).ids.tolist() for _, d in frames[:count]]
-
-    assert ByteTrack.lookahead == 0 and first(40)[:20] == first(20)
-
-
 @every_baseline
 @pytest.mark.parametrize("empty", [True, False], ids=["empty frames", "no frames"])
 def test_how_long_a_track_is_remembered_is_a_time_not_a_number_of_frames(
@@ -129,21 +117,6 @@ def test_how_long_a_track_is_remembered_is_a_time_not_a_number_of_frames(
             assert not len(step(tracker, seen([], t)).ids)
         after = [step(tracker, seen([0.5], 5 + skipped + t)).ids.tolist() for t in range(2)][-1]
         assert len(born) == len(after) == 1 and (after == born) == known
-
-
-def test_a_steady_walk_is_predicted_across_a_gap() -> None:
-    tracker = started(minimum_consecutive_frames=1)
-    born = [step(tracker, seen([0.2 + 0.03 * t], t)).ids.tolist() for t in range(1, 8)][-1]
-    assert step(tracker, seen([0.2 + 0.03 * 15], 15)).ids.tolist() == born
-
-
-def test_frames_with_nobody_in_them_are_frames() -> None:
-    tracker = started(minimum_consecutive_frames=1)
-    assert not len(step(tracker, seen([], 1)).ids)
-    step(tracker, seen([0.5], 2))
-    born = step(tracker, seen([0.5], 3)).ids.tolist()
-    assert not len(step(tracker, seen([], 4)).ids)
-    assert step(tracker, seen([0.5], 5)).ids.tolist() == born
 
 
 @every_baseline
@@ -187,30 +160,9 @@ def test_against_the_library_called_directly(option: str) -> None:
     assert len(pairs) == len({a for a, _ in pairs}) == len({b for _, b in pairs})
 
 
-def test_scores_do_not_enter_the_cost() -> None:
-    # Two people and two detections, the nearer of which is the less sure: nearness decides.
-    tracker = started(minimum_consecutive_frames=1)
-    for t in (1, 2):
-        before = step(tracker, seen([0.40, 0.48], t))
-    after = step(tracker, seen([0.41, 0.47], 3, [0.61, 0.99]))
-
-    def left(frame: TrackedFrame) -> int:
-        return int(frame.ids[np.argmin(frame.boxes[:, 0])])
-
-    assert left(after) == left(before)
-
-
 def test_without_the_package_one_sentence_says_what_to_type(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "trackers", None)
     with pytest.raises(ValueError, match=r"pip install .*\[baselines\]"):
         build_option("tracker", "bytetrack")
-
-
-def test_it_takes_the_models_float32_boxes() -> None:
-    detections = seen([0.3])
-    assert detections.boxes.dtype == torch.float32
-    tracker = started()
-    step(tracker, detections)
-    assert step(tracker, seen([0.3], 2)).boxes.dtype == np.float64

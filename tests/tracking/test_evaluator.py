@@ -6,8 +6,9 @@ import pytest
 import torch
 from hydra.utils import instantiate
 
+from scene_track.data.boxes import to_pixels
 from scene_track.models.predictions import DensePredictions, ScenePredictions
-from scene_track.tracking.inference import to_pixels, window_detections
+from scene_track.tracking.inference import window_detections
 from tests.compose import TINY, compose_run, feed, make_batch, videos_of
 
 

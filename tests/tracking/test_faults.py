@@ -86,7 +86,7 @@ def test_the_page_shows_the_costliest_without_an_image(tmp_path: Path) -> None:
     assert switch["others"][ORACLE]["did"] == switch["others"]["ByteTrack"]["did"] == "kept"
     assert loss["others"][ORACLE] == {"did": "kept", "found": 5, "of": 5}
     page = (folder / "page.html").read_text()
-    assert page.count("data:image/png") == 2 and "title &lt;1&gt;" in page
+    assert page.count("data:image/jpeg") == 2 and "title &lt;1&gt;" in page
     with Image.open(folder / "001.png") as strip:
         colours = np.unique(np.asarray(strip).reshape(-1, 3), axis=0)
     assert len(colours) > 5  # boxes and labels on a blank canvas

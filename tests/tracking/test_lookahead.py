@@ -9,12 +9,26 @@ from scene_track.tracking.lookahead import HeldFrames
 from scene_track.tracking.tracker import TrackedFrame
 
 
-def push(held: HeldFrames, frame: int, people: dict[int, float], hidden: tuple[int, ...] = ()):
-    """People by key, each at a place along the picture."""
+def push(
+    held: HeldFrames,
+    frame: int,
+    people: dict[int, float],
+    hidden: tuple[int, ...] = (),
+    seconds: float | None = None,
+):
+    """People by key, each at a place along the picture; 10 frames per second without times."""
     keys = np.array(list(people), dtype=np.int64)
     boxes = np.array([(x, 0.5, 0.1, 0.3) for x in people.values()]).reshape(-1, 4)
     scores, labels = np.full(len(keys), 0.9), np.zeros(len(keys), dtype=np.int64)
-    held.push(frame, keys, boxes, scores, labels, np.isin(keys, hidden))
+    held.push(
+        frame,
+        frame / 10 if seconds is None else seconds,
+        keys,
+        boxes,
+        scores,
+        labels,
+        np.isin(keys, hidden),
+    )
 
 
 def places(frames: list[TrackedFrame]) -> list[dict[int, float]]:
@@ -52,11 +66,11 @@ def test_a_gap_as_long_as_the_lookahead_is_filled(gap: int) -> None:
     assert [p[1] for p in filled] == pytest.approx([f / 10 for f in range(1, gap + 3)])
 
 
-def test_missing_frame_numbers_are_longer_steps() -> None:
+def test_gaps_are_filled_at_constant_speed_in_seconds() -> None:
     held = HeldFrames(lookahead=5, fill=2)
-    for frame, people in ((1, {1: 0.1}), (2, {}), (10, {1: 1.0})):
-        push(held, frame, people)
-    assert places(held.release(everything=True))[1][1] == pytest.approx(0.2)
+    for frame, (seconds, people) in enumerate([(1.0, {1: 0.1}), (1.1, {}), (2.0, {1: 1.0})]):
+        push(held, frame, people, seconds=seconds)
+    assert places(held.release(everything=True))[1][1] == pytest.approx(0.19)
 
 
 def test_a_longer_gap_stays_open() -> None:

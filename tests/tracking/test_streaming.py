@@ -75,6 +75,15 @@ def test_a_track_can_be_continued_for_so_long_and_no_longer() -> None:
         assert kept or back == 2  # a used identity is never given again
 
 
+def test_a_pause_between_two_frames_ends_no_track() -> None:
+    """Nobody was missed in it; a video of one frame per second has nothing but pauses."""
+    tracker = tracker_of(max_gap=0.2)
+    born = frame(tracker, [0.3, 0.7])
+    assert frame(tracker, [0.3, 0.7], t=20) == born
+    assert frame(tracker, [0.3], t=40) == {0.3: born[0.3]}
+    assert frame(tracker, [0.3, 0.7], t=60) == {0.3: born[0.3], 0.7: 3}  # missed, for too long
+
+
 def test_low_detections_continue_the_tracks_left_over_and_take_none_away() -> None:
     tracker = tracker_of(exist_conf=0.5, low_conf=0.1, birth=0.6)
     born = frame(tracker, [0.3, 0.6])
@@ -158,7 +167,7 @@ def test_memory_does_not_grow_with_the_video() -> None:
         place = 0.05 + 0.9 * ((t // 5 * 7) % 11) / 11
         out += len(tracker.update(detections([place], [sure], t)))
         most, held = max(most, tracker.num_tracks), max(held, len(tracker._held))
-        assert tracker._rings is not None and len(tracker._rings.count) == 16
+        assert len(tracker._rings.count) == 16
     assert most <= 3 and held == lookahead and out == 1_000 - lookahead
     assert len(tracker._held._hidden) <= 3
     assert out + len(tracker.finish()) == 1_000

@@ -147,10 +147,4 @@ def test_one_machine_is_told_to_stop_and_both_save(data: list[str], tmp_path: Pa
     last = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
     summary = json.loads((run / "summary.json").read_text())
     assert summary["status"].startswith("stopped") and last["global_step"] == summary["step"] >= 2
-
-
-def test_two_machines_are_one_run(data: list[str], tmp_path: Path) -> None:
-    finish(two_machines([*data, "trainer.limit_val_batches=1.0"], tmp_path / "run"))
-    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
-    assert (summary["status"], summary["processes"]) == ("finished", 2)
-    assert summary["effective_batch"] == 4 and summary["metrics"]["val/hota"]["last"] is not None
+    assert (summary["processes"], summary["effective_batch"]) == (2, 4), "one run"

@@ -106,23 +106,3 @@ def test_nothing_fits_is_an_error(tmp_path: Path) -> None:
     other = saved(tmp_path / "a.ckpt", nn.ModuleDict({"trunk": nn.Linear(2, 3)}))
     with pytest.raises(ValueError, match=r"none of its 2 weights fits.*trunk.weight.*body.weight"):
         init_from(net(), other)
-
-
-def test_a_scene_run_starts_another_head_at_another_size(run_folder: Path) -> None:
-    """Of a real run: the part that fits here and there is named, the chosen parts are taken."""
-    from scene_track.train import build_module
-    from tests.compose import MINIMAL, compose_run
-
-    def another() -> Any:
-        torch.manual_seed(7)
-        return build_module(compose_run([*MINIMAL, "head=scene3d", "dataset.size=[96,128]"]))
-
-    with pytest.raises(ValueError, match=r"model\.head \(.* of .*\) weights fit.*init_parts=\["):
-        init_from(another(), run_folder)
-    module = another()
-    parts = ["model.backbone", "model.temporal_encoder"]
-    report = init_from(module, run_folder, parts=parts)
-    saved = torch.load(run_folder / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
-    taken = [key for key in module.state_dict() if key.startswith(tuple(parts))]
-    assert report.keys.matched == taken and not report.keys.reshaped
-    assert all(torch.equal(module.state_dict()[key], saved[key]) for key in taken)

@@ -99,7 +99,7 @@ def test_trails_follow_feet_fade_and_are_forgotten() -> None:
     trails = Trails()
     for x in (0.2, 0.4, 0.6):
         trails.update([[x, 0.5, 0.1, 0.4]], [5])
-    drawn = trails.draw(blank())
+    drawn = trails.paint(blank())
     changed = (drawn != 60).any(-1)
     rows, columns = np.nonzero(changed)
     assert abs(rows.mean() - 0.7 * 120) < 2  # lower edges
@@ -110,7 +110,7 @@ def test_trails_follow_feet_fade_and_are_forgotten() -> None:
         trails.update([], [])
     for x in (0.2, 0.6):
         trails.update([[x, 0.5, 0.1, 0.4]], [-1])  # no identity, no trail
-    assert (trails.draw(blank()) == 60).all()
+    assert (trails.paint(blank()) == 60).all()
 
 
 def test_sheet_layout() -> None:

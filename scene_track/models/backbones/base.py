@@ -23,6 +23,9 @@ from torch.nn import functional as F
 from scene_track.models.checkpointing import checkpoint_units
 from scene_track.models.sampling import sample_bilinear
 
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
 
 class TrainingOptions(TypedDict, total=False):
     """How a backbone is trained: the options that all of them share, with the same meaning.

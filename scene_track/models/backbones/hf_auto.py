@@ -48,18 +48,10 @@ class HfAuto(LibraryBackbone):
         size_multiple: Annotated[int, Field(ge=1)] | None,
         **training: Unpack[TrainingOptions],
     ) -> None:
-        """Build the model and load its weights.
+        """Build the model and load its weights. Options: see ``conf/model/backbone/hf_auto.yaml``.
 
-        Args:
-            name: of a model on the hub that is in the local cache, or a folder that
-                ``save_pretrained`` wrote, with the files of its image processor.
-            weights: ``pretrained``, or None for random weights of the same architecture.
-            download: fetch from the hub what is not in the local cache.
-            input_size: ``frames`` takes images as they come; ``processor`` brings them to the
-                size that the model's processor states, on the device. The maps cover the image
-                either way, but of ``processor``'s the strides are those of the resized image.
-            size_multiple: height and width must be multiples of this; None = the coarsest stride.
-            **training: see :class:`TrainingOptions`.
+        With ``input_size="processor"`` the maps cover the image as they do otherwise, but the
+        strides are those of the resized image. ``training``: see :class:`TrainingOptions`.
 
         Raises:
             FileNotFoundError: the model is not there; says how to obtain it.

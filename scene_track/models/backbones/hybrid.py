@@ -15,12 +15,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from scene_track.models.attention import attend
-from scene_track.models.backbones.base import Backbone, BackboneFeatures, Stage, TrainingOptions
+from scene_track.models.backbones.base import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Backbone,
+    BackboneFeatures,
+    Stage,
+    TrainingOptions,
+)
 from scene_track.models.convolution import ConvNorm, ResidualBlock
 from scene_track.models.positional import sincos_2d
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class AttentionBlock(nn.Module):
@@ -58,15 +62,7 @@ class HybridBackbone(Backbone):
         size_multiple: Literal[16],
         **training: Unpack[TrainingOptions],
     ) -> None:
-        """Build the backbone.
-
-        Args:
-            channels: channels of the stem at strides 2, 4 and 8.
-            dim: channels of the attention part and of the output map.
-            depth: attention blocks at stride 16.
-            heads: attention heads.
-            size_multiple: 16, what the two resolutions need.
-            **training: see :class:`TrainingOptions`.
+        """Build the backbone. Options: see ``conf/model/backbone/hybrid_tiny.yaml``.
 
         Raises:
             ValueError: ``dim`` is no multiple of ``heads``.

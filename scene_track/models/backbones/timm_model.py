@@ -89,19 +89,9 @@ class TimmModel(LibraryBackbone):
         size_multiple: Annotated[int, Field(ge=1)] | None,
         **training: Unpack[TrainingOptions],
     ) -> None:
-        """Build the model and load its weights.
+        """Build the model and load its weights. Options: see ``conf/model/backbone/timm.yaml``.
 
-        Args:
-            name: as ``timm.list_models()`` has it, with the tag of the weights if there are
-                several: ``resnet18.a1_in1k``.
-            weights: ``pretrained`` takes timm's own weights of that name, ``package`` those of an
-                installed package (``PACKAGES``), a path a file with timm's (or the publisher's)
-                names; None starts from random weights.
-            download: let ``pretrained`` go to the network for what is not in the local cache.
-            options: further arguments of ``timm.create_model``, such as ``{img_size: [448, 800]}``
-                for a model that is built for one size.
-            size_multiple: height and width must be multiples of this; None = the coarsest stride.
-            **training: see :class:`TrainingOptions`.
+        ``training``: see :class:`TrainingOptions`; for ``package``: see ``PACKAGES``.
 
         Raises:
             ValueError: timm has no such model, or the weights do not fit it.

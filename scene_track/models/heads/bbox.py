@@ -26,13 +26,7 @@ class BoxHead(SceneHead):
         num_layers: Annotated[int, Field(ge=1)],
         num_classes: Annotated[int, Field(ge=1)],
     ) -> None:
-        """Build the head.
-
-        Args:
-            dim: decoder width D.
-            num_layers: decoder layers L; each has its own read-out.
-            num_classes: C.
-        """
+        """Build the head, a read-out per decoder layer. Options: see ``conf/head/bbox.yaml``."""
         super().__init__()
         self.num_classes = num_classes
         self.classify = nn.ModuleList(nn.Linear(dim, num_classes) for _ in range(num_layers))

@@ -6,7 +6,7 @@ the depth and the two slopes of the viewing ray; x and y follow.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field
@@ -24,21 +24,15 @@ class Scene3dHead(BoxHead):
         self,
         *,
         dim: Annotated[int, Field(ge=1)],
-        num_layers: Annotated[int, Field(ge=1)],
-        num_classes: Annotated[int, Field(ge=1)],
         smpl_dim: Annotated[int, Field(ge=1)],
         initial_depth: Annotated[float, Field(gt=0)],
+        **boxes: Any,
     ) -> None:
-        """Build the head.
+        """Build the head. Options: see ``conf/head/scene3d.yaml``; ``boxes``: see ``BoxHead``.
 
-        Args:
-            dim: decoder width D.
-            num_layers: decoder layers L.
-            num_classes: C.
-            smpl_dim: P body parameters (SMPL, Loper et al., 2015: 72 of pose and 10 of shape).
-            initial_depth: metres at which an untrained head places everything.
+        Body parameters are those of SMPL (Loper et al., 2015).
         """
-        super().__init__(dim=dim, num_layers=num_layers, num_classes=num_classes)
+        super().__init__(dim=dim, **boxes)
         self.initial_depth = initial_depth
         self.role = nn.Linear(dim, len(ROLES))
         self.player = self._mlp(dim, 3)

@@ -48,14 +48,11 @@ def block_stages(
     tokens: tuple[nn.Parameter, ...] = (),
     before: dict[int, tuple[nn.Module, ...]] | None = None,
 ) -> list[Stage]:
-    """Embedding, then one stage per block.
+    """Embedding, then one stage per block, in the order of the depth.
 
-    Args:
-        blocks: in the order of the depth.
-        first: modules of the embedding.
-        last: modules after the last block, which go with it.
-        tokens: bare parameters of the embedding.
-        before: modules that go with the block of that index, such as down-sampling before it.
+    ``first`` and ``tokens`` are the embedding's modules and bare parameters, ``last`` those after
+    the last block, which go with it; ``before`` has modules that go with the block of that index,
+    such as down-sampling before it.
     """
     stages = [Stage("embedding", first, tokens)]
     for index, block in enumerate(blocks):

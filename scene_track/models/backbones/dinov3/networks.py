@@ -18,7 +18,14 @@ from typing import Annotated, Literal, Unpack
 from pydantic import DirectoryPath, Field, FilePath
 from torch import Tensor, nn
 
-from scene_track.models.backbones.base import Backbone, BackboneFeatures, Stage, TrainingOptions
+from scene_track.models.backbones.base import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Backbone,
+    BackboneFeatures,
+    Stage,
+    TrainingOptions,
+)
 from scene_track.models.backbones.dinov3.hf_networks import HfConvNeXt, HfVit
 from scene_track.models.backbones.dinov3.hub_networks import HubConvNeXt, HubVit
 from scene_track.models.backbones.dinov3.loader import Loader
@@ -26,13 +33,20 @@ from scene_track.models.backbones.dinov3.state import read_official_state
 from scene_track.models.backbones.dinov3.timm_networks import TimmConvNeXt, TimmVit
 from scene_track.models.backbones.dinov3.variants import (
     CONVNEXTS,
-    IMAGENET_MEAN,
-    IMAGENET_STD,
+    LICENCE_PAGE,
     PATCH,
     VITS,
     Variant,
 )
 from scene_track.models.weights import load_strictly
+
+Weights = Annotated[
+    FilePath | DirectoryPath | None,
+    Field(
+        description=f"accept the licence at {LICENCE_PAGE}, download the file and put it there"
+        " (make weights says more); null starts from random weights"
+    ),
+]
 
 
 class DinoV3(Backbone):
@@ -44,15 +58,7 @@ class DinoV3(Backbone):
     def __init__(
         self,
         *,
-        weights: Annotated[
-            FilePath | DirectoryPath | None,
-            Field(
-                description="accept the licence at"
-                " https://ai.meta.com/resources/models-and-libraries/dinov3-downloads/, download"
-                " the file and put it there (make weights says more); null starts from random"
-                " weights"
-            ),
-        ],
+        weights: Weights,
         variant: Literal["vits16", "vits16plus", "vitb16", "vitl16"],
         loader: Literal["timm", "hf", "hub"],
         repository: Path,
@@ -61,22 +67,12 @@ class DinoV3(Backbone):
     ) -> None:
         """Build the network and load its weights.
 
-        Args:
-            weights: official ``.pth`` file, or a folder (or ``.safetensors`` file) with the names
-                of Hugging Face; ``None`` starts from random weights, which needs days of training
-                to become useful. Random weights have LayerScale 1 instead of the 1e-5 that
-                large-scale pre-training starts from: with 1e-5 the blocks have next to no effect
-                for the first epochs.
-            variant: size: 22, 29, 86 or 303 million parameters; C = 384, 384, 768 or 1024.
-            loader: library that carries the network; the features are the same.
-            repository: checkout of the official code, for ``loader=hub``.
-            size_multiple: height and width of the images must be multiples of this; itself a
-                multiple of 16, the patch size.
-            **training: see :class:`TrainingOptions`.
+        Options: see ``conf/model/backbone/_dinov3.yaml``. Random weights have LayerScale 1 instead
+        of the 1e-5 that large-scale pre-training starts from: with 1e-5 the blocks have next to no
+        effect for the first epochs.
 
         Raises:
-            FileNotFoundError: the weights or the official code are not there; says how to obtain
-                them.
+            FileNotFoundError: weights or official code are not there; says how to obtain them.
             ValueError: the weights are damaged or of another model.
         """
         super().__init__(
@@ -109,36 +105,14 @@ class DinoV3ConvNeXt(Backbone):
     def __init__(
         self,
         *,
-        weights: Annotated[
-            FilePath | DirectoryPath | None,
-            Field(
-                description="accept the licence at"
-                " https://ai.meta.com/resources/models-and-libraries/dinov3-downloads/, download"
-                " the file and put it there (make weights says more); null starts from random"
-                " weights"
-            ),
-        ],
+        weights: Weights,
         variant: Literal["tiny", "small", "base"],
         loader: Literal["timm", "hf", "hub"],
         repository: Path,
         size_multiple: Annotated[int, Field(ge=32, multiple_of=32)],
         **training: Unpack[TrainingOptions],
     ) -> None:
-        """Build the network and load its weights.
-
-        Args:
-            weights: as of ``DinoV3``.
-            variant: size: 28, 49 or 88 million parameters.
-            loader: library that carries the network; the features are the same.
-            repository: checkout of the official code, for ``loader=hub``.
-            size_multiple: height and width of the images must be multiples of this; itself a
-                multiple of 32, the coarsest stride.
-            **training: see :class:`TrainingOptions`.
-
-        Raises:
-            FileNotFoundError: as ``DinoV3``.
-            ValueError: as ``DinoV3``.
-        """
+        """Build the network and load its weights; see ``DinoV3``."""
         super().__init__(
             size_multiple=size_multiple, mean=IMAGENET_MEAN, std=IMAGENET_STD, **training
         )

@@ -14,8 +14,6 @@ from torch import Tensor
 PATCH = 16
 REGISTERS = 4
 LICENCE_PAGE = "https://ai.meta.com/resources/models-and-libraries/dinov3-downloads/"
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 Shapes = dict[str, tuple[int, ...]]
 
