@@ -158,6 +158,7 @@ class TrackingDataModule(LightningDataModule):
         }
         for split in needs[stage] if stage is not None else ("train", "val"):
             self.sequences(split)
+            self._boxes(split)
 
     def sequences(self, split: Literal["train", "val", "test"] | str) -> list[Video]:
         """The sequences of a split, with exact float64 ground truth in original pixels.
