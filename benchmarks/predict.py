@@ -86,12 +86,13 @@ def alone(run: Run, video: Path, boxes: Path | None) -> Rate:
     images = [frame.image for frame in itertools.islice(footage.frames, ALONE)]
     given = None if boxes is None else _boxes_of(boxes, footage)
     fitted = [(frame, run._fit(frame)) for frame in open_footage(images, footage.frame_rate).frames]
-    parts = (fitted[n : n + run.window] for n in range(0, ALONE, run.window))
+    parts = (fitted[n : n + run.window] for n in range(0, len(fitted), run.window))
     windows = [run._window(part, footage, run.window, given) for part in parts]
     wall, cpu = time.perf_counter(), time.process_time()
     for _ in run._detect(windows):
         pass
-    return Rate(ALONE / (time.perf_counter() - wall), 1000 * (time.process_time() - cpu) / ALONE)
+    count = len(fitted)
+    return Rate(count / (time.perf_counter() - wall), 1000 * (time.process_time() - cpu) / count)
 
 
 def main() -> None:

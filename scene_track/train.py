@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import logging
 import math
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from scene_track.config.cli import run_main
@@ -54,6 +55,7 @@ def train(cfg: DictConfig) -> float | None:
     from pytorch_lightning.utilities import rank_zero_only
 
     from scene_track.config.resumed import typed_keys
+    from scene_track.io.atomic import held
     from scene_track.training.checkpointing import prepare_resume
     from scene_track.training.freezing import warn_of_a_random_backbone
     from scene_track.training.reproducibility import seed_everything
@@ -86,14 +88,16 @@ def train(cfg: DictConfig) -> float | None:
         resume = prepare_resume(cfg.resume_from, module, typed_keys(cfg, words))
 
     dry = bool(cfg.trainer.fast_dev_run)
-    if not dry and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
-        OmegaConf.save(cfg, f"{cfg.run_dir}/config.yaml", resolve=True)
-    trainer: pl.Trainer = instantiate(
-        cfg.trainer,
-        callbacks=[instantiate(node) for node in cfg.callbacks.values()],
-        loggers=[] if dry else [instantiate(node) for node in cfg.logger.values()],
-    )
-    with exit_codes(trainer):
+    with ExitStack() as run:
+        if not dry and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+            run.enter_context(held(cfg.run_dir))
+            OmegaConf.save(cfg, f"{cfg.run_dir}/config.yaml", resolve=True)
+        trainer: pl.Trainer = instantiate(
+            cfg.trainer,
+            callbacks=[instantiate(node) for node in cfg.callbacks.values()],
+            loggers=[] if dry else [instantiate(node) for node in cfg.logger.values()],
+        )
+        run.enter_context(exit_codes(trainer))
         trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
     return objective(trainer, cfg.monitor.metric)
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from hydra.errors import InstantiationException
+from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from scene_track.config.check import ConfigError, check
@@ -23,6 +24,7 @@ from scene_track.train import build_module
 from scene_track.training.module import TrackingModule
 from scene_track.training.transfer import init_from
 from tests.compose import TINY, compose_run
+from tests.faults import malformed
 from tests.tracking.stories import walk
 
 BOXES = ("input=boxes", "model.dim=32", "model.identity.width=32", "model.identity.heads=2")
@@ -193,3 +195,15 @@ def test_what_a_checkpoint_holds_builds_the_model_again() -> None:
     OmegaConf.resolve(cfg)
     again = build_module(cfg)
     again.load_state_dict(module.state_dict())
+
+
+def test_wrong_detections_are_found_with_the_other_mistakes_of_the_data(tmp_path: Path) -> None:
+    file = tmp_path / "train" / "A" / "seqinfo.ini"
+    file.parent.mkdir(parents=True)
+    file.write_text(malformed.SEQINFO)
+    malformed.KINDS["sequence"].read(file)
+    words = ["dataset=mot", f"dataset.root={tmp_path}", "dataset.train=train", "dataset.val=train"]
+    nowhere = f"dataset.detections={tmp_path / 'nowhere'}"
+    data = instantiate(compose_run([*BOXES, *words, nowhere]).dataset)
+    with pytest.raises(FileNotFoundError, match="dataset.detections="):
+        data.setup("fit")

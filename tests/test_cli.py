@@ -11,8 +11,10 @@ from pathlib import Path
 
 import cloudpickle
 import pytest
+import torch
 
 from scene_track.config.cli import _Job, _mistake_of
+from scene_track.training.run_checkpoint import NonFiniteError
 
 _APP = '''
 """Says what it was given."""
@@ -125,9 +127,12 @@ def test_a_mistake_is_one_line_and_exit_code_2(app: Path, argument: str, line: s
     assert result.stderr.count("\n") == 1
     assert result.stderr.startswith(line)
     assert "ran" not in result.stdout
+    assert not (app / "out").exists(), "a refused job leaves no folder behind"
 
 
-def test_the_log_file_has_the_traceback_of_a_mistake(app: Path) -> None:
+def test_the_log_file_in_a_folder_with_more_has_the_traceback_of_a_mistake(app: Path) -> None:
+    (app / "out").mkdir()
+    (app / "out" / "kept").touch()
     _app(app, "net.width=13")
     log = (app / "out" / "paper_app.log").read_text()
     assert "Traceback" in log and "raise ValueError(" in log
@@ -160,6 +165,14 @@ def test_a_mistake_that_a_loading_process_found_is_one_line() -> None:
     assert _mistake_of(RuntimeError("five")) is None
     slurm = "You set `--ntasks=2` in your SLURM bash script,\nHINT: Use `--ntasks-per-node=2`."
     assert _mistake_of(RuntimeError(slurm)) == slurm.replace("\n", " ")
+
+
+def test_memory_that_runs_out_and_numbers_that_are_none_are_one_line() -> None:
+    said = "[enforce fail at alloc_cpu.cpp:13] data. DefaultCPUAllocator: can't allocate memory: 8"
+    for error in (MemoryError(), RuntimeError(said), torch.OutOfMemoryError("CUDA\nout.")):
+        message = _mistake_of(error)
+        assert message is not None and "batch_size" in message and "\n" not in message
+    assert _mistake_of(NonFiniteError("the loss is nan")) == "the loss is nan"
 
 
 def test_in_a_sweep_the_other_jobs_go_on(app: Path) -> None:

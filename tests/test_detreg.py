@@ -39,7 +39,7 @@ def test_pretraining_learns_regions_and_hands_its_weights_on(tmp_path: Path) -> 
             "dataset.augment.flip=0",
             "dataset.source.regions.count=4",
             "trainer.overfit_batches=1",
-            "trainer.max_epochs=60",
+            "trainer.max_epochs=30",
             "trainer.check_val_every_n_epoch=30",
             f"hydra.run.dir={run}",
         ],

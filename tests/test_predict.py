@@ -49,7 +49,7 @@ def run(run_folder: Path) -> api.Run:
 
 @pytest.mark.parametrize("name", [path.stem for path in CONF.glob("dataset/[!_]*.yaml")])
 def test_the_classes_of_a_run_are_known_without_its_data(name: str) -> None:
-    wanted = {"dancetrack": "dancer", "synthetic_dance": "dancer"}
+    wanted = {"dancetrack": "dancer", "synthetic_dance": "dancer", "unlabelled": "region"}
     wanted |= {"synthetic_tennis": "ball", "tracknet": "ball"}
     source = compose_run([f"dataset={name}", "dataset.root=/nowhere"]).dataset.source
     assert api.class_names_of(source) == (wanted.get(name, "person"),)

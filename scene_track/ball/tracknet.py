@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -20,7 +19,14 @@ import numpy as np
 from pydantic import DirectoryPath, Field
 
 from scene_track.ball.point_files import PointRules, read_points
-from scene_track.data.images import EXTENSIONS, image_size, list_images, what_is_there
+from scene_track.data.images import (
+    EXTENSIONS,
+    image_size,
+    list_images,
+    natural,
+    refuse_bytes,
+    what_is_there,
+)
 from scene_track.data.mot_files import BoxTable
 from scene_track.data.seqinfo import SequenceInfo
 from scene_track.data.video import SPEC, OnError, SourceFolder, Video, each_once
@@ -177,11 +183,12 @@ def find_clips(folder: Path) -> list[Path]:
     A clip folder holds ``Label.csv`` or numbered images; hidden folders are passed over.
     """
     if (folder / _LABELS).is_file() or _has_images(folder):
+        refuse_bytes(folder)
         return [folder]
     inner = [e for e in os.scandir(folder) if e.is_dir() and not e.name.startswith(".")]
     return [
         clip
-        for entry in sorted(inner, key=lambda e: _natural(e.name))
+        for entry in sorted(inner, key=lambda e: natural(e.name))
         for clip in find_clips(folder / entry.name)
     ]
 
@@ -205,10 +212,3 @@ def _has_images(folder: Path) -> bool:
         if stem.isdecimal() and extension.lower() in EXTENSIONS:
             return True
     return False
-
-
-def _natural(name: str) -> list[tuple[int, str]]:
-    """Sorting key in which numbers count as numbers."""
-    return [
-        (int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)
-    ]

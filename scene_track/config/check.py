@@ -8,11 +8,13 @@ one line each, with the key as it is typed on the command line.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from types import NoneType
 from typing import Annotated, Any, Literal
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from pydantic import BaseModel, ConfigDict, DirectoryPath, Field, FilePath
 
@@ -95,6 +97,7 @@ def check(cfg: DictConfig, root: str | None = None) -> None:
             if key not in known.parameters and not isinstance(value, dict | NoneType | Marker):
                 choices = [*known.parameters, *tree.values]
                 checks.add(key, _unknown_key("", key, choices))
+        checks.groups(known)
     else:
         known = read_signature(root)
     checks.values(known, tree.values, "")
@@ -238,6 +241,18 @@ class _Checks:
         self.add(key, f" is required {words}")
 
     # --- several nodes ---
+
+    def groups(self, known: Signature) -> None:
+        """A node at the root must be of a group, or something must refer to it."""
+        if not HydraConfig.initialized():
+            return  # composed by hand: nobody knows the groups
+        choices = HydraConfig.get().runtime.choices
+        groups = {re.split(r"[/.]", c.partition("@")[2] or c.partition("@")[0])[0] for c in choices}
+        used = {origin.partition(".")[0] for origin in self._tree.references.values()}
+        allowed = {*known.parameters, *groups}
+        for key, value in self._tree.values.items():
+            if isinstance(value, dict | NoneType) and key not in allowed | used:
+                self.add(key, _unknown_key("", key, [*allowed - {"hydra"}]))
 
     def _at(self, key: str) -> Any:
         """The value at a dotted key; None if there is none."""

@@ -3,10 +3,10 @@
 A user's mistake (a misspelt key, a wrong value, a missing folder) ends in one line on stderr per
 fault and exit code 2; a fault of the program ends in a traceback and exit code 1. The type of an
 error says which it is: ``ValueError`` and ``OSError`` are for users, in the whole package
-(see ``USER_ERRORS``). ``HYDRA_FULL_ERROR=1`` shows the traceback in both cases; the run's log file
-always has it. Neither torch nor pydantic is imported before a job runs, so ``--help`` and ``--cfg
-job`` are fast. With ``trials`` each job of a sweep is a process of its own that starts at the same
-entry point (see ``scene_track.sweeps``).
+(see ``USER_ERRORS``). ``HYDRA_FULL_ERROR=1`` shows the traceback in both cases; the log file of a
+run that has begun has it, and a refused run leaves no folder behind. Neither torch nor pydantic is
+imported before a job runs, so ``--help`` and ``--cfg job`` are fast. With ``trials`` each job of a
+sweep is a process of its own that starts at the same entry point (see ``scene_track.sweeps``).
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import functools
 import logging
 import os
 import re
+import shutil
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -29,7 +30,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from scene_track.config.complaints import in_one_line, of_the_disk
+from scene_track.config.complaints import in_one_line, of_the_disk, while_composing
 from scene_track.config.help import help_text
 from scene_track.config.paths import config_dir
 from scene_track.config.resumed import with_words_of_run
@@ -77,11 +78,11 @@ def run_main(
         return
     try:
         sys.argv[1:] = readable(sys.argv[1:], sweep=bool({"--multirun", "-m"} & set(sys.argv)))
-    except ValueError as error:
-        print(error, file=sys.stderr, flush=True)
+        if trials:
+            sys.argv[1:] = with_brought(with_words_of_run(sys.argv[1:]))
+    except USER_ERRORS as error:
+        print(of_the_disk(error) if isinstance(error, OSError) else error, file=sys.stderr)
         sys.exit(_USER_MISTAKE)
-    if trials:
-        sys.argv[1:] = with_brought(with_words_of_run(sys.argv[1:]))
     wanted_full = os.environ.get(_FULL) == "1"
     program = None
     if trials:
@@ -107,7 +108,9 @@ def run_main(
             composing = (HydraException, OmegaConfBaseException, *USER_ERRORS)
             if trials and (code := _sweep_failed(error)) is not None:
                 message = " ".join(str(error).split())
-            elif isinstance(error, composing) and error is not task.error:
+            elif error is not task.error and (
+                isinstance(error, composing) or while_composing(error)
+            ):
                 message, code = in_one_line(error, config_name), _USER_MISTAKE
             else:
                 raise
@@ -204,6 +207,10 @@ class _Job:
     def _run(self, cfg: DictConfig) -> Any:
         from scene_track.config.check import ConfigError, check
 
+        folder = Path(HydraConfig.get().runtime.output_dir)
+        log_file = folder / f"{HydraConfig.get().job.name}.log"
+        # A refused run leaves no folder behind; one that was there before stays.
+        fresh = _is_empty(folder) and not (log_file.is_file() and log_file.stat().st_size)
         with _environment(_FULL, "1" if self._wanted_full else None):
             try:
                 check(cfg, self._root)
@@ -222,7 +229,15 @@ class _Job:
             _say(f"job {run.job.num}: {mistake}", mistake, self._wanted_full)
             raise mistake  # the launcher collects it; the other jobs of the sweep go on
         _say(str(mistake), mistake, self._wanted_full)
+        if fresh and _is_empty(folder):
+            shutil.rmtree(folder, ignore_errors=True)
         raise SystemExit(_USER_MISTAKE) from mistake
+
+
+def _is_empty(folder: Path) -> bool:
+    """Whether a job's folder holds what is written before a job begins, and no more."""
+    known = (".hydra", "config.yaml", f"{HydraConfig.get().job.name}.log")
+    return all(entry.name in known for entry in folder.iterdir())
 
 
 def _mistake_of(error: BaseException) -> str | None:
@@ -239,9 +254,16 @@ def _mistake_of(error: BaseException) -> str | None:
     # What Lightning says of a logger's package that is not installed, and of Slurm's variables.
     lightning |= isinstance(error, ModuleNotFoundError) and "pip install" in str(error)
     lightning |= isinstance(error, RuntimeError) and "SLURM" in str(error)
-    if not lightning and not isinstance(error, USER_ERRORS):
+    memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    memory |= isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    if not lightning and not memory and not isinstance(error, USER_ERRORS):
         return None
     text = of_the_disk(error) if isinstance(error, OSError) else str(error)
+    if memory:
+        text = (
+            f"out of memory ({text.strip().split('. ')[0][:200]}): type dataset.batch_size=1, or a"
+        )
+        text += " smaller dataset.size or dataset.window.length"
     if "Original Traceback" in text:  # of a loading process, which ends in the error itself
         text = re.sub(r"^[\w.]+: ", "", text.strip().splitlines()[-1])  # without the type
     return where + " ".join(text.split())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from traceback import walk_tb
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
@@ -22,6 +23,11 @@ def in_one_line(error: BaseException, config_name: str) -> str:
     if isinstance(error, OSError) and not isinstance(error, HydraException):
         return of_the_disk(error)
     text = str(error).strip()
+    if not isinstance(error, HydraException | OmegaConfBaseException) and while_composing(error):
+        # Of the reader of YAML, or of Hydra, which has met something that it does not expect.
+        where = [frame.f_locals.get("full_path") for frame, _ in walk_tb(error.__traceback__)]
+        file = next((f"{path}: " for path in reversed(where) if path), "")
+        return f"{file}the configuration cannot be read: {' '.join(text.split())}"
     if isinstance(error, OverrideParseException):
         lines = text.splitlines()
         general = lines[0].startswith("Error parsing override") and len(lines) > 1
@@ -39,6 +45,12 @@ def in_one_line(error: BaseException, config_name: str) -> str:
     kept = [line.strip() for line in text.partition("Config search path")[0].splitlines()]
     noise = ("full_key", "object_type", "See ")
     return "; ".join(line for line in kept if line and not line.startswith(noise))
+
+
+def while_composing(error: BaseException) -> bool:
+    """Whether an error came up within Hydra's reading of configurations."""
+    frames = (frame for frame, _ in walk_tb(error.__traceback__))
+    return any(frame.f_code.co_filename.endswith("config_loader_impl.py") for frame in frames)
 
 
 def of_the_disk(error: OSError) -> str:

@@ -9,11 +9,14 @@ as another one and nobody would know.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from scene_track.config.tree import derived, key_of, lies_in, shown
 
@@ -102,12 +105,22 @@ def refuse_another_run(
 
 
 def _words_of(where: Path) -> list[str]:
-    """What the run of a folder or checkpoint was started with; empty if that is not known."""
-    where = where.expanduser()
+    """What the run of a folder or checkpoint was started with; empty if that is not known.
+
+    Raises:
+        ValueError: its file does not hold a list of words.
+    """
+    where = Path(os.path.expanduser(where))  # leaves ~ of a user that is unknown
     for folder in (where, *where.parents[:2]):  # RUN, RUN/checkpoints, RUN/checkpoints/last.ckpt
         file = folder / ".hydra" / "overrides.yaml"
         if file.is_file():
-            return [str(word) for word in OmegaConf.load(file)]
+            try:
+                words = OmegaConf.to_container(OmegaConf.load(file))
+            except (ValueError, yaml.YAMLError, OmegaConfBaseException) as error:
+                raise ValueError(f"{file} is damaged: {' '.join(str(error).split())}") from None
+            if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+                raise ValueError(f"{file} is damaged: expected a list of words key=value")
+            return [str(word) for word in words]
     return []
 
 

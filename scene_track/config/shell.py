@@ -69,7 +69,9 @@ def what_to_type(word: str, reason: str) -> str:
         word: an override.
         reason: what Hydra says of it.
     """
-    key, _, value = word.partition("=")
+    key, equals, value = word.partition("=")
+    if not equals or not _WORD.fullmatch(word):
+        return f"{word!r} is not key=value: type words such as seed=3 or 'dataset.root=FOLDER'"
     if match := re.fullmatch(r"choice\((.*)\)", value):
         advice = f"{key}={match[1]}"
     else:

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from scene_track.data.images import image_size
+from scene_track.data.images import FrameError, image_size
 from scene_track.data.still_folder import Faults, StillBoxes, StillFolder, box_fault
 from scene_track.data.video import Video
 
@@ -75,8 +75,8 @@ class CocoFolder(StillFolder):
                 continue
             name = Path(image.file).with_suffix("").as_posix().replace("/", "_")
             videos.append(stills[number].video(path, name, image.size))
-        if videos:
-            _check_size(videos[0], faults)
+        while videos and not _check_size(videos[0], faults):
+            videos.pop(0)
         return videos
 
     def _labels(self, file: Path, categories: list[dict[str, Any]]) -> dict[Any, int | None]:
@@ -147,14 +147,20 @@ def read_json(file: Path) -> dict[str, list[Any]]:
     return content
 
 
-def _check_size(video: Video, faults: Faults) -> None:
-    """Compares the size that the file states with that of the first image; the others later."""
-    found, stated = image_size(video.files[0]), (video.info.height, video.info.width)
+def _check_size(video: Video, faults: Faults) -> bool:
+    """Whether the first image has the size that the file states; the others are compared later."""
+    stated = (video.info.height, video.info.width)
+    try:
+        found = image_size(video.files[0])
+    except FrameError as error:
+        faults.add(str(error))
+        return False
     if found != stated:
         faults.add(
             f"{video.files[0]} is {found[1]}x{found[0]} pixels, but the file says"
             f" {stated[1]}x{stated[0]}: boxes would be of another size"
         )
+    return found == stated
 
 
 def _image_sizes(faults: Faults, images: list[dict[str, Any]]) -> dict[Any, _Image]:

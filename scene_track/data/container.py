@@ -110,7 +110,7 @@ class _Numbers:
 
     def __init__(self) -> None:
         self.last, self.broken = 0, 0
-        self._newest = -1
+        self._newest: int | None = None
         self._waiting: list[int] = []  # heap of the times of packets
 
     def sent(self, packet: av.Packet) -> None:
@@ -127,7 +127,8 @@ class _Numbers:
         """
         place, before = frame.pts, 0
         if place is not None:
-            if self.broken and self._newest - restart <= place <= self._newest:
+            newest = self._newest
+            if self.broken and newest is not None and newest - restart <= place <= newest:
                 return False
             while self._waiting and self._waiting[0] <= place:
                 before += heapq.heappop(self._waiting) < place
@@ -140,12 +141,9 @@ class _Container:
     """A file, camera or stream that FFmpeg reads."""
 
     def __init__(self, address: str, camera: bool) -> None:
-        self._camera, self._name, self._shown = (
-            camera,
-            Path(address.partition("?")[0]).stem,
-            address,
-        )
-        self._address, self._live = address, camera
+        self._address, self._shown = address, address
+        self._camera, self._live = camera, camera
+        self._name = Path(address.partition("?")[0]).stem
         if camera:
             self._name, self._shown = f"camera{address}", f"camera {address}"
             of_system = {"darwin": f"{address}:none", "win32": f"video={address}"}
@@ -247,7 +245,8 @@ class _Container:
                 image = np.asarray(shown.to_ndarray(), dtype=np.uint8)
                 yield FootageFrame(_upright(frame, image), numbers.last, seconds)
             if not self._live:
-                end = (start or 0.0) + last + period
+                # At a rate that was typed, times are not those of the header.
+                end = (start or 0.0) + last + period if fps is None else float("inf")
                 self._compare_with_header(container, stream, numbers.last, end)
         finally:
             container.close()

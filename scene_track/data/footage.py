@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from scene_track.data.container import VIDEOS, FootageFrame, open_container, rejoin
 from scene_track.data.container import Footage as Footage
 from scene_track.data.images import EXTENSIONS as IMAGES
-from scene_track.data.images import FrameError, read_image
+from scene_track.data.images import FrameError, images_among, read_image, what_is_there
 from scene_track.data.seqinfo import read_seqinfo
 from scene_track.data.video import list_images
 
@@ -102,26 +102,30 @@ def _open_images(path: Path, fps: float | None) -> Footage:
         info = read_seqinfo(path)
         numbered = sorted(list_images(path / info.image_dir).items())
         files = {number: path / info.image_dir / file for number, file in numbered}
+        if not files:
+            raise ValueError(f"{path / info.image_dir}: {what_is_there(path / info.image_dir)}")
+        if missing := max(files) - min(files) + 1 - len(files):
+            log.warning("%s: %d frames have no image file and are left out", path, missing)
         name, fps = info.name, fps or info.frame_rate
     elif path.is_dir():
-        found = sorted((p for p in path.iterdir() if _is_image(p)), key=natural)
-        if not found:
+        files = images_among(path.iterdir())
+        if not files:
             raise ValueError(
                 f"{path}: a folder without images ({', '.join(IMAGES)}) and without seqinfo.ini;"
                 " type source=FOLDER_OF_IMAGES, or a video file in it"
             )
-        name, files = path.name, dict(enumerate(found, start=1))
+        name = path.name
     elif path.is_file():
         files = {1: path}
     else:
-        found = sorted((p for p in _glob(path) if _is_image(p)), key=natural)
-        if not found:
+        files = images_among(_glob(path))
+        if not files:
             raise FileNotFoundError(
                 f"{path}: no such file, folder or glob of images; type source=VIDEO, such as"
                 f" video{VIDEOS[0]}, a folder of images, a glob in quotes, a camera's number, or an"
                 " address with ://"
             )
-        name, files = path.parent.name, dict(enumerate(found, start=1))
+        name = path.parent.name
     if len(files) == 1:
         fps = fps or 1.0  # a single image has one time, whatever the rate
     if fps is None:
@@ -159,10 +163,6 @@ def read_rgb(file: Path | str) -> NDArray[np.uint8]:
         FrameError: it is missing, or cannot be decoded.
     """
     return read_image(Path(file)).permute(1, 2, 0).contiguous().numpy()
-
-
-def _is_image(path: Path) -> bool:
-    return path.is_file() and path.suffix.lower() in IMAGES
 
 
 def natural(path: Path) -> list[tuple[int, str]]:

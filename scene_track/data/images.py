@@ -11,10 +11,12 @@ before an image is decoded: scoring reads sizes alone.
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import re
 import struct
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,6 +47,19 @@ _TURNS = {
     7: (True, (1, 2)),
     8: (True, (1,)),
 }
+
+
+def refuse_bytes(path: Path) -> None:
+    """Refuses a name that is no text: it cannot be written into a table, a log or a JSON file.
+
+    Raises:
+        ValueError: naming it.
+    """
+    try:
+        path.name.encode()
+    except UnicodeEncodeError:
+        shown = os.fsencode(path).decode(errors="backslashreplace")
+        raise ValueError(f"{shown}: these bytes are not UTF-8: rename it") from None
 
 
 class FrameError(ValueError):
@@ -121,6 +136,7 @@ def list_images(folder: Path) -> dict[int, str]:
         match = _NUMBERED.match(stem)
         if match is None or extension.lower() not in EXTENSIONS or name.startswith("."):
             continue
+        refuse_bytes(folder / name)
         files, number = numbered.setdefault(match["prefix"], {}), int(match["number"])
         other = files.setdefault(number, name)
         if other != name:
@@ -133,6 +149,28 @@ def list_images(folder: Path) -> dict[int, str]:
         )
     files = numbered.get("") or next(iter(numbered.values()), {})
     return dict(sorted(files.items()))
+
+
+def images_among(paths: Iterable[Path]) -> dict[int, Path]:
+    """The images among some files by their place, from 1: frame2 before frame10, no hidden ones.
+
+    Raises:
+        ValueError: two differ in their ending alone: a frame would be there twice.
+    """
+    found = [
+        p for p in paths if p.suffix.lower() in EXTENSIONS and p.name[0] != "." and p.is_file()
+    ]
+    found.sort(key=lambda path: natural(path.name))
+    for one, other in itertools.pairwise(found):
+        if one.with_suffix("") == other.with_suffix(""):
+            raise ValueError(f"{one}: the frame is there twice, also as {other.name}: remove one")
+    return dict(enumerate(found, start=1))
+
+
+def natural(name: str) -> list[tuple[int, str]]:
+    """Sorting key in which numbers count as numbers."""
+    parts = re.findall(r"\d+|\D+", name)
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
 
 
 def what_is_there(folder: Path) -> str:

@@ -158,6 +158,7 @@ class TrackingDataModule(LightningDataModule):
         }
         for split in needs[stage] if stage is not None else ("train", "val"):
             self.sequences(split)
+            self._boxes(split)
 
     def sequences(self, split: Literal["train", "val", "test"] | str) -> list[Video]:
         """The sequences of a split, with exact float64 ground truth in original pixels.
@@ -245,8 +246,8 @@ class TrackingDataModule(LightningDataModule):
             return clips[""]
         weights = {name: part.weight for name, part in parts.items()}
         if self.clips_per_epoch is not None:
-            unit = self.clips_per_epoch / sum(weights.values())
-            weights = {name: weight * unit / len(clips[name]) for name, weight in weights.items()}
+            wanted, total = self.clips_per_epoch, sum(weights.values())
+            weights = {name: wanted * w / total / len(clips[name]) for name, w in weights.items()}
         mixed = MixedClips(
             list(clips.values()), list(weights.values()), self.seed, same_every_epoch=overfit
         )

@@ -196,6 +196,9 @@ def read_xyz(file: Path, table: BoxTable) -> NDArray[np.float64]:
             raise ValueError(f"{values.shape[1]} columns")
         if not np.isfinite(values).all():
             raise ValueError("a number is not finite")
+        keys = values[:, :2] if values.size else np.zeros((0, 2))
+        if (np.rint(keys) != keys).any() or len(np.unique(keys, axis=0)) < len(keys):
+            raise ValueError("frame or id is no whole number, or both are there twice")
     except ValueError as error:
         raise ValueError(f"{file}: expected rows frame,id,x,y,z: {error}") from None
     where = {(int(r[0]), int(r[1])): r[2:] for r in values.reshape(-1, 5)}

@@ -34,7 +34,6 @@ class Part:
         train: Split,
         val: Split | None,
         test: Split | None,
-        detections: Annotated[str, Field(min_length=1)] | None,
     ) -> None:
         """Describes the part.
 
@@ -44,17 +43,20 @@ class Part:
             train: training split, as of the part's own dataset.
             val: validation split; None = there is none.
             test: test split; None = there is none.
-            detections: as ``dataset.detections``; None = images.
         """
         self.source: Any = source
-        self.weight, self.detections = weight, detections
+        self.weight = weight
+        # As ``dataset.detections``, of the dataset itself and of further folders; None = images.
+        self.detections: str | None = None
         self.splits = {"train": train, "val": val, "test": test}
 
     @classmethod
     def of(cls, source: Source, detections: str | None) -> Part:
         """A whole dataset as the one part, of which the videos are read already."""
         splits: dict[str, Any] = dict.fromkeys(("train", "val", "test"), "")
-        return cls(source=source, weight=1.0, detections=detections, **splits)
+        part = cls(source=source, weight=1.0, **splits)
+        part.detections = detections
+        return part
 
     def sequences(
         self, split: str, class_names: Sequence[str], *, name: str = "", **how: Any
@@ -73,7 +75,7 @@ class Part:
         if unknown := [label for label in own if label not in class_names]:
             raise ValueError(
                 f"class {unknown[0]} of {self.source.root} is none of this dataset's,"
-                f" {', '.join(class_names)}: type classes={{NUMBER: {class_names[0]}}}"
+                f" {', '.join(class_names)}: type {name}.classes={{NUMBER: {class_names[0]}}}"
             )
         labels = np.array([class_names.index(label) for label in own])
         where = where if isinstance(where, str) else list(where)
@@ -109,21 +111,25 @@ class Further(BaseModel):
             FileNotFoundError: there is no sequence.
             ValueError: no class numbers are stated, and the source has none.
         """
-        classes = self.classes or getattr(source, "classes", {1: "person"})
+        classes = self.classes or getattr(source, "classes", None)
         if not isinstance(classes, dict):
-            raise ValueError(
-                "dataset.further: its folders have numbers for classes, and this dataset has"
-                f" names; type classes={{1: {source.class_names[0]}}}"
-            )
-        train = self.train or [folder.name for folder in sequence_folders(self.root)]
+            if len(source.class_names) > 1:
+                raise ValueError(
+                    "dataset.further: its folders have numbers for classes, and this dataset has"
+                    f" names; type classes={{1: {source.class_names[0]}}} for each of them"
+                )
+            classes = {1: source.class_names[0]}
+        train = self.train
+        if train is None:
+            train = [folder.name for folder in sequence_folders(self.root)]
         if not train:
             raise FileNotFoundError(
                 f"dataset.further: no sequence in {self.root}; looked for */seqinfo.ini"
             )
-        return Part(
-            source=MotFolder(root=self.root, classes=classes),
-            weight=self.weight, train=train, val=None, test=None, detections=self.detections,
-        )  # fmt: skip
+        source = MotFolder(root=self.root, classes=classes)
+        part = Part(source=source, weight=self.weight, train=train, val=None, test=None)
+        part.detections = self.detections
+        return part
 
 
 class MixedSource:

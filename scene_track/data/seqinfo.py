@@ -6,7 +6,7 @@ import configparser
 from dataclasses import dataclass
 from pathlib import Path
 
-from scene_track.data.images import image_size, what_is_there
+from scene_track.data.images import image_size, refuse_bytes, what_is_there
 from scene_track.io.tables import parse_number
 
 _MOST = 10_000_000  # frames (four days at 30 frames/s), pixels, frames per second
@@ -83,7 +83,10 @@ def sequence_folders(parent: Path) -> list[Path]:
     """Folders that look like a sequence of boxes, complete or not, by name; no hidden ones."""
     marks = ("gt", "img1", "seqinfo.ini")
     folders = (f for f in sorted(parent.iterdir()) if f.is_dir() and not f.name.startswith("."))
-    return [folder for folder in folders if any((folder / mark).exists() for mark in marks)]
+    found = [folder for folder in folders if any((folder / mark).exists() for mark in marks)]
+    for folder in found:
+        refuse_bytes(folder)
+    return found
 
 
 def check_frames(folder: Path, info: SequenceInfo, files: dict[int, str]) -> tuple[int, int]:

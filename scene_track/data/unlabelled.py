@@ -130,6 +130,7 @@ class UnlabelledFolder:
     def _folders(self, cache_dir: Path, faults: Faults) -> list[list[Path]]:
         """The chosen images of each folder and video, in natural order."""
         groups: list[list[Path]] = []
+        known: set[Path] = set()
         for spec in self.paths:
             match = _SPEC.match(spec)
             assert match is not None  # any text with a character does
@@ -153,7 +154,11 @@ class UnlabelledFolder:
                     raise ValueError(f"{spec}: images are 1-{len(files)} in {path}")
                 chosen = set(files[first - 1 : last])
                 own = [[file for file in group if file in chosen] for group in own]
-            groups += [group[:: self.every] for group in own if group]
+            for group in own:
+                # Once, where paths overlap: no image trains and validates.
+                fresh = [file for file in group[:: self.every] if file not in known]
+                known.update(fresh)
+                groups += [fresh] if fresh else []
         return groups
 
     def _groups(self, path: Path, cache_dir: Path, faults: Faults) -> list[list[Path]]:
@@ -195,7 +200,7 @@ class UnlabelledFolder:
                 return []
             log.info("%s: takes a frame every %s s", video, self.interval)
             due = 0.0
-            with atomic_folder(place) as new:
+            with atomic_folder(place, keep=True) as new:  # other processes do the same
                 for frame in footage.frames:
                     if frame.seconds < due - _ROUNDING_S:
                         continue

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import shutil
 import tempfile
@@ -31,6 +32,31 @@ def naming(path: Path | str) -> Iterator[None]:
         if error.filename is None and error.errno is not None:
             raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
         raise
+
+
+@contextlib.contextmanager
+def held(folder: Path | str) -> Iterator[None]:
+    """Keeps a folder for one run: the lock goes with the process, however that ends.
+
+    File systems without locks keep nobody out.
+
+    Raises:
+        ValueError: another run holds it.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(
+                f"{folder}: another run writes into this folder: wait until it has ended, or type"
+                " hydra.run.dir=FOLDER"
+            ) from None
+        except OSError:
+            pass
+        yield
+    finally:
+        os.close(descriptor)
 
 
 @contextlib.contextmanager
@@ -62,10 +88,11 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def atomic_folder(path: Path | str) -> Iterator[Path]:
+def atomic_folder(path: Path | str, *, keep: bool = False) -> Iterator[Path]:
     """Yield a new folder beside ``path`` that replaces it on success, and is removed on errors.
 
-    Of a folder that was there nothing is left; it is there until the new one is complete.
+    Of a folder that was there nothing is left; it is there until the new one is complete. With
+    ``keep`` a folder that somebody else completed meanwhile stays, and the new one is removed.
     """
     path = Path(path).absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -78,6 +105,8 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
         mask = os.umask(0)
         os.umask(mask)
         temporary.chmod(0o777 & ~mask)
+        if keep and path.exists():
+            return
         if path.exists():
             # A folder cannot be replaced in one step: the old one steps aside for a moment.
             old = temporary.with_suffix(".old")

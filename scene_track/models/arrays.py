@@ -148,13 +148,14 @@ class OnArrays(nn.Module):
 
 
 class Host:
-    """A module in evaluation, on arrays: its methods, with its weights as they are now.
+    """A module in evaluation, on arrays: its methods, with copies of its weights.
 
-    What does not depend on the input (weights, sub-modules, properties) is looked up once.
+    What does not depend on the input (weights, sub-modules, properties) is looked up once, when it
+    is first used: a module that is trained or loaded afterwards needs a new host.
     """
 
     def __init__(self, module: OnArrays) -> None:
-        """Take the weights."""
+        """Nothing is copied yet."""
         self._module = module
 
     def __getattr__(self, name: str) -> Any:
@@ -176,21 +177,26 @@ class Host:
 def _on_host(part: Any) -> Any:
     """A weight as an array, a module as a function of arrays; anything else as it is."""
     if isinstance(part, Tensor):
-        return part.detach().float().cpu().numpy()
+        return part.detach().float().cpu().numpy().copy()
     if isinstance(part, OnArrays):
         return Host(part)
     if isinstance(part, nn.ModuleList):
         return [_on_host(module) for module in part]
-    if isinstance(part, nn.Sequential):
+    if not isinstance(part, nn.Module):
+        return part
+    # Subclasses and hooks may do more than the class says.
+    if part._forward_hooks or part._forward_pre_hooks:
+        return _InTorch(part)
+    if type(part) is nn.Sequential:
         return _Chain([_on_host(module) for module in part])
-    if isinstance(part, nn.Linear):
+    if type(part) is nn.Linear and part.bias is not None:
         weight = np.ascontiguousarray(_on_host(part.weight).T)
         return _Linear(weight, _on_host(part.bias))
-    if isinstance(part, nn.LayerNorm) and len(part.normalized_shape) == 1:
+    if type(part) is nn.LayerNorm and len(part.normalized_shape) == 1 and part.bias is not None:
         return _Norm(part)
-    if isinstance(part, nn.GELU) and part.approximate == "none":
+    if type(part) is nn.GELU and part.approximate == "none":
         return _gelu
-    return _InTorch(part) if isinstance(part, nn.Module) else part
+    return _InTorch(part)
 
 
 class _Linear:

@@ -6,7 +6,7 @@ padding, and a flag that keeps the queries from mixing with a frame that never w
 the model gives (see ``tests/models/test_streaming_step.py``).
 
 The identity head is no part of the step: how many tracks there are changes from frame to frame, and
-association costs little. ``OnnxModel`` runs the step in onnxruntime and keeps that head in PyTorch.
+association costs little. ``OnnxModel`` runs the step in onnxruntime and keeps that head outside.
 """
 
 from __future__ import annotations

@@ -101,7 +101,7 @@ class HeldFrames:
             return
         before, now = first.rows[key], newest.rows[key]
         for held in gap:
-            share = (held.seconds - first.seconds) / (newest.seconds - first.seconds)
+            share = (held.seconds - first.seconds) / (newest.seconds - first.seconds or 1.0)
             box = (1 - share) * before.box + share * now.box
             if not any(_iou(box, other.box) > self.free_iou for other in held.rows.values()):
                 held.rows[key] = _Row(box, min(before.score, now.score), now.label)

@@ -41,8 +41,6 @@ class VideoInfo:
 class Detections:
     """What a model sees in one frame, before anybody is told apart.
 
-    Tensors are on the device of the model, the ground truth on the host.
-
     Attributes:
         frame: number of the frame, as in the files.
         seconds: its time since the start of the video.

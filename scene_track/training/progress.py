@@ -81,7 +81,8 @@ class RunProgress(TQDMProgressBar):
         batch_idx: int,
     ) -> None:
         """Move the bar, or log a line when one is due."""
-        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+        if self._terminal:  # a bar that is not drawn would still read the loss from the device
+            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
         now = time.monotonic()
         if self._start_s is None:  # a resume inside an epoch has no epoch start
             self._start_s, self._start_batch = now, batch_idx + 1

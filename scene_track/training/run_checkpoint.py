@@ -44,8 +44,11 @@ log = logging.getLogger(__name__)
 _AGREE_EVERY = 10  # optimiser steps after which several processes exchange received signals
 
 
-class NonFiniteError(RuntimeError):
-    """A loss or a weight is NaN or infinite; it must not be saved."""
+class NonFiniteError(ValueError):
+    """A loss or a weight is NaN or infinite; it must not be saved.
+
+    One line for the user: the data or a rate is wrong, not the program.
+    """
 
 
 class RunCheckpoint(Checkpoint):

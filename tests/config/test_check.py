@@ -289,3 +289,10 @@ def test_a_trial_of_a_sweep_trains_on_one_machine(monkeypatch: pytest.MonkeyPatc
     (line,) = _faults(lambda config: config.update(trainer=nodes))
     assert line.startswith("trainer.num_nodes=2: a trial of a sweep trains on one machine")
     assert _faults(lambda config: config.update(trainer={"devices": 2, "num_nodes": 1})) == []
+
+
+def test_a_node_at_the_root_that_nothing_reads_is_refused(composed) -> None:
+    cfg = composed("config", "+Trainer.max_epochs=3")
+    with pytest.raises(ConfigError, match="Trainer: unknown key; did you mean trainer"):
+        check(cfg)
+    check(composed("config", "run_dir=x", "+paper.lr=1e-3", "optimizer.lr=${paper.lr}"))

@@ -126,3 +126,13 @@ def test_a_run_is_not_continued_as_another(
     cfg.run_dir = str(tmp_path)
     with pytest.raises(ValueError, match=r"weight_l1 is 7.0, in it 5.0\. Type what that run"):
         train(cfg)
+
+
+@pytest.mark.parametrize("content", ["- [", "a: 1", "- {a: 1}", "- 1", "\x00"])
+def test_the_words_of_a_run_that_are_damaged_are_one_line(tmp_path: Path, content: str) -> None:
+    file = tmp_path / ".hydra" / "overrides.yaml"
+    file.parent.mkdir()
+    file.write_text(content)
+    with pytest.raises(ValueError, match="overrides.yaml") as caught:
+        with_words_of_run([f"resume_from={tmp_path}"])
+    assert "\n" not in str(caught.value)

@@ -63,6 +63,11 @@ def test_what_stays_unreadable_says_what_to_type() -> None:
     assert "why" in line and _value(line.partition("type ")[2].strip("'")) == "[x"
 
 
+@pytest.mark.parametrize("word", ["]", "", "seed", "é é=3", "a b"])
+def test_what_is_no_key_and_value_is_said(word: str) -> None:
+    assert "is not key=value" in what_to_type(word, "why")
+
+
 def test_bytes_that_are_no_text_are_named() -> None:
     with pytest.raises(ValueError, match=r"dataset.root=/x/\\xff"):
         readable([os.fsdecode(b"dataset.root=/x/\xff")], sweep=False)

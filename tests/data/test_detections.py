@@ -11,6 +11,7 @@ import pytest
 from scene_track.data.detections import noise_of, read_box_videos
 from scene_track.data.noise import Beta, Noise
 from scene_track.data.video import MotFolder, Video
+from tests.compose import shipped
 
 LENGTH, WIDTH, HEIGHT = 60, 640, 480
 
@@ -157,3 +158,42 @@ def test_a_detector_with_nms_reports_no_two_boxes_of_one_place(root: Path) -> No
 
     found = observe(twins, np.zeros(2, dtype=np.int64), twins, exact, np.random.default_rng(0))
     assert len(found.boxes) == 1
+
+
+def test_a_further_folder_joins_by_the_names_of_its_classes(root: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    for file in (root / "a").rglob("*.*"):
+        copy = other / "c" / file.relative_to(root / "a")
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_text(file.read_text().replace(",1,1,1", ",1,2,1"))  # class 2
+    further = f"{{root: {other}, detections: noise, classes: {{2: person}}, weight: 2.0}}"
+    data = shipped(
+        "dataset", "input=boxes", "dataset=mot", f"dataset.root={root}", "dataset.train=[a]",
+        "dataset.val=[b]", f"dataset.detections={write(tmp_path / 'det')}",
+        "dataset.augment.reverse=0", "dataset.batch_size=1", f"dataset.further=[{further}]",
+    )  # fmt: skip
+    batches = list(data.train_dataloader())
+    names = [batch.sequence_ids[0] for batch in batches]
+    assert names.count("c") == 2 * names.count("a") > 0
+    assert all(int(batch.labels[batch.valid].max()) == 0 for batch in batches)
+    scores = {
+        n: b.detections[b.detections[..., 4] >= 0][:, 4]
+        for n, b in zip(names, batches, strict=True)
+    }
+    assert (scores["a"] - 0.9).abs().max() < 1e-6 and scores["c"].std() > 0
+
+    wrong = further.replace("person", "dancer")
+    data = shipped(
+        "dataset", "input=boxes", "dataset=mot", f"dataset.root={root}", "dataset.train=[a]",
+        "dataset.val=[b]", "dataset.detections=noise", f"dataset.further=[{wrong}]",
+    )  # fmt: skip
+    with pytest.raises(ValueError, match=r"dancer.*dataset\.further\[0\]\.classes"):
+        data.train_dataloader()
+
+
+def test_parts_of_a_mixed_dataset_are_images(tmp_path: Path) -> None:
+    with pytest.raises(Exception, match=r"dataset\.detections=null"):
+        shipped(
+            "dataset", "dataset=mixed", f"dataset.root={tmp_path}", "dataset.detections=noise",
+            "dataset.source.parts.videos.train=[a]", "dataset.source.parts.videos.val=[b]",
+        )  # fmt: skip

@@ -283,7 +283,7 @@ def _composed(file: Path) -> None:
     """
     folder, log = file.parent, file.parent.parent / "log"
     if file.name == "words":
-        words = file.read_text(errors="surrogateescape").split("\n")
+        words = file.read_text(errors="surrogateescape").replace("\x00", "").split("\n")
     elif file.name == "mine.yaml":
         words = ["--config-dir", str(folder.parent), "experiment=mine"]
     else:
@@ -294,7 +294,7 @@ def _composed(file: Path) -> None:
     def work() -> None:
         os.chdir(folder)
         sys.argv = ["train", *words, f"hydra.run.dir={folder / 'run'}"]
-        run_main("config", _nothing)
+        run_main("config", _nothing, trials=True)
 
     code = end(start(work, log), 100)
     text = log.read_text(errors="replace")

@@ -22,13 +22,24 @@ _FEW = settings(
 )
 
 
-@pytest.mark.parametrize("kind", [kind for kind in malformed.KINDS if kind not in ("jpeg", "png")])
+_COMPOSED = ("yaml", "words", "resumed")
+_READ = [kind for kind in malformed.KINDS if kind not in ("jpeg", "png", *_COMPOSED)]
+
+
+@pytest.mark.parametrize("kind", _READ)
 @_FEW
 @given(seed=st.integers(0, 2**32 - 1))
 def test_a_malformed_file_is_read_or_one_line_with_its_name(
     tmp_path: Path, kind: str, seed: int
 ) -> None:
     malformed.attempt(kind, tmp_path, seed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", _COMPOSED)
+def test_a_malformed_configuration_is_composed_or_one_line(tmp_path: Path, kind: str) -> None:
+    for seed in range(4):
+        malformed.attempt(kind, tmp_path, seed)
 
 
 def test_a_sum_that_is_wrong_is_found_in_weights_and_checkpoints(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from scene_track.io.atomic import atomic_path, write_atomic
+from scene_track.io.atomic import atomic_path, held, write_atomic
 
 
 def test_the_file_is_complete_on_the_disk_before_it_gets_its_name(tmp_path: Path, monkeypatch):
@@ -43,3 +43,10 @@ def test_text_is_written_as_it_is_into_a_folder_that_exists(tmp_path: Path) -> N
     assert (tmp_path / "a").read_bytes() == "é\n".encode()
     with pytest.raises(FileNotFoundError, match="missing"):
         write_atomic(tmp_path / "missing" / "a", "")
+
+
+def test_a_folder_is_held_by_one_run_at_a_time(tmp_path: Path) -> None:
+    with held(tmp_path), pytest.raises(ValueError, match="another run"), held(tmp_path):
+        pass
+    with held(tmp_path):
+        assert not any(tmp_path.iterdir()), "no file is left behind"

@@ -24,6 +24,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import resource
 import signal
 import time
 from pathlib import Path
@@ -37,7 +38,8 @@ cli.config_dir = lambda: {conf!r}
 
 class Options:
     def __init__(self, *, x: float, kind: str, sleep: float, epochs: int, monitor: dict,
-                 bad: Literal["no", "number", "raise", "exit", "kill", "mistake"], odd: str): ...
+                 bad: Literal["no", "number", "raise", "exit", "kill", "mistake",
+                              "memory"], odd: str): ...
 
 
 def job(cfg):
@@ -53,6 +55,10 @@ def job(cfg):
         os._exit(7)
     if cfg.x == 3 and cfg.bad == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
+    if cfg.x == 3 and cfg.bad == "memory":
+        used = 4096 * int(Path("/proc/self/statm").read_text().split()[0])
+        resource.setrlimit(resource.RLIMIT_AS, (used + 2**26, resource.RLIM_INFINITY))
+        bytearray(2**28)
     best = 1 - (cfg.x - 2) ** 2 / 10 + (0.1 if cfg.kind == "b" else 0)
     with (folder / "metrics.csv").open("w") as file:
         rows = csv.writer(file)

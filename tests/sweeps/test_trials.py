@@ -52,7 +52,7 @@ records.SILENT_S = 4.0
 @pytest.fixture(scope="module")
 def hard_times(new_app: Callable[[], App]) -> tuple[App, subprocess.CompletedProcess[str]]:
     app = new_app()
-    return app, app.run("--multirun", "x=3", "bad=no,raise,exit,kill,number,mistake")
+    return app, app.run("--multirun", "x=3", "bad=no,raise,exit,kill,number,mistake,memory")
 
 
 @pytest.mark.parametrize(
@@ -64,6 +64,7 @@ def hard_times(new_app: Callable[[], App]) -> tuple[App, subprocess.CompletedPro
         (3, "failed", "its process was ended by SIGKILL (the kernel does that when", "error"),
         (4, "failed", "its objective is nan, not a finite number", "error"),
         (5, "failed", "x=3 is no good", "mistake"),
+        (6, "failed", "out of memory", "mistake"),
     ],
 )
 def test_a_trial_is_recorded_and_the_others_go_on(
@@ -82,7 +83,7 @@ def test_a_grid_with_failures_ends_with_a_report_and_code_1(
 ) -> None:
     app, done = hard_times
     assert done.returncode == 1
-    assert "5 of 6 trials failed, the first: trial 1: KeyError: 'five'" in done.stderr
+    assert "6 of 7 trials failed, the first: trial 1: KeyError: 'five'" in done.stderr
     assert "[2] about to leave" in done.stdout, "what a trial prints is seen"
     assert (app.sweep / "report.html").is_file()
 
