@@ -41,7 +41,10 @@ def search(image: Tensor, side: int) -> Tensor:
     height, width = image.shape[1:]
     scale = side / max(height, width)
     small = (round(height * scale), round(width * scale))
-    method = cv2.ximgproc.segmentation.createSelectiveSearchSegmentation()
+    extra = getattr(cv2, "ximgproc", None)
+    if extra is None:
+        raise SystemExit("selective search: type pip install opencv-contrib-python-headless")
+    method = extra.segmentation.createSelectiveSearchSegmentation()
     method.setBaseImage(resize_frame(image, small).flip(0).permute(1, 2, 0).contiguous().numpy())
     method.switchToSelectiveSearchFast()
     found = torch.from_numpy(np.asarray(method.process(), dtype=np.float64).reshape(-1, 4))

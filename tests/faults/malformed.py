@@ -26,7 +26,7 @@ from PIL import Image
 
 from scene_track.ball.point_files import PointRules, read_points
 from scene_track.config.cli import run_main
-from scene_track.data import footage
+from scene_track.data import container
 from scene_track.data.coco import CocoFolder
 from scene_track.data.crowdhuman import CrowdHumanFolder
 from scene_track.data.detections import read_detections
@@ -259,7 +259,7 @@ def _frames(file: Path) -> list[Any]:
 
 def _footage(file: Path) -> str:
     """What becomes of a damaged video."""
-    with mock.patch.object(footage.log, "warning") as said:
+    with mock.patch.object(container.log, "warning") as said:
         found = _frames(file)
     if said.called:
         return "read with a warning"
