@@ -370,6 +370,7 @@ def _is_plain(value: Any) -> bool:
 
 def _unknown_key(path: str, name: str, allowed: Sequence[str]) -> str:
     """That a key is unknown, with the near ones, to follow the key."""
-    allowed = sorted({*allowed} - {name})
+    name = str(name)  # a YAML may have a number for a key
+    allowed = sorted({str(key) for key in allowed} - {name})
     listing = f" allowed: {', '.join(allowed)}" if allowed else " it takes no options"
     return f": unknown key;{near(name, allowed, join(path, ''))}{listing}"
