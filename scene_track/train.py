@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
@@ -88,8 +89,10 @@ def train(cfg: DictConfig) -> float | None:
         resume = prepare_resume(cfg.resume_from, module, typed_keys(cfg, words))
 
     dry = bool(cfg.trainer.fast_dev_run)
+    # The rank does not know of several machines before the trainer does.
+    first = rank_zero_only.rank == 0 and os.environ.get("NODE_RANK", "0") == "0"  # type: ignore[attr-defined]
     with ExitStack() as run:
-        if not dry and rank_zero_only.rank == 0:  # type: ignore[attr-defined]
+        if not dry and first:
             run.enter_context(held(cfg.run_dir))
             OmegaConf.save(cfg, f"{cfg.run_dir}/config.yaml", resolve=True)
         trainer: pl.Trainer = instantiate(

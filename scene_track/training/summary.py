@@ -193,6 +193,7 @@ class RunSummary(pl.Callback):
             "git_sha": self._git_sha,
             "packages": package_versions(),
         }
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(self.path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 

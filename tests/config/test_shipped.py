@@ -44,6 +44,7 @@ _BRING = (
     "dataset.source.parts.videos.val",
     "dataset.source.parts.stills.source.root",
     "model.backbone.weights",
+    "model.backbone.freeze=false: must be true",  # head=detreg, with a backbone of one's own
     "model.backbone.name",
 )
 

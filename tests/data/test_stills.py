@@ -180,7 +180,6 @@ def test_mixed_sources_have_their_own_roots_and_classes(
         "train": "train",
         "val": None,
         "test": None,
-        "detections": None,
         "source": {
             "_target_": "scene_track.data.coco.CocoFolder",
             "root": str(stills),

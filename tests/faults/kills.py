@@ -66,6 +66,8 @@ def start(work: Callable[[], object], log: Path) -> int:
         stream = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(stream, 1)
         os.dup2(stream, 2)
+        # A test runner may have put its own streams in their place.
+        sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
         work()
         code = 0
     except SystemExit as end:
