@@ -130,6 +130,13 @@ def test_a_mistake_is_one_line_and_exit_code_2(app: Path, argument: str, line: s
     assert not (app / "out").exists(), "a refused job leaves no folder behind"
 
 
+def test_a_refused_job_deletes_no_file_that_was_there(app: Path) -> None:
+    (app / "out").mkdir()
+    (app / "out" / "config.yaml").write_text("mine")
+    _app(app, "optimizer.lr=abc")
+    assert (app / "out" / "config.yaml").read_text() == "mine"
+
+
 def test_the_log_file_in_a_folder_with_more_has_the_traceback_of_a_mistake(app: Path) -> None:
     (app / "out").mkdir()
     (app / "out" / "kept").touch()

@@ -209,8 +209,10 @@ class _Job:
 
         folder = Path(HydraConfig.get().runtime.output_dir)
         log_file = folder / f"{HydraConfig.get().job.name}.log"
-        # A refused run leaves no folder behind; one that was there before stays.
-        fresh = _is_empty(folder) and not (log_file.is_file() and log_file.stat().st_size)
+        # A refused run leaves no folder behind; one with anything of somebody else's in it stays.
+        fresh = _holds_only(folder, ".hydra", log_file.name) and not (
+            log_file.is_file() and log_file.stat().st_size
+        )
         with _environment(_FULL, "1" if self._wanted_full else None):
             try:
                 check(cfg, self._root)
@@ -229,15 +231,13 @@ class _Job:
             _say(f"job {run.job.num}: {mistake}", mistake, self._wanted_full)
             raise mistake  # the launcher collects it; the other jobs of the sweep go on
         _say(str(mistake), mistake, self._wanted_full)
-        if fresh and _is_empty(folder):
+        if fresh and _holds_only(folder, ".hydra", log_file.name, "config.yaml"):
             shutil.rmtree(folder, ignore_errors=True)
         raise SystemExit(_USER_MISTAKE) from mistake
 
 
-def _is_empty(folder: Path) -> bool:
-    """Whether a job's folder holds what is written before a job begins, and no more."""
-    known = (".hydra", "config.yaml", f"{HydraConfig.get().job.name}.log")
-    return all(entry.name in known for entry in folder.iterdir())
+def _holds_only(folder: Path, *names: str) -> bool:
+    return all(entry.name in names for entry in folder.iterdir())
 
 
 def _mistake_of(error: BaseException) -> str | None:

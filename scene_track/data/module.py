@@ -174,15 +174,8 @@ class TrackingDataModule(LightningDataModule):
                     f"there is no {split} split: type dataset.{split}=FOLDER, or name another split"
                 )
             sequences = self.source.sequences(where, **self._how(images=self.detections is None))
-            unlabelled = [s.name for s in sequences if not s.labelled]
-            if unlabelled and split != "test":
-                # A forgotten gt folder would otherwise be trained on as frames without objects.
-                raise FileNotFoundError(
-                    f"{sequences[0].folder.parent}: {len(unlabelled)} of {len(sequences)} "
-                    f"sequences of the {split} split have no {sequences[0].label_file}, "
-                    f"first {unlabelled[0]}. "
-                    f"Type dataset.{split}=SPLIT with labelled sequences"
-                )
+            if split != "test":
+                _refuse_unlabelled(sequences, f"dataset.{split}")
             self._sequences[split] = sequences
             if (counts := self.visibility_counts(split)) is not None:
                 log.info(
@@ -234,7 +227,9 @@ class TrackingDataModule(LightningDataModule):
         for name, folder in further.items():
             part = parts[name] = folder.part(self.source)
             how = self._how(images=part.detections is None)
-            videos = videos + part.sequences("train", self.class_names, name=name, **how)
+            more = part.sequences("train", self.class_names, name=name, **how)
+            _refuse_unlabelled(more, f"{name}.train")
+            videos = videos + more
         clips: dict[str, ClipDataset] = {}
         read = {name: [video for video in videos if video.origin == name] for name in parts}
         for name, part in parts.items():
@@ -396,6 +391,16 @@ class TrackingDataModule(LightningDataModule):
             "model.backbone.cache=true keeps one set of features per frame and one per mirrored"
             f" frame, but {shown} would change the image each time; type {typed}, or"
             " model.backbone.cache=false"
+        )
+
+
+def _refuse_unlabelled(sequences: list[Video], key: str) -> None:
+    """A forgotten gt folder would otherwise be trained on as frames without objects."""
+    if unlabelled := [s.name for s in sequences if not s.labelled]:
+        raise FileNotFoundError(
+            f"{sequences[0].folder.parent}: {len(unlabelled)} of {len(sequences)} sequences of"
+            f" {key} have no {sequences[0].label_file}, first {unlabelled[0]}. Type"
+            f" {key}=SPLIT with labelled sequences"
         )
 
 

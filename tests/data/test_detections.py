@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from scene_track.data.detections import noise_of, read_box_videos
-from scene_track.data.noise import Beta, Noise
+from scene_track.data.noise import Beta, Noise, observe
 from scene_track.data.video import MotFolder, Video
 from tests.compose import shipped
 
@@ -154,8 +154,6 @@ def test_a_detector_with_nms_reports_no_two_boxes_of_one_place(root: Path) -> No
     (video, *_) = read_box_videos(videos(root), "noise", root=root, noise=exact)
     twins = np.repeat(video.true[:1], 2, axis=0)
     assert len(video.detections(0, np.random.default_rng(0))) == 3
-    from scene_track.data.noise import observe
-
     found = observe(twins, np.zeros(2, dtype=np.int64), twins, exact, np.random.default_rng(0))
     assert len(found.boxes) == 1
 
@@ -188,6 +186,14 @@ def test_a_further_folder_joins_by_the_names_of_its_classes(root: Path, tmp_path
         "dataset.val=[b]", "dataset.detections=noise", f"dataset.further=[{wrong}]",
     )  # fmt: skip
     with pytest.raises(ValueError, match=r"dancer.*dataset\.further\[0\]\.classes"):
+        data.train_dataloader()
+
+    (other / "c" / "gt" / "gt.txt").unlink()
+    data = shipped(
+        "dataset", "input=boxes", "dataset=mot", f"dataset.root={root}", "dataset.train=[a]",
+        "dataset.val=[b]", "dataset.detections=noise", f"dataset.further=[{further}]",
+    )  # fmt: skip
+    with pytest.raises(FileNotFoundError, match=r"dataset\.further\[0\]\.train"):
         data.train_dataloader()
 
 

@@ -125,7 +125,7 @@ def mot(root: Path, **options: Any) -> TrackingDataModule:
 def test_training_without_ground_truth_is_refused(make_sequence) -> None:
     root = make_sequence("A", gt=None).parents[1]
     module = mot(root, train="train", val="train", test="train")
-    with pytest.raises(FileNotFoundError, match=r"train split have no gt/gt.txt, first A"):
+    with pytest.raises(FileNotFoundError, match=r"dataset\.train have no gt/gt.txt, first A"):
         module.setup("fit")
     module.setup("test")  # a test split has none
     assert len(list(module.test_dataloader())) == 1
