@@ -60,7 +60,10 @@ def by_frame(
     Yields:
         Position of the frame in the window, and what was seen in it.
     """
-    # Only the oracle looks at the ground truth, on the host: copied once per window.
+    # Trackers work on the host, a frame at a time: copied once per window. Only the oracle looks at
+    # the ground truth.
+    boxes, scores, labels = boxes.cpu(), scores.cpu(), labels.cpu()
+    tokens = None if tokens is None else tokens.cpu()
     valid, true_boxes, true_ids = (
         field[0].cpu() for field in (batch.valid, batch.boxes, batch.track_ids)
     )

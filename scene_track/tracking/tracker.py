@@ -39,7 +39,7 @@ class VideoInfo:
 
 @dataclass
 class Detections:
-    """What a model sees in one frame, before anybody is told apart.
+    """What a model sees in one frame, before anybody is told apart; tensors on the host.
 
     Attributes:
         frame: number of the frame, as in the files.
@@ -97,8 +97,6 @@ class Detections:
 @dataclass
 class TrackedFrame:
     """Tracks of one frame.
-
-    Tensors are on the device of the model, the ground truth on the host.
 
     Attributes:
         frame: number of the frame, as in the files.
