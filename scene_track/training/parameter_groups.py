@@ -7,10 +7,11 @@ Frozen parameters are included: a backbone that thaws in epoch 3 must be in the 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import nn
+from torch.optim import Optimizer
 
 from scene_track.models.motion_prior import MotionPrior
 from scene_track.training.freezing import backbone_of
@@ -142,3 +143,12 @@ def parameter_table(groups: Sequence[Mapping[str, Any]]) -> str:
         rates = f"{group['lr']:.3g}", f"{group['weight_decay']:.3g}"
         lines.append(row.format(group["name"], *rates, len(numbers), f"{count:,}", f"{frozen:,}"))
     return "\n".join(lines)
+
+
+def base_groups(optimizers: Iterable[Optimizer]) -> list[dict[str, Any]]:
+    """The groups whose rate is that of a run: without the parts that have one of their own.
+
+    All groups where an optimizer has other names.
+    """
+    groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+    return [group for group in groups if group.get("name", "").startswith("base/")] or groups

@@ -16,6 +16,8 @@ from pydantic import Field
 from pytorch_lightning.callbacks import TQDMProgressBar
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from scene_track.training.parameter_groups import base_groups
+
 log = logging.getLogger(__name__)
 
 
@@ -60,8 +62,7 @@ class RunProgress(TQDMProgressBar):
         # Not what the step returned: under accumulation that is a share of the window's loss.
         if "train/loss" in trainer.callback_metrics:
             shown["loss"] = f"{float(trainer.callback_metrics['train/loss']):.4g}"
-        groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
-        if groups:
+        if groups := base_groups(trainer.optimizers):
             shown["lr"] = f"{max(group['lr'] for group in groups):.2e}"
         if self.monitor in trainer.callback_metrics:
             shown[self.monitor] = f"{float(trainer.callback_metrics[self.monitor]):.4f}"

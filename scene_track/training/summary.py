@@ -25,6 +25,7 @@ from pytorch_lightning.loggers.logger import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
 from scene_track.io.atomic import atomic_path, write_atomic
+from scene_track.training.parameter_groups import base_groups
 from scene_track.training.run_checkpoint import RunCheckpoint
 
 log = logging.getLogger(__name__)
@@ -139,9 +140,8 @@ class RunSummary(pl.Callback):
         batch = getattr(getattr(trainer, "datamodule", None), "batch_size", None)
         micro = trainer.accumulate_grad_batches
         total = None if batch is None else batch * trainer.world_size * micro
-        groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
         # Parts with a rate of their own, such as the motion prior, are in the table of groups.
-        base = [group for group in groups if group.get("name", "").startswith("base/")] or groups
+        base = base_groups(trainer.optimizers)
         rate = max((group.get("initial_lr", group["lr"]) for group in base), default=None)
         self._scale = {"processes": trainer.world_size}
         self._scale |= {"effective_batch": total, "learning_rate": rate}

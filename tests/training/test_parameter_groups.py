@@ -10,6 +10,7 @@ from torch import nn
 
 from scene_track.models.backbones.base import Backbone, Stage
 from scene_track.training.parameter_groups import (
+    base_groups,
     build_parameter_groups,
     check_parameter_groups,
     parameter_table,
@@ -141,3 +142,14 @@ def test_layer_decay_goes_back_from_the_last_stage() -> None:
     inside = groups_of(module, lr_scales={"model.backbone.block": 3.0}, layer_decay=0.5)
     rates = {name: group["lr"] for name, group in by_name(module, inside).items()}
     assert rates["model.backbone.block.weight"] == 1.5
+
+
+def test_the_rate_of_a_run_is_not_that_of_a_part_with_its_own() -> None:
+    weights = [torch.nn.Parameter(torch.zeros(1)) for _ in range(2)]
+    named = [
+        {"params": weights[:1], "lr": 1e-3, "name": "base/decay"},
+        {"params": weights[1:], "lr": 1e-2, "name": "model.identity.prior/no_decay"},
+    ]
+    assert [group["lr"] for group in base_groups([torch.optim.AdamW(named)])] == [1e-3]
+    foreign = torch.optim.AdamW(weights, lr=0.5)  # without names
+    assert [group["lr"] for group in base_groups([foreign])] == [0.5]
