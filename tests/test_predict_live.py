@@ -130,8 +130,8 @@ def test_ctrl_c_ends_a_stream_that_is_silent(run: api.Run, tmp_path: Path) -> No
     stop = threading.Event()
     with server(tmp_path, 0.0, {1: None}) as address:
         frames = run.follow(open_footage(address), stop=stop)
-        assert next(frames).number == 1
+        first = next(frames).number  # a busy machine has dropped some before
         threading.Timer(0.3, stop.set).start()
         began = time.monotonic()
-        assert len(list(frames)) < FRAMES
+        assert all(first < frame.number < FRAMES for frame in frames)
         assert time.monotonic() - began < container._SILENT_S / 2
