@@ -16,21 +16,18 @@ from typing import Annotated, Any, Literal
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
-from pydantic import BaseModel, ConfigDict, DirectoryPath, Field, FilePath
+from pydantic import BaseModel, DirectoryPath, Field, FilePath
 
 from scene_track.config.paths import config_dir
 from scene_track.config.shipped import option_values
 from scene_track.config.signature import (
-    Parameter,
     Signature,
     TargetNotFoundError,
     find_target,
-    is_model,
     read_signature,
     signature_of,
 )
 from scene_track.config.tree import Marker, Tree, join, near, read_tree, shown, walk
-from scene_track.config.values import described, fault, placeholder
 from scene_track.sweeps.trial import is_trial
 
 ALLOWED_PREFIXES = (
@@ -49,23 +46,21 @@ class ConfigError(ValueError):
     """The configuration is wrong; the message has one line per fault."""
 
 
-class _Monitor(BaseModel):
+class _Monitor(BaseModel, extra="forbid"):
     """What decides the best checkpoint."""
 
     metric: Annotated[str, Field(min_length=1)]
     mode: Literal["min", "max"]
 
 
-class _Viz(BaseModel):
+class _Viz(BaseModel, extra="forbid"):
     """Images drawn while training."""
 
     max_frames: Annotated[int, Field(ge=0)]
 
 
-class _RunConfig(BaseModel):
+class _RunConfig(BaseModel, extra="allow"):
     """Root keys of ``config.yaml``, which belong to no class; further ones must be groups."""
-
-    model_config = ConfigDict(extra="allow")
 
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     experiment_name: Annotated[str, Field(min_length=1)]
@@ -104,7 +99,7 @@ def check(cfg: DictConfig, root: str | None = None) -> None:
     checks.targets(trusted)
     for path, node in walk(tree.values):
         if node is Marker.MISSING:
-            checks.add(path, f" is required: type {path}={placeholder(path)}")
+            checks.add(path, f" is required: type {path}=VALUE")
     if root is None:
         checks.size()
         checks.input()
@@ -227,18 +222,13 @@ class _Checks:
                 if not signature.open:
                     self.add(here, _unknown_key(path, name, [*signature.parameters]))
             elif value is Marker.MISSING:
-                self._required(here, parameter, here)
-            elif is_model(parameter.annotation) and isinstance(value, dict):
-                self.values(signature_of(parameter.annotation), value, here)
-            elif _is_plain(value) and (text := fault(parameter, value)) is not None:
-                self.add(here, text)
+                self.add(here, f" is required: type {here}=VALUE")
+            elif _is_plain(value) and (text := parameter.fault(here, value)) is not None:
+                self.add(here, text.removeprefix(here))
         for name, parameter in signature.parameters.items():
             if parameter.required and name not in values and name not in given:
-                self._required(join(path, name), parameter, f"+{join(path, name)}")
-
-    def _required(self, key: str, parameter: Parameter, typed: str) -> None:
-        words = f"({described(parameter)}): type {typed}={placeholder(key, parameter)}"
-        self.add(key, f" is required {words}")
+                here = join(path, name)
+                self.add(here, f" is required: type +{here}=VALUE")
 
     # --- several nodes ---
 
