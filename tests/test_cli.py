@@ -196,7 +196,7 @@ def test_the_job_of_an_entry_point_can_be_pickled() -> None:
     from scene_track.train import train
 
     for pack in (pickle.dumps, cloudpickle.dumps):
-        assert pickle.loads(pack(_Job(train, None, False)))._function is train
+        assert pickle.loads(pack(_Job(train, None)))._function is train
 
 
 def test_help_lists_keys_groups_and_defaults(app: Path) -> None:

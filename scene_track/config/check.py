@@ -27,7 +27,7 @@ from scene_track.config.signature import (
     read_signature,
     signature_of,
 )
-from scene_track.config.tree import Marker, Tree, join, near, read_tree, shown, walk
+from scene_track.config.tree import Marker, Tree, join, near, read_tree, shown, unknown_key, walk
 from scene_track.sweeps.trial import is_trial
 
 ALLOWED_PREFIXES = (
@@ -88,11 +88,7 @@ def check(cfg: DictConfig, root: str | None = None) -> None:
     checks = _Checks(tree)
     if root is None:
         known = signature_of(_RunConfig)
-        for key, value in tree.values.items():
-            if key not in known.parameters and not isinstance(value, dict | NoneType | Marker):
-                choices = [*known.parameters, *tree.values]
-                checks.add(key, _unknown_key("", key, choices))
-        checks.groups(known)
+        checks.roots(known)
     else:
         known = read_signature(root)
     checks.values(known, tree.values, "")
@@ -106,7 +102,6 @@ def check(cfg: DictConfig, root: str | None = None) -> None:
         checks.monitor()
         checks.head()
         checks.tracker()
-        checks.neighbours()
         checks.trial()
     checks.finish()
 
@@ -220,7 +215,7 @@ class _Checks:
             parameter = signature.parameters.get(name)
             if parameter is None:
                 if not signature.open:
-                    self.add(here, _unknown_key(path, name, [*signature.parameters]))
+                    self.add(here, unknown_key(path, name, [*signature.parameters]))
             elif value is Marker.MISSING:
                 self.add(here, f" is required: type {here}=VALUE")
             elif _is_plain(value) and (text := parameter.fault(here, value)) is not None:
@@ -232,17 +227,18 @@ class _Checks:
 
     # --- several nodes ---
 
-    def groups(self, known: Signature) -> None:
-        """A node at the root must be of a group, or something must refer to it."""
-        if not HydraConfig.initialized():
-            return  # composed by hand: nobody knows the groups
-        choices = HydraConfig.get().runtime.choices
-        groups = {re.split(r"[/.]", c.partition("@")[2] or c.partition("@")[0])[0] for c in choices}
+    def roots(self, known: Signature) -> None:
+        """A key at the root must be known, a node of a group, or one that something refers to."""
+        allowed, by_hand = {*known.parameters}, not HydraConfig.initialized()
+        if not by_hand:
+            choices = HydraConfig.get().runtime.choices
+            named = (choice.partition("@")[2] or choice for choice in choices)
+            allowed |= {re.split(r"[/.]", name)[0] for name in named} - {"hydra"}
         used = {origin.partition(".")[0] for origin in self._tree.references.values()}
-        allowed = {*known.parameters, *groups}
         for key, value in self._tree.values.items():
-            if isinstance(value, dict | NoneType) and key not in allowed | used:
-                self.add(key, _unknown_key("", key, [*allowed - {"hydra"}]))
+            node = isinstance(value, dict | NoneType) and (by_hand or key in used)
+            if not (node or key in allowed or isinstance(value, Marker)):
+                self.add(key, unknown_key("", key, allowed))
 
     def _at(self, key: str) -> Any:
         """The value at a dotted key; None if there is none."""
@@ -322,22 +318,6 @@ class _Checks:
         if tracker and evaluator and (text := tracker_fault(tracker, evaluator)) is not None:
             self.add("tracker._target_", f"={tracker}: {text}")
 
-    def neighbours(self) -> None:
-        """Some frame of a training clip must have all the neighbours that the model reads."""
-        length, offsets = self._at("dataset.window.length"), self._at("model.detail.offsets")
-        if type(length) is not int or not isinstance(offsets, list):
-            return
-        if not all(type(offset) is int for offset in offsets):
-            return  # a fault of the node itself
-        least = max([0, *offsets]) - min([0, *offsets]) + 1
-        if length < least:
-            self.add(
-                "dataset.window.length",
-                f"={length}: model.detail.offsets={shown(offsets)} reach over {least} frames, so no"
-                " frame of a training clip has all of its neighbours; type"
-                f" dataset.window.length={least}, or nearer model.detail.offsets",
-            )
-
     def trial(self) -> None:
         """A trial of a sweep trains on one machine: nothing starts its processes on others."""
         nodes = self._at("trainer.num_nodes")
@@ -356,11 +336,3 @@ def _is_plain(value: Any) -> bool:
     if isinstance(value, list):
         return all(map(_is_plain, value))
     return not isinstance(value, Marker)
-
-
-def _unknown_key(path: str, name: str, allowed: Sequence[str]) -> str:
-    """That a key is unknown, with the near ones, to follow the key."""
-    name = str(name)  # a YAML may have a number for a key
-    allowed = sorted({str(key) for key in allowed} - {name})
-    listing = f" allowed: {', '.join(allowed)}" if allowed else " it takes no options"
-    return f": unknown key;{near(name, allowed, join(path, ''))}{listing}"
