@@ -193,8 +193,6 @@ def _hints(target: Any) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, annotation in getattr(source, "__annotations__", {}).items():
         single = SimpleNamespace(__annotations__={key: annotation})
-        try:
+        with contextlib.suppress(NameError, AttributeError, TypeError):
             found |= typing.get_type_hints(single, names, include_extras=True)
-        except (NameError, AttributeError, TypeError):
-            continue
     return found

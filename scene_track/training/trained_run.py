@@ -17,6 +17,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from scene_track.config.check import input_fault, tracker_fault
+from scene_track.config.signature import find_target
 from scene_track.config.trained import checked_group, refuse_without_effect, with_typed
 from scene_track.data.module import TrackingDataModule
 from scene_track.data.video import Video
@@ -163,7 +164,7 @@ def evaluator_node(trained: DictConfig, checkpoint: Path, trusted: Sequence[str]
 
 def refuse_other_tracker(tracker: DictConfig, evaluator: DictConfig, checkpoint: Path) -> None:
     """Refuse a tracker that reads something else than the run's head gives, as ``ValueError``."""
-    fault = tracker_fault(tracker.get("_target_"), evaluator.get("_target_"))
+    fault = tracker_fault(find_target(tracker._target_), find_target(evaluator._target_))
     if fault is not None:
         raise ValueError(f"{checkpoint}: {fault}")
 
