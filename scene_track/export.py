@@ -40,7 +40,7 @@ def options(
 
 def export(cfg: DictConfig) -> Path:
     """One export, from a checked configuration to a folder."""
-    from scene_track.io.atomic import write_atomic
+    from scene_track.io.atomic import atomic_path, write_atomic
     from scene_track.models.scene import SceneModel
     from scene_track.models.streaming_step import to_onnx
     from scene_track.training import exported
@@ -68,9 +68,11 @@ def export(cfg: DictConfig) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / (exported.WEIGHTS if step is None else exported.ONNX)
     if step is not None:
-        exported.write_bytes(path, step)
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(step)
         if model.identity is not None:
-            exported.write_identity(folder, model.identity)
+            state = model.identity.state_dict()
+            exported.write_weights(folder / exported.IDENTITY, state, half=False)
     else:
         exported.write_weights(path, model.state_dict(), half=half)
     exported.write_config(folder, trained)

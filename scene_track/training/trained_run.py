@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from hydra.core.hydra_config import HydraConfig
@@ -144,16 +144,11 @@ def load_run(cfg: DictConfig) -> TrainedRun:
         model=model,
         data=instantiate(data),
         tracker=instantiate(tracker),
-        tracker_options=_plain(tracker),
+        tracker_options=cast(dict[str, Any], OmegaConf.to_container(tracker, resolve=True)),
         evaluator=instantiate(node),
         device=device,
         precision=precision_of(trained, device),
     )
-
-
-def _plain(node: DictConfig) -> dict[str, Any]:
-    values: Any = OmegaConf.to_container(node, resolve=True)
-    return values
 
 
 def evaluator_node(trained: DictConfig, checkpoint: Path, trusted: Sequence[str]) -> DictConfig:
@@ -219,7 +214,7 @@ def track_split(
     run.to_device()
     folder.mkdir(parents=True, exist_ok=True)
     cache = _feature_cache(run)
-    detections = detect_videos(
+    found = detect_videos(
         run.model,
         run.data.stream_dataloader(split),
         device=run.device,
@@ -227,9 +222,9 @@ def track_split(
         features=None if cache is None else cache.of,
         read=run.evaluator.read,
     )
-    if watch is not None:
-        detections = _watched(detections, watch)
-    for tracks in associate(detections, run.tracker, run.model.identity):
+    # What watches a frame's detections returns None.
+    seen = found if watch is None else (pair for pair in found if not watch(*pair))
+    for tracks in associate(seen, run.tracker, run.model.identity):
         name = tracks.video.name
         run.evaluator.report.write_tracks(folder, tracks)
         log.info(
@@ -237,19 +232,8 @@ def track_split(
             *(name, tracks.num_frames, tracks.frames_per_second, len(tracks.table)),
         )
         yield sequences[name], tracks
-    if cache is not None:
-        counts = cache.take_counts()
-        cache.report(counts, split)
-        if counts.read:
-            log.warning("frames/s leaves the backbone out where its features were read")
-
-
-def _watched(
-    frames: Iterator[tuple[VideoInfo, Detections]], watch: Callable[[VideoInfo, Detections], None]
-) -> Iterator[tuple[VideoInfo, Detections]]:
-    for video, detections in frames:
-        watch(video, detections)
-        yield video, detections
+    if cache is not None and cache.report(split):
+        log.warning("frames/s leaves the backbone out where its features were read")
 
 
 def _feature_cache(run: TrainedRun) -> FeatureCache | None:
@@ -260,9 +244,5 @@ def _feature_cache(run: TrainedRun) -> FeatureCache | None:
     if backbone is None or not backbone.cache or backbone.ever_trains:
         return None
     backbone.set_frozen(True)
-    return cache_for(
-        backbone,
-        run.data,
-        precision=run.autocast,
-        pictures=run.model.looks_at_pictures,
-    )
+    pictures = run.model.looks_at_pictures
+    return cache_for(backbone, run.data, precision=run.autocast, pictures=pictures)
