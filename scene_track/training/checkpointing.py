@@ -96,17 +96,13 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             f"{path} holds a {type(content).__name__}, expected a checkpoint: take another one"
         )
     weights = content.get("state_dict")
-    if isinstance(weights, dict) and (spoiled := _spoiled(weights)):
+    tensors = weights.items() if isinstance(weights, dict) else ()
+    spoiled = [n for n, w in tensors if isinstance(w, Tensor) and bool(w.isnan().any())]
+    if spoiled:
         raise ValueError(
             f"{path}: {len(spoiled)} weights such as {spoiled[0]} are NaN: take another one"
         )
     return content
-
-
-def _spoiled(weights: Mapping[str, Any]) -> list[str]:
-    """Names of weights that hold NaN."""
-    floats = {n: w for n, w in weights.items() if isinstance(w, Tensor) and w.is_floating_point()}
-    return [name for name, weight in floats.items() if bool(weight.isnan().any())]
 
 
 def _is_zip(path: Path) -> bool:
