@@ -34,6 +34,11 @@ def in_one_line(error: BaseException, config_name: str) -> str:
         return what_to_type(error.override, lines[1] if general else lines[0])
     if match := re.match(r"Could not override '([^']+)'", text):
         return _unknown(match[1], config_name, group="No match in the defaults list" in text)
+    if "Config group override must be" in text:
+        frames = [frame.f_locals.get("override") for frame, _ in walk_tb(error.__traceback__)]
+        override = next(found for found in reversed(frames) if found is not None)
+        allowed = GlobalHydra.instance().config_loader().get_group_options(override.key_or_group)
+        return f"{override.input_line}: no such option; allowed: {', '.join(allowed)}"
     if match := re.search(r"Could not find '([^']+)'", text):
         group, _, option = match[1].rpartition("/")
         if not group:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from scene_track.config.resumed import refuse_another_run
 from scene_track.io.atomic import atomic_path
-from scene_track.models.weights import check_sums, compare_state_dicts
+from scene_track.models.weights import check_finite, check_sums, compare_state_dicts
 
 log = logging.getLogger(__name__)
 
@@ -95,18 +95,9 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise ValueError(
             f"{path} holds a {type(content).__name__}, expected a checkpoint: take another one"
         )
-    weights = content.get("state_dict")
-    if isinstance(weights, dict) and (spoiled := _spoiled(weights)):
-        raise ValueError(
-            f"{path}: {len(spoiled)} weights such as {spoiled[0]} are NaN: take another one"
-        )
+    if isinstance(weights := content.get("state_dict"), dict):
+        check_finite({n: w for n, w in weights.items() if isinstance(w, Tensor)}, path)
     return content
-
-
-def _spoiled(weights: Mapping[str, Any]) -> list[str]:
-    """Names of weights that hold NaN."""
-    floats = {n: w for n, w in weights.items() if isinstance(w, Tensor) and w.is_floating_point()}
-    return [name for name, weight in floats.items() if bool(weight.isnan().any())]
 
 
 def _is_zip(path: Path) -> bool:

@@ -14,14 +14,14 @@ from typing import Any
 import torch
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor
 
 from scene_track.config.trained import checked_group
 from scene_track.io.atomic import atomic_path, write_atomic
 from scene_track.models.identity import PointerIdentity
 from scene_track.models.streaming_step import OnnxModel
+from scene_track.models.weights import load_state_dict_file
 from scene_track.training.checkpointing import EXPORTED
 
 WEIGHTS, ONNX = EXPORTED
@@ -93,13 +93,9 @@ def read_exported(path: Path) -> dict[str, Any]:
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:
-    try:
-        weights = load_file(path)
-    except SafetensorError as error:
-        raise ValueError(f"{path} is damaged ({error}): take another copy") from error
     return {
         name: value.float() if value.dtype == torch.float16 else value
-        for name, value in weights.items()
+        for name, value in load_state_dict_file(path).items()
     }
 
 
