@@ -108,11 +108,10 @@ def run_main(
             sys.exit(_CTRL_C)
         except Exception as error:
             composing = (HydraException, OmegaConfBaseException, *USER_ERRORS)
-            if trials and (code := _sweep_failed(error)) is not None:
+            composed = not while_composing(error)
+            if trials and composed and (code := _sweep_failed(error)) is not None:
                 message = " ".join(str(error).split())
-            elif error is not task.error and (
-                isinstance(error, composing) or while_composing(error)
-            ):
+            elif error is not task.error and (isinstance(error, composing) or not composed):
                 message, code = in_one_line(error, config_name), _USER_MISTAKE
             else:
                 raise

@@ -23,6 +23,11 @@ def in_one_line(error: BaseException, config_name: str) -> str:
     if isinstance(error, OSError) and not isinstance(error, HydraException):
         return of_the_disk(error)
     text = str(error).strip()
+    if "Config group override must be" in text:
+        *_, (frame, _) = walk_tb(error.__traceback__)
+        word, options = frame.f_locals["override"], frame.f_locals["repo"].get_group_options
+        allowed = ", ".join(o for o in options(word.key_or_group) if not o.startswith("_"))
+        return f"{word.input_line}: no such option; allowed: {allowed}"
     if not isinstance(error, HydraException | OmegaConfBaseException) and while_composing(error):
         # Of the reader of YAML, or of Hydra, which has met something that it does not expect.
         where = [frame.f_locals.get("full_path") for frame, _ in walk_tb(error.__traceback__)]
@@ -34,17 +39,12 @@ def in_one_line(error: BaseException, config_name: str) -> str:
         return what_to_type(error.override, lines[1] if general else lines[0])
     if match := re.match(r"Could not override '([^']+)'", text):
         return _unknown(match[1], config_name, group="No match in the defaults list" in text)
-    if "Config group override must be" in text:
-        frames = [frame.f_locals.get("override") for frame, _ in walk_tb(error.__traceback__)]
-        override = next(found for found in reversed(frames) if found is not None)
-        allowed = GlobalHydra.instance().config_loader().get_group_options(override.key_or_group)
-        return f"{override.input_line}: no such option; allowed: {', '.join(allowed)}"
     if match := re.search(r"Could not find '([^']+)'", text):
         group, _, option = match[1].rpartition("/")
         if not group:
             return f"{option}: no such configuration"
         listing = text.partition("Available options")[2].partition("Config search path")[0]
-        options = re.findall(r"^\t(\S+)$", listing, re.MULTILINE)
+        options = re.findall(r"^\t([^_\s]\S*)$", listing, re.MULTILINE)  # _base is none
         allowed = ", ".join(options)
         return f"{group}={option}: no such option;{near(option, options)} allowed: {allowed}"
     kept = [line.strip() for line in text.partition("Config search path")[0].splitlines()]
