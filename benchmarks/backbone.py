@@ -138,9 +138,9 @@ def steps(root: Path, args: argparse.Namespace) -> None:
     clips = len(data.train_dataloader())
     for _ in range(clips):  # the first epoch fills
         step()
-    cache.take_counts()
+    cache.counts.clear()
     cached = seconds(step, max(args.repeats, 5))
-    computed = cache.take_counts().computed
+    computed = cache.counts["computed"]
     if computed:
         raise SystemExit(f"{computed} frames were not read from the cache: a time means nothing")
     name = " ".join(args.overrides) or "ViT-S/16"

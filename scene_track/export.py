@@ -54,7 +54,7 @@ def export(cfg: DictConfig) -> Path:
 
 def _export(cfg: DictConfig, source: Path, folder: Path) -> Path:
     """Export into a folder that is this command's own."""
-    from scene_track.io.atomic import write_atomic
+    from scene_track.io.atomic import atomic_path, write_atomic
     from scene_track.models.scene import SceneModel
     from scene_track.models.streaming_step import to_onnx
     from scene_track.training import exported
@@ -76,9 +76,11 @@ def _export(cfg: DictConfig, source: Path, folder: Path) -> Path:
     (folder / exported.CARD).unlink(missing_ok=True)
     path = folder / (exported.WEIGHTS if step is None else exported.ONNX)
     if step is not None:
-        exported.write_bytes(path, step)
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(step)
         if model.identity is not None:
-            exported.write_identity(folder, model.identity)
+            state = model.identity.state_dict()
+            exported.write_weights(folder / exported.IDENTITY, state, half=False)
     else:
         exported.write_weights(path, model.state_dict(), half=half)
     exported.write_config(folder, trained)

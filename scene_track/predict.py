@@ -53,19 +53,7 @@ def options(
     video_width: Annotated[int, Field(ge=64, le=8192)],
     **groups: Any,
 ) -> None:
-    """What the command line accepts: the pre-flight check reads this signature.
-
-    Args:
-        checkpoint: run folder (its best checkpoint) or ``.ckpt``.
-        source: what is tracked, see ``scene_track.data.footage.open_footage``.
-        fps: frames per second, in place of the times that the source states.
-        detections: file of a detector's boxes, for a run of ``model=association``.
-        output: folder for the results; None: one in the folder of this job.
-        overwrite: replace a folder that exists.
-        video: kind of the drawn video; None draws none.
-        video_width: pixels; wider frames are scaled down to it.
-        **groups: the tracker.
-    """
+    """What the command line accepts; ``conf/predict.yaml`` explains it."""
 
 
 def predict(cfg: DictConfig) -> None:
@@ -153,10 +141,8 @@ def write_tracks(
     frames = run.follow(footage, detections=detections, speeds=speeds, stop=stop)
     results = _Results(folder, footage, run, video, width)
     try:
-        with _Progress(footage.length) as progress:
-            for frame in frames:
-                results.add(frame)
-                progress.advance(speeds.frames)
+        for frame in _with_progress(frames, footage.length):
+            results.behind.put(frame)
     finally:
         results.close(complete=not stop.is_set())
     elapsed_s = max(time.perf_counter() - started, 1e-9)
@@ -197,10 +183,10 @@ class _Results:
         from scene_track.viz.clips import VideoWriter
         from scene_track.viz.tracks import TrackPainter
 
-        self._ball, self.live = run.of_a_ball, footage.live
-        self._identities: set[int] = set()
+        self.ball, self.live = run.of_a_ball, footage.live
+        self.identities: set[int] = set()
         self.last, self.count, self.found = 0, 0, 0
-        table = "ball.csv" if self._ball else "tracks.txt"
+        table = "ball.csv" if self.ball else "tracks.txt"
         self.files = [table, "tracks.json", *([f"video.{video}"] if video else [])]
         # By line: of a process that is killed, the rows are there up to its last frames.
         self._rows = (folder / table).open("w", 1, encoding="utf-8", newline="\n")
@@ -209,13 +195,13 @@ class _Results:
         self._video = self._painter = None
         if video is not None:
             self._video = VideoWriter(folder / f"video.{video}", video, footage.frame_rate)
-            self._painter = FlightPainter(width) if self._ball else TrackPainter(width)
-        self._behind: Behind[FrameTracks] = Behind(self._write, _WAITING)
+            self._painter = FlightPainter(width) if self.ball else TrackPainter(width)
+        self.behind: Behind[FrameTracks] = Behind(self._write, _WAITING)
 
     def _begin(self, footage: Footage, run: Run) -> None:
         from scene_track.ball.point_files import RESULT_HEADER
 
-        if self._ball:
+        if self.ball:
             self._rows.write(",".join(RESULT_HEADER) + "\n")
         head = {
             "video": footage.name,
@@ -227,24 +213,10 @@ class _Results:
         }
         self._json.write(json.dumps(head, indent=1)[:-2] + ',\n "frames": [')
 
-    @property
-    def identities(self) -> int:
-        """Identities that were seen."""
-        return len(self._identities)
-
-    @property
-    def drawing_s(self) -> float:
-        """Seconds of drawing and writing."""
-        return self._behind.clock.busy_s
-
-    def add(self, frame: FrameTracks) -> None:
-        """Hand over the next frame."""
-        self._behind.put(frame)
-
     def close(self, *, complete: bool) -> None:
         """Wait for the last frame, and finish the files."""
         try:
-            self._behind.close()
+            self.behind.close()
         finally:
             self._json.write(f'\n ],\n "complete": {json.dumps(complete)}\n}}\n')
             self._json.close()
@@ -253,10 +225,10 @@ class _Results:
                 self._video.close()
 
     def _write(self, frame: FrameTracks) -> None:
-        self._rows.write(_ball_row(frame) if self._ball else _people_rows(frame))
+        self._rows.write(_ball_row(frame) if self.ball else _people_rows(frame))
         self._json.write(",\n  " if self.count else "\n  ")
-        json.dump(_record(frame, self._ball), self._json)
-        self._identities.update(frame.ids.tolist())
+        json.dump(_record(frame, self.ball), self._json)
+        self.identities.update(frame.ids.tolist())
         self.last, self.count, self.found = frame.number, self.count + 1, self.found + len(frame)
         if self._video is not None:
             self._video.write(self._paint(frame), frame.seconds)
@@ -331,11 +303,11 @@ def _summary(results: _Results, speeds: Speeds, elapsed_s: float) -> str:
         "reading": speeds.reading.busy_s,
         "model": speeds.model.busy_s,
         "tracker": speeds.tracking.busy_s,
-        "drawing": results.drawing_s,
+        "drawing": results.behind.clock.busy_s,
     }
     rates = ", ".join(f"{name} {count / max(spent, 1e-9):.1f}" for name, spent in parts.items())
-    who = f"{results.identities} identities, {results.found} boxes"
-    if results._ball:
+    who = f"{len(results.identities)} identities, {results.found} boxes"
+    if results.ball:
         who = f"a ball in {results.found} of them"
     came = f" of {results.last} that came" if results.live else ""
     return (
@@ -367,50 +339,18 @@ def _stop_on_ctrl_c() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-class _Progress:
-    """A bar in a terminal, an occasional log line elsewhere."""
+def _with_progress(frames: Iterator[FrameTracks], length: int | None) -> Iterator[FrameTracks]:
+    """The frames, with a bar in a terminal, an occasional log line elsewhere."""
+    from tqdm import tqdm
 
-    def __init__(self, length: int | None) -> None:
-        from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeRemainingColumn,
-        )
-
-        self._length, self._started = length, time.perf_counter()
-        self._logged = self._started
-        self._terminal = sys.stderr.isatty()
-        self._bar = Progress(
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("frames, {task.fields[rate]:.1f} frames/s,"),
-            TimeRemainingColumn(),
-            TextColumn("left"),
-            console=Console(stderr=True),
-            disable=not self._terminal,
-        )
-        self._task = self._bar.add_task("", total=length, rate=0.0)
-
-    def __enter__(self) -> _Progress:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.stop()
-
-    def advance(self, frames: int) -> None:
-        """Show that so many frames are done."""
-        now = time.perf_counter()
-        rate = frames / max(now - self._started, 1e-9)
-        if self._terminal:
-            self._bar.update(self._task, completed=frames, rate=rate)
-        elif now - self._logged > _LOG_EVERY_S:
-            self._logged = now
-            left = "" if self._length is None else f" of {self._length}"
-            log.info("%d%s frames, %.1f frames/s", frames, left, rate)
+    started = logged = time.perf_counter()
+    terminal = sys.stderr.isatty()
+    bar = tqdm(frames, total=length, unit=" frames", disable=not terminal)
+    for done, frame in enumerate(bar, start=1):
+        yield frame
+        if not terminal and (now := time.perf_counter()) - logged > _LOG_EVERY_S:
+            logged, of = now, "" if length is None else f" of {length}"
+            log.info("%d%s frames, %.1f frames/s", done, of, done / (now - started))
 
 
 def main() -> None:

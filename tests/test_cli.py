@@ -110,7 +110,7 @@ def test_a_job_runs_and_names_its_log_after_itself(app: Path) -> None:
 @pytest.mark.parametrize(
     ("argument", "line"),
     [
-        ("optimizer.lr=abc", "optimizer.lr=abc: must be a number > 0"),
+        ("optimizer.lr=abc", "optimizer.lr=abc: must be a valid number"),
         ("optimizer.lrr=1", "optimizer.lrr: unknown key; did you mean optimizer.lr"),
         ("+optimizer.lrr=1", "optimizer.lrr: unknown key; did you mean optimizer.lr? allowed: lr"),
         ("optimzer=adam", "optimzer: unknown key; did you mean optimizer"),
@@ -188,7 +188,7 @@ def test_in_a_sweep_the_other_jobs_go_on(app: Path) -> None:
     assert result.returncode == 2
     assert "ran 1" in result.stdout and "ran 2" in result.stdout
     assert "job 1: there is no 3\n" in result.stderr
-    assert "job 2: seed=-1: must be an integer >= 0\n" in result.stderr
+    assert "job 2: seed=-1: must be greater than or equal to 0\n" in result.stderr
     assert "Traceback" not in result.stderr
 
 
@@ -197,7 +197,7 @@ def test_the_job_of_an_entry_point_can_be_pickled() -> None:
     from scene_track.train import train
 
     for pack in (pickle.dumps, cloudpickle.dumps):
-        assert pickle.loads(pack(_Job(train, None, False)))._function is train
+        assert pickle.loads(pack(_Job(train, None)))._function is train
 
 
 def test_help_lists_keys_groups_and_defaults(app: Path) -> None:

@@ -16,21 +16,18 @@ from typing import Annotated, Any, Literal
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
-from pydantic import BaseModel, ConfigDict, DirectoryPath, Field, FilePath
+from pydantic import BaseModel, DirectoryPath, Field, FilePath
 
 from scene_track.config.paths import config_dir
 from scene_track.config.shipped import option_values
 from scene_track.config.signature import (
-    Parameter,
     Signature,
     TargetNotFoundError,
     find_target,
-    is_model,
     read_signature,
     signature_of,
 )
-from scene_track.config.tree import Marker, Tree, join, near, read_tree, shown, walk
-from scene_track.config.values import described, fault, placeholder
+from scene_track.config.tree import Marker, Tree, join, near, read_tree, shown, unknown_key, walk
 from scene_track.sweeps.trial import is_trial
 
 ALLOWED_PREFIXES = (
@@ -49,23 +46,21 @@ class ConfigError(ValueError):
     """The configuration is wrong; the message has one line per fault."""
 
 
-class _Monitor(BaseModel):
+class _Monitor(BaseModel, extra="forbid"):
     """What decides the best checkpoint."""
 
     metric: Annotated[str, Field(min_length=1)]
     mode: Literal["min", "max"]
 
 
-class _Viz(BaseModel):
+class _Viz(BaseModel, extra="forbid"):
     """Images drawn while training."""
 
     max_frames: Annotated[int, Field(ge=0)]
 
 
-class _RunConfig(BaseModel):
+class _RunConfig(BaseModel, extra="allow"):
     """Root keys of ``config.yaml``, which belong to no class; further ones must be groups."""
-
-    model_config = ConfigDict(extra="allow")
 
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     experiment_name: Annotated[str, Field(min_length=1)]
@@ -93,26 +88,14 @@ def check(cfg: DictConfig, root: str | None = None) -> None:
     checks = _Checks(tree)
     if root is None:
         known = signature_of(_RunConfig)
-        for key, value in tree.values.items():
-            if key not in known.parameters and not isinstance(value, dict | NoneType | Marker):
-                choices = [*known.parameters, *tree.values]
-                checks.add(key, _unknown_key("", key, choices))
-        checks.groups(known)
+        checks.roots(known)
     else:
         known = read_signature(root)
     checks.values(known, tree.values, "")
     checks.targets(trusted)
-    for path, node in walk(tree.values):
-        if node is Marker.MISSING:
-            checks.add(path, f" is required: type {path}={placeholder(path)}")
     if root is None:
         checks.size()
-        checks.input()
-        checks.monitor()
-        checks.head()
-        checks.tracker()
-        checks.neighbours()
-        checks.trial()
+        checks.together()
     checks.finish()
 
 
@@ -124,19 +107,15 @@ def check_objects(cfg: DictConfig, trusted: Sequence[str] = ()) -> None:
 
 
 def tracker_fault(tracker: Any, evaluator: Any) -> str | None:
-    """What is wrong with a tracker for the detections of a head's evaluator; None if nothing is.
+    """What is wrong with a tracker class for what a head's evaluator gives; None if nothing is.
 
     What the tracker reads (``READS``) must be what the evaluator gives (``GIVES``), if both say so.
     """
-    giver = find_target(evaluator)
-    mismatch = _mismatch(find_target(tracker), giver)
-    if mismatch is None:
+    if (mismatch := _mismatch(tracker, evaluator)) is None:
         return None
-    shipped = {
-        file.stem: find_target(option_values("tracker", file.stem)["_target_"])
-        for file in sorted((Path(config_dir()) / "tracker").glob("[!_]*.yaml"))
-    }
-    fitting = [f"tracker={name}" for name, c in shipped.items() if c.READS == giver.GIVES]
+    files = sorted((Path(config_dir()) / "tracker").glob("[!_]*.yaml"))
+    shipped = {f.stem: find_target(option_values("tracker", f.stem)["_target_"]) for f in files}
+    fitting = [f"tracker={name}" for name, c in shipped.items() if c.READS == evaluator.GIVES]
     return f"{mismatch}; type {' or '.join(fitting) or 'a tracker= that reads them'}"
 
 
@@ -165,7 +144,7 @@ class _Checks:
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
         self._lines: dict[str, tuple[bool, str]] = {}
-        self._found: dict[str, str] = {}  # dotted names of the targets that can be looked into
+        self._found: dict[str, Any] = {}  # classes that can be looked into, by their node
         for path, text in tree.unresolved.items():
             self.add(path, text)
 
@@ -187,7 +166,9 @@ class _Checks:
         """Compares every ``_target_`` node with its class."""
         prefixes = (*ALLOWED_PREFIXES, *(f"{item.rstrip('.')}." for item in trusted))
         for path, node in walk(self._tree.values):
-            if isinstance(node, dict) and "_target_" in node:
+            if node is Marker.MISSING:
+                self.add(path, f" is required: type {path}=VALUE")
+            elif isinstance(node, dict) and "_target_" in node:
                 self._target(node, path, prefixes)
 
     def _target(self, node: dict[str, Any], path: str, prefixes: tuple[str, ...]) -> None:
@@ -205,7 +186,7 @@ class _Checks:
         if not signature.defined_at.startswith((*prefixes, "lightning_fabric.")):
             self.add(key, f"={target}: leads to {signature.defined_at}, which is not allowed")
             return
-        self._found[path] = target
+        self._found[path] = find_target(target)
         values = {name: value for name, value in node.items() if name not in _INSTANTIATE_KEYS}
         arguments = node.get("_args_")
         count = len(arguments) if isinstance(arguments, list) else 0
@@ -225,34 +206,28 @@ class _Checks:
             parameter = signature.parameters.get(name)
             if parameter is None:
                 if not signature.open:
-                    self.add(here, _unknown_key(path, name, [*signature.parameters]))
-            elif value is Marker.MISSING:
-                self._required(here, parameter, here)
-            elif is_model(parameter.annotation) and isinstance(value, dict):
-                self.values(signature_of(parameter.annotation), value, here)
-            elif _is_plain(value) and (text := fault(parameter, value)) is not None:
-                self.add(here, text)
+                    self.add(here, unknown_key(path, name, [*signature.parameters]))
+            elif _is_plain(value) and (text := parameter.fault(here, value)) is not None:
+                self.add(here, text.removeprefix(here))
         for name, parameter in signature.parameters.items():
             if parameter.required and name not in values and name not in given:
-                self._required(join(path, name), parameter, f"+{join(path, name)}")
-
-    def _required(self, key: str, parameter: Parameter, typed: str) -> None:
-        words = f"({described(parameter)}): type {typed}={placeholder(key, parameter)}"
-        self.add(key, f" is required {words}")
+                here = join(path, name)
+                self.add(here, f" is required: type +{here}=VALUE")
 
     # --- several nodes ---
 
-    def groups(self, known: Signature) -> None:
-        """A node at the root must be of a group, or something must refer to it."""
-        if not HydraConfig.initialized():
-            return  # composed by hand: nobody knows the groups
-        choices = HydraConfig.get().runtime.choices
-        groups = {re.split(r"[/.]", c.partition("@")[2] or c.partition("@")[0])[0] for c in choices}
+    def roots(self, known: Signature) -> None:
+        """A key at the root must be known, a node of a group, or one that something refers to."""
+        allowed, by_hand = {*known.parameters}, not HydraConfig.initialized()
+        if not by_hand:
+            choices = HydraConfig.get().runtime.choices
+            named = (choice.partition("@")[2] or choice for choice in choices)
+            allowed |= {re.split(r"[/.]", name)[0] for name in named} - {"hydra"}
         used = {origin.partition(".")[0] for origin in self._tree.references.values()}
-        allowed = {*known.parameters, *groups}
         for key, value in self._tree.values.items():
-            if isinstance(value, dict | NoneType) and key not in allowed | used:
-                self.add(key, _unknown_key("", key, [*allowed - {"hydra"}]))
+            node = isinstance(value, dict | NoneType) and (by_hand or key in used)
+            if not (node or key in allowed or isinstance(value, Marker)):
+                self.add(key, unknown_key("", key, allowed))
 
     def _at(self, key: str) -> Any:
         """The value at a dotted key; None if there is none."""
@@ -261,27 +236,19 @@ class _Checks:
             node = node.get(part) if isinstance(node, dict) else None
         return node
 
-    def _class(self, key: str) -> Any:
-        """The class of a node, None if there is none or its name is refused."""
-        return find_target(self._found[key]) if key in self._found else None
-
     def size(self) -> None:
-        """Sizes of images, whole or cropped, must be multiples of what the backbone asks for.
-
-        Unless it pads.
-        """
+        """Sizes of images must be multiples of what the backbone asks for, unless it pads."""
         policy, multiple = (self._at(f"model.backbone.size_{x}") for x in ("policy", "multiple"))
-        if multiple is None and (target := self._found.get("model.backbone")):
-            stated = read_signature(target).parameters.get("size_multiple")
+        if multiple is None and (backbone := self._found.get("model.backbone")):
+            stated = signature_of(backbone).parameters.get("size_multiple")
             multiple = None if stated is None else stated.default
         if policy == "pad" or type(multiple) is not int or multiple < 1:
             return
         pads = "" if policy is None else "; or type model.backbone.size_policy=pad"
         for key in ("dataset.size", "dataset.augment.crop"):
             size = self._at(key)
-            if not (isinstance(size, list) and len(size) == 2):
-                continue
-            if any(type(x) is not int for x in size) or all(x % multiple == 0 for x in size):
+            pair = isinstance(size, list) and [type(x) for x in size] == [int, int]
+            if not pair or all(x % multiple == 0 for x in size):
                 continue
             lower = shown([max(x // multiple, 1) * multiple for x in size])
             upper = shown([-(-x // multiple) * multiple for x in size])
@@ -292,71 +259,25 @@ class _Checks:
                 f" model.backbone; the nearest are {nearest}{pads}",
             )
 
-    def input(self) -> None:
-        """The data must give what the model reads, images or detections."""
-        model, detections = self._class("model"), self._at("dataset.detections")
-        if model is None or isinstance(detections, Marker):
-            return
-        if (text := input_fault(model, detections)) is not None:
-            self.add("dataset.detections", f"={shown(detections)}: {text}")
-
-    def monitor(self) -> None:
-        """``monitor.metric`` must be one that the head's evaluator logs."""
-        metric, evaluator = self._at("monitor.metric"), self._class("head.evaluator")
-        if not isinstance(metric, str) or evaluator is None:
-            return
-        logs = getattr(evaluator, "LOGS", None)
-        if logs is None:
-            target = self._at("head.evaluator._target_")
-            self.add("head.evaluator._target_", f"={target}: states no LOGS, so it logs no metric")
-        elif metric not in logs:
-            self.add(
-                "monitor.metric",
-                f"={metric}: {evaluator.__name__} does not log it;{near(metric, logs)}"
-                f" allowed: {', '.join(logs)}",
-            )
-
-    def head(self) -> None:
-        """The head must read what the model gives."""
-        mismatch = _mismatch(self._class("head.module"), self._class("model"))
-        if mismatch is not None:
-            self.add(
-                "head.module._target_",
-                f"={self._at('head.module._target_')}: {mismatch}; choose model= and head= that go"
-                " together",
-            )
-
-    def tracker(self) -> None:
-        """The tracker must read what the head's evaluator gives."""
-        tracker, evaluator = self._found.get("tracker"), self._found.get("head.evaluator")
-        if tracker and evaluator and (text := tracker_fault(tracker, evaluator)) is not None:
-            self.add("tracker._target_", f"={tracker}: {text}")
-
-    def neighbours(self) -> None:
-        """Some frame of a training clip must have all the neighbours that the model reads."""
-        length, offsets = self._at("dataset.window.length"), self._at("model.detail.offsets")
-        if type(length) is not int or not isinstance(offsets, list):
-            return
-        if not all(type(offset) is int for offset in offsets):
-            return  # a fault of the node itself
-        least = max([0, *offsets]) - min([0, *offsets]) + 1
-        if length < least:
-            self.add(
-                "dataset.window.length",
-                f"={length}: model.detail.offsets={shown(offsets)} reach over {least} frames, so no"
-                " frame of a training clip has all of its neighbours; type"
-                f" dataset.window.length={least}, or nearer model.detail.offsets",
-            )
-
-    def trial(self) -> None:
-        """A trial of a sweep trains on one machine: nothing starts its processes on others."""
-        nodes = self._at("trainer.num_nodes")
-        if is_trial() and type(nodes) is int and nodes > 1:
-            self.add(
-                "trainer.num_nodes",
-                f"={nodes}: a trial of a sweep trains on one machine, with all its devices; type"
-                " trainer.num_nodes=1 and share the trials among the machines (docs/scaling.md)",
-            )
+    def together(self) -> None:
+        """What the classes of different nodes read and give must fit."""
+        at, found, detections = self._at, self._found, "dataset.detections"
+        model, evaluator, given = found.get("model"), found.get("head.evaluator"), at(detections)
+        if model and not isinstance(given, Marker) and (text := input_fault(model, given)):
+            self.add(detections, f"={shown(given)}: {text}")
+        if text := _mismatch(found.get("head.module"), model):
+            text += "; choose model= and head= that go together"
+            self.add("head.module._target_", f"={at('head.module._target_')}: {text}")
+        if text := tracker_fault(found.get("tracker"), evaluator):
+            self.add("tracker._target_", f"={at('tracker._target_')}: {text}")
+        metric, logs = at("monitor.metric"), getattr(evaluator, "LOGS", ())
+        if isinstance(metric, str) and evaluator and metric not in logs:
+            hint = f"{near(metric, logs)} allowed: {', '.join(logs)}"
+            self.add("monitor.metric", f"={metric}: {evaluator.__name__} does not log it;{hint}")
+        nodes = at("trainer.num_nodes")
+        if is_trial() and type(nodes) is int and nodes > 1:  # nothing starts it on the others
+            words = "a trial of a sweep trains on one machine; type trainer.num_nodes=1"
+            self.add("trainer.num_nodes", f"={nodes}: {words} (docs/scaling.md)")
 
 
 def _is_plain(value: Any) -> bool:
@@ -366,11 +287,3 @@ def _is_plain(value: Any) -> bool:
     if isinstance(value, list):
         return all(map(_is_plain, value))
     return not isinstance(value, Marker)
-
-
-def _unknown_key(path: str, name: str, allowed: Sequence[str]) -> str:
-    """That a key is unknown, with the near ones, to follow the key."""
-    name = str(name)  # a YAML may have a number for a key
-    allowed = sorted({str(key) for key in allowed} - {name})
-    listing = f" allowed: {', '.join(allowed)}" if allowed else " it takes no options"
-    return f": unknown key;{near(name, allowed, join(path, ''))}{listing}"

@@ -18,12 +18,13 @@ import re
 import shutil
 import sys
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hydra
+import hydra._internal.utils
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, InstantiationException
 from hydra.experimental.callback import Callback
@@ -41,7 +42,6 @@ from scene_track.io.atomic import held
 if TYPE_CHECKING:
     from scene_track.sweeps.trial import Program
 
-_FULL = "HYDRA_FULL_ERROR"
 _USER_MISTAKE = 2
 _CTRL_C = 130
 
@@ -85,7 +85,6 @@ def run_main(
     except USER_ERRORS as error:
         print(of_the_disk(error) if isinstance(error, OSError) else error, file=sys.stderr)
         sys.exit(_USER_MISTAKE)
-    wanted_full = os.environ.get(_FULL) == "1"
     program = None
     if trials:
         from scene_track.sweeps import register
@@ -94,29 +93,22 @@ def run_main(
         hold_lifeline()
         register()
         program = _program(job)
-    task = _Job(job, root, wanted_full, program)
-    # With this set Hydra hands its exceptions on instead of printing them and leaving with code 1.
-    with _environment(_FULL, "1"):
-        try:
-            main = hydra.main(
-                version_base="1.3", config_path=config_dir(), config_name=config_name
-            )(task)
-            main()
-        except UserError:  # a job of a sweep, which has reported it
-            sys.exit(_USER_MISTAKE)
-        except KeyboardInterrupt:
-            sys.exit(_CTRL_C)
-        except Exception as error:
-            composing = (HydraException, OmegaConfBaseException, *USER_ERRORS)
-            composed = not while_composing(error)
-            if trials and composed and (code := _sweep_failed(error)) is not None:
-                message = " ".join(str(error).split())
-            elif error is not task.error and (isinstance(error, composing) or not composed):
-                message, code = in_one_line(error, config_name), _USER_MISTAKE
-            else:
-                raise
-            _say(message, error, wanted_full)
-            sys.exit(code)
+    task = _Job(job, root, program)
+    # Hydra hands its exceptions on, instead of printing them and leaving with code 1.
+    hydra._internal.utils.is_under_debugger = lambda: True
+    try:
+        run = hydra.main(version_base="1.3", config_path=config_dir(), config_name=config_name)
+        run(task)()
+    except UserError:  # a job of a sweep, which has reported it
+        sys.exit(_USER_MISTAKE)
+    except KeyboardInterrupt:
+        sys.exit(_CTRL_C)
+    except Exception as error:
+        told = isinstance(error, HydraException | OmegaConfBaseException | ValueError | OSError)
+        if error is task.error or not (told or while_composing(error)):
+            raise
+        _say(in_one_line(error, config_name), error)
+        sys.exit(getattr(error, "code", _USER_MISTAKE))  # a sweep that failed has one
 
 
 def with_brought(words: list[str]) -> list[str]:
@@ -149,15 +141,6 @@ def _program(job: Callable[[DictConfig], Any]) -> Program:
     flags |= {"--config-dir": typed.config_dir}
     found = [word for flag, value in flags.items() if value for word in (flag, value)]
     return Program(words, tuple(found), os.getcwd())
-
-
-def _sweep_failed(error: Exception) -> int | None:
-    """The exit code for a sweep that came to nothing, or cannot begin; None for other errors."""
-    from scene_track.sweeps.sweeper import SweepFailed
-
-    if isinstance(error, SweepFailed):
-        return error.code
-    return _USER_MISTAKE if isinstance(error, ValueError) else None
 
 
 class HoldsRunFolder(Callback):
@@ -196,71 +179,50 @@ class _Job:
         self,
         function: Callable[[DictConfig], Any],
         root: str | None,
-        wanted_full: bool,
         program: Program | None = None,
     ) -> None:
         functools.update_wrapper(self, function)  # Hydra names the job after the wrapped one
-        self._function = function
-        self._root = root
-        self._wanted_full = wanted_full
-        self._program = program
+        self._function, self._root, self._program = function, root, program
         self.error: Exception | None = None  # the one that ended the last job
 
     def __call__(self, cfg: DictConfig) -> Any:
         """Checks ``cfg`` and runs the job on it; a trial of a sweep does so in its own process."""
-        if self._program is None:
-            return self._run(cfg)
         from scene_track.sweeps.trial import leave_outcome, run_trial
 
-        hydra_cfg = HydraConfig.get()
-        with _environment(_FULL, "1" if self._wanted_full else None):
-            if hydra_cfg.mode == RunMode.MULTIRUN:
-                return run_trial(
-                    self._program,
-                    list(hydra_cfg.overrides.task),
-                    list(hydra_cfg.overrides.hydra),
-                    Path(hydra_cfg.runtime.output_dir),
-                )
-        try:
-            value = self._run(cfg)
-        except SystemExit as end:
-            if end.code == _USER_MISTAKE and end.__cause__ is not None:
-                leave_outcome(error=" ".join(str(end.__cause__).split()), fault="mistake")
-            raise
-        except Exception as error:
-            reason = " ".join(str(error).split())
-            leave_outcome(error=f"{type(error).__name__}: {reason}", fault="error")
-            raise
-        leave_outcome(objective=value)
-        return value
-
-    def _run(self, cfg: DictConfig) -> Any:
+        run = HydraConfig.get()
+        folder = Path(run.runtime.output_dir)
+        if self._program is not None and run.mode == RunMode.MULTIRUN:
+            words = list(run.overrides.task), list(run.overrides.hydra)
+            return run_trial(self._program, *words, folder)
         from scene_track.config.check import ConfigError, check
 
-        folder = Path(HydraConfig.get().runtime.output_dir)
-        log_file = folder / f"{HydraConfig.get().job.name}.log"
+        log_file = folder / f"{run.job.name}.log"
         # A refused run leaves no folder behind; one with anything of somebody else's in it stays.
         fresh = _holds_only(folder, ".hydra", log_file.name) and not (
             log_file.is_file() and log_file.stat().st_size
         )
-        with _environment(_FULL, "1" if self._wanted_full else None):
-            try:
-                check(cfg, self._root)
-                return self._function(cfg)
-            except Exception as error:
-                message = str(error) if isinstance(error, ConfigError) else _mistake_of(error)
-                if message is None:
-                    self.error = error
-                    _write_to_log("the run failed", error)
-                    raise
-                mistake = UserError(message)
-                mistake.__cause__ = error
-        _write_to_log(str(mistake), mistake)
-        run = HydraConfig.get()
+        try:
+            check(cfg, self._root)
+            value = self._function(cfg)
+        except Exception as error:
+            message = str(error) if isinstance(error, ConfigError) else _mistake_of(error)
+            if message is None:
+                self.error = error
+                _write_to_log("the run failed", error)
+                reason = " ".join(str(error).split())
+                leave_outcome(error=f"{type(error).__name__}: {reason}", fault="error")
+                raise
+            mistake = UserError(message)
+            mistake.__cause__ = error
+        else:
+            leave_outcome(objective=value)
+            return value
+        _write_to_log(message, mistake)
         if run.mode == RunMode.MULTIRUN:
-            _say(f"job {run.job.num}: {mistake}", mistake, self._wanted_full)
+            _say(f"job {run.job.num}: {message}", mistake)
             raise mistake  # the launcher collects it; the other jobs of the sweep go on
-        _say(str(mistake), mistake, self._wanted_full)
+        leave_outcome(error=" ".join(message.split()), fault="mistake")
+        _say(message, mistake)
         if fresh and _holds_only(folder, ".hydra", log_file.name, "config.yaml"):
             shutil.rmtree(folder, ignore_errors=True)
         raise SystemExit(_USER_MISTAKE) from mistake
@@ -309,25 +271,8 @@ def _write_to_log(message: str, error: BaseException) -> None:
             handler.handle(record)
 
 
-def _say(message: str, error: BaseException, full: bool) -> None:
+def _say(message: str, error: BaseException) -> None:
     """Says on stderr what is wrong, after the traceback if that was asked for."""
-    if full:
+    if os.environ.get("HYDRA_FULL_ERROR") == "1":
         traceback.print_exception(error)
     print(message, file=sys.stderr, flush=True)
-
-
-@contextmanager
-def _environment(name: str, value: str | None) -> Iterator[None]:
-    """An environment variable for a while."""
-    before = os.environ.get(name)
-    try:
-        if value is None:
-            os.environ.pop(name, None)
-        else:
-            os.environ[name] = value
-        yield
-    finally:
-        if before is None:
-            os.environ.pop(name, None)
-        else:
-            os.environ[name] = before

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import re
-import sys
 from traceback import walk_tb
+from typing import Any
 
-import hydra
-from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException, OverrideParseException
-from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from scene_track.config.help import chosen_options
 from scene_track.config.paths import config_dir
 from scene_track.config.shell import what_to_type
-from scene_track.config.tree import near, walk
+from scene_track.config.tree import near, unknown_key
 
 
 def in_one_line(error: BaseException, config_name: str) -> str:
@@ -28,7 +25,9 @@ def in_one_line(error: BaseException, config_name: str) -> str:
         word, options = frame.f_locals["override"], frame.f_locals["repo"].get_group_options
         allowed = ", ".join(o for o in options(word.key_or_group) if not o.startswith("_"))
         return f"{word.input_line}: no such option; allowed: {allowed}"
-    if not isinstance(error, HydraException | OmegaConfBaseException) and while_composing(error):
+    if not isinstance(error, HydraException | OmegaConfBaseException):
+        if not while_composing(error):
+            return " ".join(text.split())
         # Of the reader of YAML, or of Hydra, which has met something that it does not expect.
         where = [frame.f_locals.get("full_path") for frame, _ in walk_tb(error.__traceback__)]
         file = next((f"{path}: " for path in reversed(where) if path), "")
@@ -38,7 +37,13 @@ def in_one_line(error: BaseException, config_name: str) -> str:
         general = lines[0].startswith("Error parsing override") and len(lines) > 1
         return what_to_type(error.override, lines[1] if general else lines[0])
     if match := re.match(r"Could not override '([^']+)'", text):
-        return _unknown(match[1], config_name, group="No match in the defaults list" in text)
+        cause: Any = error.__cause__
+        if "/" in match[1] or cause is None:
+            groups = chosen_options(config_dir(), config_name)
+            allowed = ", ".join(sorted(groups))
+            return f"{match[1]}: no such group;{near(match[1], groups)} allowed: {allowed}"
+        around, _, name = str(cause.full_key).rpartition(".")
+        return f"{cause.full_key}{unknown_key(around, name, [*cause.parent_node])}"
     if match := re.search(r"Could not find '([^']+)'", text):
         group, _, option = match[1].rpartition("/")
         if not group:
@@ -64,27 +69,3 @@ def of_the_disk(error: OSError) -> str:
         return str(error)
     target = f" -> {error.filename2}" if error.filename2 is not None else ""
     return f"{error.filename}{target}: {error.strerror}"
-
-
-def _unknown(key: str, config_name: str, group: bool) -> str:
-    """A key or group that the command line changes and the configuration does not have."""
-    groups = chosen_options(config_dir(), config_name)
-    if group:
-        return f"{key}: no such group;{near(key, groups)} allowed: {', '.join(sorted(groups))}"
-    return f"{key}: unknown key;{near(key, {*_keys(config_name, key), *groups})}".rstrip(";")
-
-
-def _keys(config_name: str, unknown: str) -> set[str]:
-    """The dotted keys of what is typed without the unknown one; none if it cannot be composed."""
-    typed = [
-        word
-        for word in sys.argv[1:]
-        if "=" in word and "," not in word and not word.startswith(("-", unknown))
-    ]
-    GlobalHydra.instance().clear()
-    try:
-        with hydra.initialize_config_dir(config_dir(), version_base="1.3"):
-            cfg = hydra.compose(config_name, overrides=typed)
-    except (HydraException, OmegaConfBaseException):
-        return set()
-    return {key for key, _ in walk(OmegaConf.to_container(cfg, resolve=False)) if key}

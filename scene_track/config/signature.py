@@ -6,18 +6,24 @@ cannot be resolved, such as a name that only type checkers import, accepts every
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import inspect
+import json
 import sys
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, cached_property, partial
+from functools import cache, cached_property, partial, reduce
+from operator import getitem
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any, Optional
 
 from hydra._internal.utils import _locate
-from pydantic import BaseModel, ConfigDict, PydanticUserError, TypeAdapter
+from pydantic import BaseModel, ConfigDict, PydanticUserError, TypeAdapter, ValidationError
+
+from scene_track.config.tree import join, shown
 
 
 class TargetNotFoundError(LookupError):
@@ -42,12 +48,48 @@ class Parameter:
     def adapter(self) -> TypeAdapter[Any]:
         """Validates values of the annotation; any value if pydantic has no schema for it."""
         kind: Any = self.annotation
-        own = dataclasses.is_dataclass(kind) or typing.is_typeddict(kind) or is_model(kind)
+        model = isinstance(kind, type) and issubclass(kind, BaseModel)
+        own = dataclasses.is_dataclass(kind) or typing.is_typeddict(kind) or model
         config = None if own else ConfigDict(arbitrary_types_allowed=True)
         try:
             return TypeAdapter(self.annotation, config=config)
         except (PydanticUserError, NameError):
             return TypeAdapter(Any)
+
+    def fault(self, key: str, value: Any) -> str | None:
+        """What is wrong with the value of a key, which begins the line; None if nothing is.
+
+        A value is validated as JSON in pydantic's strict mode: text is no number, a number is no
+        bool, but a list is a tuple and text is a path. What pydantic says of the innermost value
+        is what is told; of a union it says something for each member.
+        """
+        try:
+            self.adapter.validate_json(json.dumps(value, default=str), strict=True)
+        except ValidationError as error:
+            found = [(_inside(value, one["loc"], one["type"]), one) for one in error.errors()]
+            path, first = max(found, key=lambda pair: len(pair[0]))
+            key = reduce(join, path, key)
+            if (kind := first["type"]) in ("missing", "extra_forbidden"):
+                return f"{key}{': is required' if kind == 'missing' else ': unknown key'}"
+            inner = reduce(getitem, path, value)
+            said = [one["msg"].replace("Input should", "must") for at, one in found if at == path]
+            words = " or ".join(dict.fromkeys(text[0].lower() + text[1:] for text in said))
+            if kind.startswith("path_not") and not Path(inner).is_absolute():
+                words += f" (looked in {Path.cwd()})"
+            # Field(description=...) says what to do.
+            told = [getattr(m, "description", None) for m in typing.get_args(self.annotation)[1:]]
+            return "; ".join([f"{key}={shown(inner)}: {words}", *filter(None, told)])
+        return None
+
+
+def _inside(value: Any, loc: tuple[int | str, ...], kind: str) -> tuple[int | str, ...]:
+    """The keys of an error within a value; pydantic names members of unions among them."""
+    path: list[int | str] = []
+    for part in loc:
+        with contextlib.suppress(KeyError, IndexError, TypeError):
+            value = value[part]
+            path.append(part)
+    return (*path, loc[-1]) if kind == "missing" else tuple(path)
 
 
 @dataclass(frozen=True)
@@ -63,11 +105,6 @@ class Signature:
     defined_at: str
     parameters: dict[str, Parameter]
     open: bool
-
-
-def is_model(annotation: Any) -> bool:
-    """Whether an annotation is a pydantic model."""
-    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
 @cache
@@ -156,8 +193,6 @@ def _hints(target: Any) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, annotation in getattr(source, "__annotations__", {}).items():
         single = SimpleNamespace(__annotations__={key: annotation})
-        try:
+        with contextlib.suppress(NameError, AttributeError, TypeError):
             found |= typing.get_type_hints(single, names, include_extras=True)
-        except (NameError, AttributeError, TypeError):
-            continue
     return found

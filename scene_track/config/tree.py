@@ -149,3 +149,11 @@ def near(word: str, choices: Collection[str], prefix: str = "") -> str:
     """The question whether up to two close matches were meant, after a space, or nothing."""
     matches = difflib.get_close_matches(word, sorted(choices), n=2, cutoff=0.6)
     return f" did you mean {' or '.join(prefix + match for match in matches)}?" if matches else ""
+
+
+def unknown_key(path: str, name: Any, allowed: Collection[Any]) -> str:
+    """That the key ``name`` of the node ``path`` is unknown, with the near ones, after the key."""
+    name = str(name)  # a YAML may have a number for a key
+    known = sorted({str(key) for key in allowed} - {name})
+    listing = f" allowed: {', '.join(known)}" if known else " it takes no options"
+    return f": unknown key;{near(name, known, join(path, ''))}{listing}"

@@ -18,7 +18,6 @@ from scene_track.sweeps.results import Result, SweepResults, importance, read_sw
 
 PAGE = "report.html"
 _TEMPLATE = Path(__file__).with_name("page.html")
-_IMAGES = "val/tracks"  # tag of a validation's images
 _MOST_POINTS = 400  # of one curve on the page
 _WIDEST = 32  # characters of a parameter in the table
 
@@ -91,7 +90,7 @@ def _table(sweep: SweepResults) -> str:
             f"{r.trial.number}{' *' if r is sweep.best else ''}",
             r.trial.state,
             "" if r.trial.objective is None else f"{r.trial.objective:.4f}",
-            *(_short(r.trial.params.get(key, "")) for key in sweep.params),
+            *(r.trial.params.get(key, "")[:_WIDEST] for key in sweep.params),
             "" if r.trial.wall_s is None else str(timedelta(seconds=round(r.trial.wall_s))),
         ]
         for r in sweep.ranked
@@ -106,19 +105,15 @@ def _table(sweep: SweepResults) -> str:
     return "\n".join(lines)
 
 
-def _short(value: str) -> str:
-    """A number in four digits; a text cut where it is too wide."""
-    try:
-        return value if len(value) <= 7 else f"{float(value):.4g}"
-    except ValueError:
-        return value if len(value) <= _WIDEST else value[: _WIDEST - 1] + "…"
-
-
 def page(sweep: SweepResults, data: dict[str, Any], images: Sequence[dict[str, Any]]) -> str:
     """The page: one HTML file that needs no other."""
     curves = {
         str(result.trial.number): {
-            name: [[float(f"{x:.6g}") for x in point] for point in _thinned(points)]
+            # At most so many points, evenly spaced, with the last one.
+            name: [
+                [float(f"{x:.6g}") for x in point]
+                for point in points[::-1][:: -(-len(points) // _MOST_POINTS)][::-1]
+            ]
             for name, points in result.curves.items()
         }
         for result in sweep.results
@@ -129,25 +124,12 @@ def page(sweep: SweepResults, data: dict[str, Any], images: Sequence[dict[str, A
     return _TEMPLATE.read_text(encoding="utf-8").replace("/*DATA*/null", text, 1)
 
 
-def _thinned(points: list[Any]) -> list[Any]:
-    """At most ``_MOST_POINTS`` of them, evenly spaced, with the last one."""
-    every = max(1, -(-len(points) // _MOST_POINTS))
-    return points[::-1][::every][::-1]
-
-
 def read_images(folder: Path) -> list[dict[str, Any]]:
     """The first and the last validation image of a run: ``step`` and ``url``, a ``data:`` URL."""
-    if not any(folder.glob("events.out.tfevents.*")):
-        return []
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    events = EventAccumulator(str(folder), size_guidance={"images": 0, "scalars": 1})
-    events.Reload()
-    if _IMAGES not in events.Tags()["images"]:
-        return []
-    images = events.Images(_IMAGES)
+    files = sorted((folder / "viz").glob("epoch_*_step_*.png"))  # of callbacks.pictures
+    ends = dict.fromkeys([*files[:1], *files[-1:]])
     start = "data:image/png;base64,"
     return [
-        {"step": i.step, "url": start + base64.b64encode(i.encoded_image_string).decode()}
-        for i in ([images[0], images[-1]] if len(images) > 1 else images)
+        {"step": int(f.stem[-6:]), "url": start + base64.b64encode(f.read_bytes()).decode()}
+        for f in ends
     ]

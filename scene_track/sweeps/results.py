@@ -60,9 +60,9 @@ class SweepResults:
         """The trials, best first; equal ones by number, those without objective last."""
         sign = -1 if self.mode == "max" else 1
 
-        def place(result: Result) -> tuple[float, int]:
+        def place(result: Result) -> float:
             objective = result.trial.objective
-            return (math.inf if objective is None else sign * objective, result.trial.number)
+            return math.inf if objective is None else sign * objective
 
         return sorted(self.results, key=place)
 

@@ -13,6 +13,7 @@ counts, also with an error; one whose process died is tried once more, and does 
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import math
 import re
@@ -52,12 +53,11 @@ class SearchSweeper(TrialSweeper):
 
     def _prepare(self, arguments: list[str]) -> None:
         """Check the options and read what varies."""
-        for name in ("search_space", "custom_search_space"):
-            if self.options[name] is not None:
-                raise ValueError(
-                    f"hydra.sweeper.{name}: not supported; list what varies under"
-                    " hydra.sweeper.params, or type it: optimizer.lr='interval(1e-4,1e-2)'"
-                )
+        if self.options["search_space"] or self.options["custom_search_space"]:
+            raise ValueError(
+                "hydra.sweeper.search_space and custom_search_space are not supported: list what"
+                " varies under hydra.sweeper.params"
+            )
         mode = self.run.monitor.mode
         self._direction = {"max": "maximize", "min": "minimize"}[mode]
         if (typed := self._typed("direction")) not in (None, self._direction):
@@ -166,7 +166,10 @@ class SearchSweeper(TrialSweeper):
             return []
         folders: list[Path] = []
         while len(folders) < self._n_jobs and (trial := self._ask()) is not None:
-            values = {key: _typed_value(value) for key, value in trial.params.items()}
+            values = {
+                key: value if isinstance(value, str) else json.dumps(value)
+                for key, value in trial.params.items()
+            }
             overrides = [*self._fixed, *(f"{key}={value}" for key, value in values.items())]
             params = {key.lstrip("+~"): value for key, value in values.items()}
             with records.locked(self.folder):
@@ -326,10 +329,3 @@ def axis(override: Override) -> BaseDistribution:
         return create_optuna_distribution_from_override(replace(override, _value=value))
     except ValueError as error:
         raise ValueError(f"{override.input_line}: {error}") from error
-
-
-def _typed_value(value: Any) -> str:
-    """A value as it is typed."""
-    return (
-        "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-    )

@@ -41,8 +41,8 @@ _STARTS = 2  # of a combination whose process dies, in one command
 Point = tuple[tuple[str, ...], dict[str, str]]  # all overrides; values of the keys that vary
 
 
-class SweepFailed(Exception):
-    """Trials of a sweep failed.
+class SweepFailed(ValueError):
+    """Trials of a sweep failed; one line tells it.
 
     Attributes:
         code: of the exit; 2 if all of them failed by a user's mistake, else 1.

@@ -27,7 +27,7 @@ from scene_track.training.checkpointing import EXPORTED
 WEIGHTS, ONNX = EXPORTED
 CONFIG = "config.yaml"
 CARD = "README.md"
-_IDENTITY = "identity.safetensors"
+IDENTITY = "identity.safetensors"
 # What is needed to rebuild the model, and to evaluate it as its run did.
 _KEPT = ("model", "head", "dataset", "tracker", "monitor", "experiment_name", "seed")
 
@@ -40,18 +40,8 @@ def write_weights(path: Path, state: Mapping[str, Tensor], *, half: bool) -> Non
         .clone()
         for name, value in state.items()
     }
-    write_bytes(path, save(kept, metadata={"format": "pt"}))
-
-
-def write_identity(folder: Path, head: PointerIdentity) -> None:
-    """Write the pointer head that goes with an exported step."""
-    write_weights(folder / _IDENTITY, head.state_dict(), half=False)
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file atomically."""
     with atomic_path(path) as temporary:
-        temporary.write_bytes(content)
+        temporary.write_bytes(save(kept, metadata={"format": "pt"}))
 
 
 def write_config(folder: Path, trained: DictConfig) -> None:
@@ -93,10 +83,8 @@ def read_exported(path: Path) -> dict[str, Any]:
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:
-    return {
-        name: value.float() if value.dtype == torch.float16 else value
-        for name, value in load_state_dict_file(path).items()
-    }
+    half, weights = torch.float16, load_state_dict_file(path)
+    return {name: w.float() if w.dtype == half else w for name, w in weights.items()}
 
 
 def open_onnx(path: Path, cfg: DictConfig, trusted: Sequence[str]) -> OnnxModel:
@@ -109,7 +97,7 @@ def open_onnx(path: Path, cfg: DictConfig, trusted: Sequence[str]) -> OnnxModel:
     node = checked_group(cfg, "model", source=str(path), trusted=trusted).identity
     if node is None:
         return OnnxModel(path, None)
-    file = path.parent / _IDENTITY
+    file = path.parent / IDENTITY
     if not file.is_file():
         raise FileNotFoundError(f"{file} is missing: copy the whole folder of {path.name}")
     head: PointerIdentity = instantiate(node)

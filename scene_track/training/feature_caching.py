@@ -16,7 +16,7 @@ stored; what else needs images (a branch beside the backbone, the evaluator's pl
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from collections import Counter
 from typing import Any
 
 import pytorch_lightning as pl
@@ -32,15 +32,6 @@ from scene_track.training.freezing import backbone_of
 from scene_track.training.precision import autocast_type
 
 log = logging.getLogger(__name__)
-
-
-@dataclass
-class CacheCounts:
-    """Frames since ``take_counts``: features read, computed, and of these stored (``kept``)."""
-
-    read: int = 0
-    computed: int = 0
-    kept: int = 0
 
 
 class FeatureCache:
@@ -68,7 +59,7 @@ class FeatureCache:
             writable=writable,
         )
         self.size = size
-        self._counts = CacheCounts()
+        self.counts: Counter[str] = Counter()  # of frames since the last report
         self._blank: Tensor | None = None
 
     def of(self, batch: SceneBatch) -> BackboneFeatures | None:
@@ -88,15 +79,15 @@ class FeatureCache:
         for clip, frames in enumerate(batch.stored):
             for time, found in enumerate(frames):
                 if found is True:
-                    self._counts.read += 1
+                    self.counts["read"] += 1
                 elif found is False:
                     rows[clip, time] = self._black()
                 else:
                     # One by one, see above: only in the first epoch, like the wait for a GPU.
                     row = self.layout.pack(self._run(batch.frames[clip, time].unsqueeze(0)))[0]
                     rows[clip, time] = row
-                    self._counts.computed += 1
-                    self._counts.kept += self.store.write(found, row.cpu())
+                    self.counts["computed"] += 1
+                    self.counts["kept"] += self.store.write(found, row.cpu())
         return self.layout.unpack(rows.flatten(0, 1))
 
     def _black(self) -> Tensor:
@@ -106,19 +97,22 @@ class FeatureCache:
             self._blank = self.layout.pack(self._run(black))[0]
         return self._blank
 
-    def take_counts(self) -> CacheCounts:
-        """The counts since the last call."""
-        counts, self._counts = self._counts, CacheCounts()
-        return counts
+    def report(self, what: str) -> float | None:
+        """Log the frames since the last report of ``what``, such as ``epoch 3, training``.
 
-    def report(self, counts: CacheCounts, what: str) -> None:
-        """Log the counts of ``what``, such as ``epoch 3, training``."""
+        Returns:
+            The share of them whose features were read, 0-1; None if there were none.
+        """
+        counts, self.counts = self.counts, Counter()
+        if not (total := counts["read"] + counts["computed"]):
+            return None
         log.info(
             "%s: cache: features of %d frames read, %d computed, %d of them kept; %.2f of %g GiB"
             " on disk in %s",
-            *(what, counts.read, counts.computed, counts.kept),
+            *(what, counts["read"], counts["computed"], counts["kept"]),
             *(self.store.used_bytes() / 1024**3, self.backbone.cache_limit_gb, self.store.root),
         )
+        return counts["read"] / total
 
     def _run(self, frames: Tensor) -> BackboneFeatures:
         """The frozen backbone in the model's precision, on uint8 frames."""
@@ -212,10 +206,8 @@ class FeatureCaching(pl.Callback):
     def _report(self, trainer: pl.Trainer, what: str) -> None:
         if self._cache is None or trainer.sanity_checking:
             return
-        counts = self._cache.take_counts()
-        if counts.read + counts.computed:
-            self._cache.report(counts, f"epoch {trainer.current_epoch}, {what}")
-            share = counts.read / (counts.read + counts.computed)
+        share = self._cache.report(f"epoch {trainer.current_epoch}, {what}")
+        if share is not None:
             for logger in trainer.loggers:
                 logger.log_metrics({f"cache/{what}_hits": share}, step=trainer.global_step)
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import logging
 import statistics
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -51,7 +50,8 @@ class MedianStopping(pl.Callback):
         value = trainer.callback_metrics.get(self.monitor)
         if trainer.sanity_checking or trainer.state.fn != "fit" or value is None:
             return
-        self.best = _best([float(value), *([] if self.best is None else [self.best])], self.mode)
+        seen = [float(value), *([] if self.best is None else [self.best])]
+        self.best = max(seen) if self.mode == "max" else min(seen)
         if trainer.current_epoch < self.warmup_epochs:
             return
         reason = self._verdict(trainer.current_epoch) if trainer.is_global_zero else None
@@ -69,8 +69,7 @@ class MedianStopping(pl.Callback):
         if len(others) < self.min_trials or self.best is None:
             return None
         median = statistics.median(others)
-        worse = self.best < median if self.mode == "max" else self.best > median
-        if not worse:
+        if not (self.best < median if self.mode == "max" else self.best > median):
             return None
         return (
             f"{self.monitor} {self.best:.4f} after epoch {epoch + 1} is worse than the median"
@@ -86,9 +85,5 @@ class MedianStopping(pl.Callback):
             curve = read_curves(folder).get(self.monitor, [])
             values = [value for at, _, value in curve if at <= epoch]
             if values and curve[-1][0] >= epoch:
-                found.append(_best(values, self.mode))
+                found.append(max(values) if self.mode == "max" else min(values))
         return found
-
-
-def _best(values: Sequence[float], mode: str) -> float:
-    return max(values) if mode == "max" else min(values)

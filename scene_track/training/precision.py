@@ -35,11 +35,9 @@ def resolve_precision(precision: str, accelerator: str) -> str:
     if precision not in PRECISIONS:
         raise ValueError(f"trainer.precision={precision}; allowed: {', '.join(PRECISIONS)}")
     on_gpu = accelerator in ("gpu", "cuda") or (accelerator == "auto" and torch.cuda.is_available())
-    native = _has_bf16(on_gpu)
-    best = "bf16-mixed" if native else "32-true"
+    best = "bf16-mixed" if _has_bf16(on_gpu) else "32-true"
     if precision == "auto":
-        how = "with" if native else "without"
-        log.info("precision %s (%s %s native bf16)", best, _device(on_gpu), how)
+        log.info("precision %s, by what the %s computes natively", best, _device(on_gpu))
         return best
     if precision == "16-mixed" and not on_gpu:
         log.warning("trainer.precision=16-mixed needs a GPU: training with %s instead", best)

@@ -27,10 +27,8 @@ def seed_everything(seed: int, *, rank: int = 0) -> None:
     Raises:
         ValueError: the seed is negative.
     """
-    derived = derive_seed(seed, rank)
-    random.seed(derived)
-    np.random.seed(derived & 0xFFFF_FFFF)
-    torch.manual_seed(derived)
+    seed_step(seed, rank)
+    torch.manual_seed(derive_seed(seed, rank))  # every device, and one that is used later
 
 
 def seed_step(*parts: int) -> None:

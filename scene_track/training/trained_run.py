@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from hydra.core.hydra_config import HydraConfig
@@ -17,6 +17,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from scene_track.config.check import input_fault, tracker_fault
+from scene_track.config.signature import find_target
 from scene_track.config.trained import checked_group, refuse_without_effect, with_typed
 from scene_track.data.module import TrackingDataModule
 from scene_track.data.video import Video
@@ -143,16 +144,11 @@ def load_run(cfg: DictConfig) -> TrainedRun:
         model=model,
         data=instantiate(data),
         tracker=instantiate(tracker),
-        tracker_options=_plain(tracker),
+        tracker_options=cast(dict[str, Any], OmegaConf.to_container(tracker, resolve=True)),
         evaluator=instantiate(node),
         device=device,
         precision=precision_of(trained, device),
     )
-
-
-def _plain(node: DictConfig) -> dict[str, Any]:
-    values: Any = OmegaConf.to_container(node, resolve=True)
-    return values
 
 
 def evaluator_node(trained: DictConfig, checkpoint: Path, trusted: Sequence[str]) -> DictConfig:
@@ -163,7 +159,7 @@ def evaluator_node(trained: DictConfig, checkpoint: Path, trusted: Sequence[str]
 
 def refuse_other_tracker(tracker: DictConfig, evaluator: DictConfig, checkpoint: Path) -> None:
     """Refuse a tracker that reads something else than the run's head gives, as ``ValueError``."""
-    fault = tracker_fault(tracker.get("_target_"), evaluator.get("_target_"))
+    fault = tracker_fault(find_target(tracker._target_), find_target(evaluator._target_))
     if fault is not None:
         raise ValueError(f"{checkpoint}: {fault}")
 
@@ -218,7 +214,7 @@ def track_split(
     run.to_device()
     folder.mkdir(parents=True, exist_ok=True)
     cache = _feature_cache(run)
-    detections = detect_videos(
+    found = detect_videos(
         run.model,
         run.data.stream_dataloader(split),
         device=run.device,
@@ -226,9 +222,9 @@ def track_split(
         features=None if cache is None else cache.of,
         read=run.evaluator.read,
     )
-    if watch is not None:
-        detections = _watched(detections, watch)
-    for tracks in associate(detections, run.tracker, run.model.identity):
+    # What watches a frame's detections returns None.
+    seen = found if watch is None else (pair for pair in found if not watch(*pair))
+    for tracks in associate(seen, run.tracker, run.model.identity):
         name = tracks.video.name
         run.evaluator.report.write_tracks(folder, tracks)
         log.info(
@@ -236,19 +232,8 @@ def track_split(
             *(name, tracks.num_frames, tracks.frames_per_second, len(tracks.table)),
         )
         yield sequences[name], tracks
-    if cache is not None:
-        counts = cache.take_counts()
-        cache.report(counts, split)
-        if counts.read:
-            log.warning("frames/s leaves the backbone out where its features were read")
-
-
-def _watched(
-    frames: Iterator[tuple[VideoInfo, Detections]], watch: Callable[[VideoInfo, Detections], None]
-) -> Iterator[tuple[VideoInfo, Detections]]:
-    for video, detections in frames:
-        watch(video, detections)
-        yield video, detections
+    if cache is not None and cache.report(split):
+        log.warning("frames/s leaves the backbone out where its features were read")
 
 
 def _feature_cache(run: TrainedRun) -> FeatureCache | None:
@@ -259,9 +244,5 @@ def _feature_cache(run: TrainedRun) -> FeatureCache | None:
     if backbone is None or not backbone.cache or backbone.ever_trains:
         return None
     backbone.set_frozen(True)
-    return cache_for(
-        backbone,
-        run.data,
-        precision=run.autocast,
-        pictures=run.model.looks_at_pictures,
-    )
+    pictures = run.model.looks_at_pictures
+    return cache_for(backbone, run.data, precision=run.autocast, pictures=pictures)

@@ -52,8 +52,10 @@ class TransferReport:
         """Parts of which some weights fit and others do not, with the numbers."""
         matched = Counter(map(part_of, self.keys.matched))
         others = Counter(map(part_of, [*self.keys.reshaped, *self.keys.missing]))
-        parts = sorted(matched.keys() & others.keys())
-        return {part: f"{matched[part]} of {matched[part] + others[part]}" for part in parts}
+        return {
+            part: f"{matched[part]} of {matched[part] + others[part]}"
+            for part in sorted(matched.keys() & others.keys())
+        }
 
     def table(self) -> str:
         """A line by what became of the keys, with their number by part; then those not taken."""

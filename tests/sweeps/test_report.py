@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import json
 import re
@@ -14,7 +15,7 @@ import pytest
 from scene_track import report as entry
 from scene_track.sweeps import records
 from scene_track.sweeps.records import State, Trial
-from scene_track.sweeps.report import as_data, page, report
+from scene_track.sweeps.report import as_data, page, read_images, report
 from scene_track.sweeps.results import read_sweep
 
 NASTY = "</script><b>&'\""
@@ -128,6 +129,15 @@ def test_a_browser_shows_the_page(sweep: Path, tmp_path: Path) -> None:
     assert told["filtered"] == "2,0", "sorted as before"
     assert (told["curves"], told["lines"], told["dots"], told["bars"]) == (7, 7, 10, 2)
     assert told["pictures"] == 1
+
+
+def test_the_first_and_the_last_image_of_a_run_are_shown(tmp_path: Path) -> None:
+    assert read_images(tmp_path) == []
+    (tmp_path / "viz").mkdir()
+    for epoch in (1, 2, 3):
+        name = f"epoch_{epoch:03d}_step_{7 * epoch:06d}.png"
+        (tmp_path / "viz" / name).write_bytes(base64.b64decode(DOT.partition(",")[2]))
+    assert read_images(tmp_path) == [{"step": 7, "url": DOT}, {"step": 21, "url": DOT}]
 
 
 def test_what_is_no_sweep(tmp_path: Path) -> None:
