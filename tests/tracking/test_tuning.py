@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -57,7 +59,7 @@ def test_the_choice_is_never_worse_than_stock_where_it_was_made() -> None:
 def test_a_gain_that_may_be_chance_does_not_displace_the_stock_settings() -> None:
     found = tune(BYTETRACK, FRAMES, TRUTH, combinations=20, seed=0)
     assert found.best_hota - found.stock_hota > 0
-    assert found.gain_error > 0
+    assert found.gain_error is not None and found.gain_error > 0
     if found.best_hota - found.stock_hota <= found.gain_error:
         assert found.hota == found.stock_hota
     else:
@@ -84,7 +86,7 @@ class Misses(Tracker):
 def single(monkeypatch: pytest.MonkeyPatch, frames: int, stock: set[int], other: set[int]) -> Tuned:
     """The choice between two sets of missed frames of one video, 20 frames a second."""
     video = walk("one", people=3, frames=frames)
-    points = [{"missed": stock}, {"missed": other}]
+    points: list[dict[str, Any]] = [{"missed": stock}, {"missed": other}]
     monkeypatch.setattr(tuning, "candidates", lambda *_, **__: points)
     seen_there = truth_as_detections([video], Noise(), seed=0)
     return tune(
@@ -96,10 +98,12 @@ def single(monkeypatch: pytest.MonkeyPatch, frames: int, stock: set[int], other:
 
 def test_a_gain_on_a_single_video_must_stand_out_from_block_to_block(monkeypatch) -> None:
     everywhere = single(monkeypatch, 200, set(range(1, 201, 4)), set(range(1, 201, 8)))
+    assert everywhere.gain_error is not None
     assert everywhere.best_hota - everywhere.stock_hota > 3 * everywhere.gain_error > 0
     assert everywhere.hota == everywhere.best_hota
     # Better in one half of the video and nearly as much worse in the other.
     by_turns = single(monkeypatch, 200, set(range(1, 61)), set(range(101, 155)))
+    assert by_turns.gain_error is not None
     assert 0 < by_turns.best_hota - by_turns.stock_hota < by_turns.gain_error
     assert by_turns.hota == by_turns.stock_hota
 
