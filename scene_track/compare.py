@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import DirectoryPath, Field, FilePath
 
 from scene_track.config.cli import run_main
-from scene_track.config.paths import refuse_in_use
+from scene_track.config.paths import output_folder
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -65,15 +65,9 @@ def options(
 
 def compare(cfg: DictConfig) -> float:
     """One comparison, from a checked configuration to the HOTA of the models' own tracker."""
-    from scene_track.data.noise import Noise
-    from scene_track.io.atomic import write_atomic
-    from scene_track.tracking.comparison import CAUSAL, report, summarise
-    from scene_track.tracking.truth import choose_benchmark
-    from scene_track.tracking.tuning import beginning
-    from scene_track.training.checkpointing import load_checkpoint, resolve_checkpoint
+    from scene_track.training.checkpointing import resolve_checkpoint
     from scene_track.training.trained_run import run_folder
 
-    # All that can be wrong with the command is said before the minutes of tracking.
     named = [cfg.checkpoint] if isinstance(cfg.checkpoint, str) else list(cfg.checkpoint)
     paths = [resolve_checkpoint(name, prefer="best") for name in named]
     if len(set(paths)) < max(1, len(paths)):
@@ -81,7 +75,20 @@ def compare(cfg: DictConfig) -> float:
             f"checkpoint={named}: expected one or more different runs, type checkpoint=[RUN1,RUN2]"
         )
     folder = Path(cfg.output or run_folder(paths[0]) / f"comparison_{cfg.split}")
-    refuse_in_use(folder, overwrite=cfg.overwrite, what="a comparison")
+    with output_folder(folder, overwrite=cfg.overwrite, what="a comparison"):
+        return _compare(cfg, paths, folder)
+
+
+def _compare(cfg: DictConfig, paths: Sequence[Path], folder: Path) -> float:
+    """Compare into a folder that is this command's own."""
+    from scene_track.data.noise import Noise
+    from scene_track.io.atomic import write_atomic
+    from scene_track.tracking.comparison import CAUSAL, report, summarise
+    from scene_track.tracking.truth import choose_benchmark
+    from scene_track.tracking.tuning import beginning
+    from scene_track.training.checkpointing import load_checkpoint
+
+    # All that can be wrong with the command is said before the minutes of tracking.
     runs = _load(cfg, paths)
     scored, training = (runs[0].data.sequences(split) for split in (cfg.split, "train"))
     _refuse_what_cannot_be_compared(cfg.split, scored, training)
@@ -102,7 +109,6 @@ def compare(cfg: DictConfig) -> float:
         "noise": asdict(noise),
     }
     text = report(result)
-    folder.mkdir(parents=True, exist_ok=True)
     write_atomic(folder / "comparison.json", json.dumps(result, indent=1, allow_nan=False) + "\n")
     write_atomic(folder / "comparison.md", text)
     job.write_clips(folder / "clips")

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import DirectoryPath, Field, FilePath
 
 from scene_track.config.cli import run_main
-from scene_track.config.paths import refuse_in_use
+from scene_track.config.paths import output_folder
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -60,14 +60,21 @@ def evaluate(cfg: DictConfig) -> float | None:
     Returns:
         HOTA of people, PCK@5 px of a ball; None where the split has no ground truth.
     """
-    from scene_track.io.atomic import write_atomic
     from scene_track.training.checkpointing import resolve_checkpoint
-    from scene_track.training.trained_run import load_run, run_folder, track_split
+    from scene_track.training.trained_run import run_folder
 
-    # All that can be wrong with the command is said before the minutes of tracking.
     path = resolve_checkpoint(cfg.checkpoint, prefer="best")
     folder = Path(cfg.output or run_folder(path) / f"evaluation_{cfg.split}")
-    refuse_in_use(folder, overwrite=cfg.overwrite, what="an evaluation")
+    with output_folder(folder, overwrite=cfg.overwrite, what="an evaluation"):
+        return _evaluate(cfg, path, folder)
+
+
+def _evaluate(cfg: DictConfig, path: Path, folder: Path) -> float | None:
+    """Evaluate a checkpoint into a folder that is this command's own."""
+    from scene_track.io.atomic import write_atomic
+    from scene_track.training.trained_run import load_run, track_split
+
+    # All that can be wrong with the command is said before the minutes of tracking.
     run = load_run(cfg)
     run.data.prepare_data()
     sequences = run.data.sequences(cfg.split)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import DirectoryPath, Field, FilePath
 
 from scene_track.config.cli import run_main
-from scene_track.config.paths import refuse_in_use
+from scene_track.config.paths import output_folder
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -40,18 +40,27 @@ def options(
 
 def export(cfg: DictConfig) -> Path:
     """One export, from a checked configuration to a folder."""
-    from scene_track.io.atomic import atomic_path, write_atomic
-    from scene_track.models.scene import SceneModel
-    from scene_track.models.streaming_step import to_onnx
     from scene_track.training import exported
-    from scene_track.training.checkpointing import load_checkpoint, resolve_checkpoint
-    from scene_track.training.trained_run import load_model, run_folder
+    from scene_track.training.checkpointing import resolve_checkpoint
+    from scene_track.training.trained_run import run_folder
 
     source = resolve_checkpoint(cfg.checkpoint, prefer="best")
     if source.name in (exported.ONNX, exported.WEIGHTS):
         raise ValueError(f"{source} is an export already: type checkpoint=RUN or a .ckpt file")
     folder = Path(cfg.output or run_folder(source) / f"export_{cfg.format}")
-    refuse_in_use(folder, overwrite=cfg.overwrite, what="an export")
+    with output_folder(folder, overwrite=cfg.overwrite, what="an export"):
+        return _export(cfg, source, folder)
+
+
+def _export(cfg: DictConfig, source: Path, folder: Path) -> Path:
+    """Export into a folder that is this command's own."""
+    from scene_track.io.atomic import atomic_path, write_atomic
+    from scene_track.models.scene import SceneModel
+    from scene_track.models.streaming_step import to_onnx
+    from scene_track.training import exported
+    from scene_track.training.checkpointing import load_checkpoint
+    from scene_track.training.trained_run import load_model
+
     model, trained = load_model(source, cfg.trusted_targets)
     half = cfg.weights == "fp16"
     step: bytes | None = None
@@ -65,7 +74,6 @@ def export(cfg: DictConfig) -> Path:
         step = to_onnx(model, (height, width), half=half)
     # The card is the mark of a complete export, so it goes first and comes last.
     (folder / exported.CARD).unlink(missing_ok=True)
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / (exported.WEIGHTS if step is None else exported.ONNX)
     if step is not None:
         with atomic_path(path) as temporary:

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import DirectoryPath, Field, FilePath
 
 from scene_track.config.cli import run_main
-from scene_track.config.paths import refuse_in_use
+from scene_track.config.paths import output_folder
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -73,26 +73,23 @@ def predict(cfg: DictConfig) -> None:
 
     typed = HydraConfig.get().overrides.task
     refuse_without_effect(typed)
-    if cfg.output is not None:
-        refuse_in_use(Path(cfg.output), overwrite=cfg.overwrite, what="a prediction")
-        if Path(cfg.output).is_dir():
-            _refuse_strange(Path(cfg.output))
     footage = open_footage(cfg.source, cfg.fps)
     folder = Path(cfg.output or Path(HydraConfig.get().runtime.output_dir) / footage.name)
-    run = load(cfg.checkpoint, trusted=cfg.trusted_targets)
-    if any(word.lstrip("+~").startswith("tracker") for word in typed):
-        run = run.with_tracker(with_typed(run.config, cfg, typed, "tracker").tracker)
-
-    with _stop_on_ctrl_c() as stop, atomic_folder(folder) as temporary:
-        done = write_tracks(
-            run,
-            footage,
-            temporary,
-            detections=cfg.detections,
-            video=cfg.video,
-            width=cfg.video_width,
-            stop=stop,
-        )
+    with output_folder(folder, overwrite=cfg.overwrite, what="a prediction"):
+        _refuse_strange(folder)
+        run = load(cfg.checkpoint, trusted=cfg.trusted_targets)
+        if any(word.lstrip("+~").startswith("tracker") for word in typed):
+            run = run.with_tracker(with_typed(run.config, cfg, typed, "tracker").tracker)
+        with _stop_on_ctrl_c() as stop, atomic_folder(folder) as temporary:
+            done = write_tracks(
+                run,
+                footage,
+                temporary,
+                detections=cfg.detections,
+                video=cfg.video,
+                width=cfg.video_width,
+                stop=stop,
+            )
     print(done.summary)
     print(f"{', '.join(done.files)} in {folder}")
     if stop.is_set():

@@ -60,8 +60,9 @@ def submit(cfg: DictConfig) -> None:
 
 def _from_checkpoint(cfg: DictConfig) -> None:
     """Run the tracker, then pack its files."""
+    from scene_track.io.atomic import held
     from scene_track.training.checkpointing import resolve_checkpoint
-    from scene_track.training.trained_run import load_run, need_boxes, run_folder, track_split
+    from scene_track.training.trained_run import run_folder
 
     checkpoint = resolve_checkpoint(cfg.checkpoint, prefer="best")
     output = Path(cfg.output or run_folder(checkpoint) / f"submission_{cfg.split}.zip")
@@ -69,6 +70,14 @@ def _from_checkpoint(cfg: DictConfig) -> None:
     _check_free(output, cfg.overwrite)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file, and result files go there: type output=FILE.zip")
+    with held(folder, "output"):
+        _track_and_pack(cfg, folder, output)
+
+
+def _track_and_pack(cfg: DictConfig, folder: Path, output: Path) -> None:
+    """Submit by way of a folder that is this command's own."""
+    from scene_track.training.trained_run import load_run, need_boxes, track_split
+
     left = sorted(folder.glob("*.txt"))
     if left and not cfg.overwrite:
         raise ValueError(

@@ -15,8 +15,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
-from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from scene_track.config.cli import run_main
@@ -53,16 +51,20 @@ def train(cfg: DictConfig) -> float | None:
     from hydra.core.hydra_config import HydraConfig
     from hydra.utils import instantiate
     from omegaconf import OmegaConf
-    from pytorch_lightning.utilities import rank_zero_only
 
     from scene_track.config.resumed import typed_keys
-    from scene_track.io.atomic import held
+    from scene_track.sweeps.trial import is_first_process
     from scene_track.training.checkpointing import prepare_resume
     from scene_track.training.freezing import warn_of_a_random_backbone
     from scene_track.training.reproducibility import seed_everything
     from scene_track.training.run_checkpoint import exit_codes
     from scene_track.training.transfer import init_from
 
+    if HydraConfig.initialized() and cfg.run_dir != HydraConfig.get().runtime.output_dir:
+        raise ValueError(
+            f"run_dir={cfg.run_dir} is not where Hydra writes the words and the log of this run:"
+            f" type hydra.run.dir={cfg.run_dir}, for a sweep hydra.sweep.dir"
+        )
     if not cfg.dry_run:
         log.info("run folder: %s", cfg.run_dir)
     seed_everything(cfg.seed)
@@ -89,18 +91,14 @@ def train(cfg: DictConfig) -> float | None:
         resume = prepare_resume(cfg.resume_from, module, typed_keys(cfg, words))
 
     dry = bool(cfg.trainer.fast_dev_run)
-    # The rank does not know of several machines before the trainer does.
-    first = rank_zero_only.rank == 0 and os.environ.get("NODE_RANK", "0") == "0"  # type: ignore[attr-defined]
-    with ExitStack() as run:
-        if not dry and first:
-            run.enter_context(held(cfg.run_dir))
-            OmegaConf.save(cfg, f"{cfg.run_dir}/config.yaml", resolve=True)
-        trainer: pl.Trainer = instantiate(
-            cfg.trainer,
-            callbacks=[instantiate(node) for node in cfg.callbacks.values()],
-            loggers=[] if dry else [instantiate(node) for node in cfg.logger.values()],
-        )
-        run.enter_context(exit_codes(trainer))
+    if not dry and is_first_process():
+        OmegaConf.save(cfg, f"{cfg.run_dir}/config.yaml", resolve=True)
+    trainer: pl.Trainer = instantiate(
+        cfg.trainer,
+        callbacks=[instantiate(node) for node in cfg.callbacks.values()],
+        loggers=[] if dry else [instantiate(node) for node in cfg.logger.values()],
+    )
+    with exit_codes(trainer):
         trainer.fit(module, datamodule=data, ckpt_path=resume, weights_only=True)
     return objective(trainer, cfg.monitor.metric)
 

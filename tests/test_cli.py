@@ -115,6 +115,7 @@ def test_a_job_runs_and_names_its_log_after_itself(app: Path) -> None:
         ("+optimizer.lrr=1", "optimizer.lrr: unknown key; did you mean optimizer.lr? allowed: lr"),
         ("optimzer=adam", "optimzer: unknown key; did you mean optimizer"),
         ("net=smal", "net=smal: no such option; did you mean small? allowed: large, small"),
+        ("net=-1", "net=-1: no such option; allowed: large, small"),
         ("optimizer.lr=[1", "optimizer.lr=[1: cannot be read as key=value"),
         ("net.width=13", "net: width 13 brings bad luck"),
         ("seed=3", "there is no 3"),

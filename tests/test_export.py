@@ -18,6 +18,7 @@ import scene_track
 from scene_track.evaluate import evaluate
 from scene_track.export import export
 from scene_track.models.streaming_step import OnnxModel, halve
+from scene_track.training import exported
 from scene_track.training.trained_run import load_model
 
 # A model of a few steps is sure of nobody.
@@ -210,8 +211,17 @@ def test_other_files_are_refused(tmp_path: Path, weights_folder: Path) -> None:
         OnnxModel(tmp_path / "model.onnx", None)
     torn = weights_folder / "model.safetensors"
     torn.write_bytes(torn.read_bytes()[:-9])
-    with pytest.raises(ValueError, match="damaged"):
+    with pytest.raises(ValueError, match=r"model\.safetensors cannot be read"):
         load_model(torn)
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path, half: bool) -> None:
+    (tmp_path / exported.CONFIG).write_text("seed: 1\n")
+    file = tmp_path / exported.WEIGHTS
+    exported.write_weights(file, {"a": torch.ones(2), "b": torch.tensor((1, torch.inf))}, half=half)
+    with pytest.raises(ValueError, match=r"model\.safetensors holds NaN .* in 1 of 2 .* b:"):
+        exported.read_exported(file)
 
 
 def test_what_exists_stays_unless_told(weights_folder: Path, run_folder: Path, composed) -> None:

@@ -6,8 +6,13 @@ import csv
 import json
 from pathlib import Path
 
+import pytest
 import torch
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
 
+from scene_track.io.atomic import held
+from scene_track.train import train
 from tests.compose import MINIMAL, TINY, command
 
 
@@ -57,6 +62,25 @@ def test_lambda_dn_of_zero_is_exactly_the_plain_model(
     assert weights[0].keys() == weights[1].keys()
     different = [name for name in weights[0] if not torch.equal(weights[0][name], weights[1][name])]
     assert not different
+
+
+def test_a_folder_that_another_training_holds_keeps_its_words_and_its_log(tmp_path: Path) -> None:
+    words = tmp_path / "run" / ".hydra" / "overrides.yaml"
+    words.parent.mkdir(parents=True)
+    words.write_text("- seed=1\n")
+    with held(tmp_path / "run", "hydra.run.dir"):
+        done = command("train", ["seed=2", f"hydra.run.dir={tmp_path / 'run'}"], tmp_path)
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert words.read_text() == "- seed=1\n"
+    assert [path.name for path in (tmp_path / "run").iterdir()] == [".hydra"]
+
+
+def test_a_run_folder_that_is_not_hydras_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    node = OmegaConf.create({"runtime": {"output_dir": "/outputs"}})
+    monkeypatch.setattr(HydraConfig, "initialized", lambda: True)
+    monkeypatch.setattr(HydraConfig, "get", lambda: node)
+    with pytest.raises(ValueError, match=r"hydra\.run\.dir=elsewhere"):
+        train(OmegaConf.create({"run_dir": "elsewhere"}))
 
 
 def test_fast_dev_run_writes_no_run(tiny_dance: list[str], tmp_path: Path) -> None:

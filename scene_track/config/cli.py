@@ -19,6 +19,7 @@ import shutil
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ import hydra
 import hydra._internal.utils
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, InstantiationException
+from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
@@ -35,6 +37,7 @@ from scene_track.config.help import help_text
 from scene_track.config.paths import config_dir
 from scene_track.config.resumed import with_words_of_run
 from scene_track.config.shell import readable, settle
+from scene_track.io.atomic import held
 
 if TYPE_CHECKING:
     from scene_track.sweeps.trial import Program
@@ -138,6 +141,35 @@ def _program(job: Callable[[DictConfig], Any]) -> Program:
     flags |= {"--config-dir": typed.config_dir}
     found = [word for flag, value in flags.items() if value for word in (flag, value)]
     return Program(words, tuple(found), os.getcwd())
+
+
+class HoldsRunFolder(Callback):
+    """Keeps the run folder for this process before Hydra writes its words and log into it."""
+
+    def __init__(self) -> None:
+        self._run = ExitStack()  # the lock goes with this object
+
+    def on_run_start(self, config: DictConfig, **_: Any) -> None:
+        """Ends the process with code 2 if another run has the folder."""
+        from scene_track.sweeps.trial import is_first_process
+
+        if config.dry_run or not is_first_process():
+            return
+        before = HydraConfig.instance().cfg
+        HydraConfig.instance().set_config(config)  # as Hydra does before it looks for the folder
+        try:
+            # Hydra meets the other errors a moment later, and says them.
+            with suppress(OSError, OmegaConfBaseException):
+                self._run.enter_context(held(config.hydra.run.dir, "hydra.run.dir"))
+        except ValueError as error:
+            print(error, file=sys.stderr)
+            sys.exit(_USER_MISTAKE)  # Hydra takes an exception of a callback for a warning
+        finally:
+            HydraConfig.instance().cfg = before
+
+    def on_run_end(self, config: DictConfig, **_: Any) -> None:
+        """Gives the folder back."""
+        self._run.close()
 
 
 class _Job:

@@ -20,6 +20,11 @@ def in_one_line(error: BaseException, config_name: str) -> str:
     if isinstance(error, OSError) and not isinstance(error, HydraException):
         return of_the_disk(error)
     text = str(error).strip()
+    if "Config group override must be" in text:
+        *_, (frame, _) = walk_tb(error.__traceback__)
+        word, options = frame.f_locals["override"], frame.f_locals["repo"].get_group_options
+        allowed = ", ".join(o for o in options(word.key_or_group) if not o.startswith("_"))
+        return f"{word.input_line}: no such option; allowed: {allowed}"
     if not isinstance(error, HydraException | OmegaConfBaseException):
         if not while_composing(error):
             return " ".join(text.split())
@@ -44,7 +49,7 @@ def in_one_line(error: BaseException, config_name: str) -> str:
         if not group:
             return f"{option}: no such configuration"
         listing = text.partition("Available options")[2].partition("Config search path")[0]
-        options = re.findall(r"^\t(\S+)$", listing, re.MULTILINE)
+        options = re.findall(r"^\t([^_\s]\S*)$", listing, re.MULTILINE)  # _base is none
         allowed = ", ".join(options)
         return f"{group}={option}: no such option;{near(option, options)} allowed: {allowed}"
     kept = [line.strip() for line in text.partition("Config search path")[0].splitlines()]

@@ -5,7 +5,11 @@ A wheel carries ``conf/`` inside the package; a checkout has it beside the packa
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from scene_track.io.atomic import held
 
 
 def config_dir() -> str:
@@ -21,18 +25,21 @@ def config_dir() -> str:
     )
 
 
-def refuse_in_use(folder: Path, *, overwrite: bool, what: str) -> None:
-    """Refuse an output folder that holds something.
+@contextmanager
+def output_folder(folder: Path, *, overwrite: bool, what: str) -> Iterator[None]:
+    """Keeps an output folder for one command at a time; see ``held``.
 
     Raises:
-        ValueError: it holds something and ``overwrite`` is false, or it is a file.
+        ValueError: another command holds it, it holds something and ``overwrite`` is false, or it
+            is a file.
     """
     if folder.is_file():
         raise ValueError(f"output={folder} is a file, expected a folder: type output=FOLDER")
-    if overwrite or not folder.exists() or not any(folder.iterdir()):
-        return
-    holds = min(entry.name for entry in folder.iterdir())
-    raise ValueError(
-        f"{folder} is not empty, it holds {holds}: type overwrite=true to replace {what} in it, or"
-        " output=FOLDER"
-    )
+    with held(folder, "output"):
+        holds = min((entry.name for entry in folder.iterdir()), default=None)
+        if holds is not None and not overwrite:
+            raise ValueError(
+                f"{folder} is not empty, it holds {holds}: type overwrite=true to replace {what} in"
+                " it, or output=FOLDER"
+            )
+        yield

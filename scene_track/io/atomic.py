@@ -35,26 +35,41 @@ def naming(path: Path | str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def held(folder: Path | str) -> Iterator[None]:
+def held(folder: Path | str, key: str) -> Iterator[None]:
     """Keeps a folder for one run: the lock goes with the process, however that ends.
 
-    File systems without locks keep nobody out.
+    File systems without locks keep nobody out. A missing folder is created; if it is empty at the
+    end it is removed.
+
+    Args:
+        folder: where the run writes.
+        key: of the command line, that names another folder.
 
     Raises:
         ValueError: another run holds it.
     """
+    folder, new = Path(folder), not os.path.exists(folder)
+    folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            taken = not os.path.samestat(os.fstat(descriptor), folder.stat())
+        except (BlockingIOError, FileNotFoundError):
+            taken = True
+        except OSError:
+            taken = False
+        if taken:  # or removed meanwhile by the run that held it
             raise ValueError(
                 f"{folder}: another run writes into this folder: wait until it has ended, or type"
-                " hydra.run.dir=FOLDER"
-            ) from None
-        except OSError:
-            pass
-        yield
+                f" {key}=FOLDER"
+            )
+        try:
+            yield
+        finally:
+            if new:
+                with contextlib.suppress(OSError):  # it holds something
+                    folder.rmdir()
     finally:
         os.close(descriptor)
 

@@ -173,7 +173,7 @@ def check_finite(state: Mapping[str, Tensor], source: str | Path) -> None:
     if bad:
         raise ValueError(
             f"{source} holds NaN or infinity in {len(bad)} of {len(state)} tensors, the first is"
-            f" {bad[0]}: it was saved before it was initialised, or is damaged; obtain it again"
+            f" {bad[0]}: it is damaged, or was saved before it was initialised: take another one"
         )
 
 

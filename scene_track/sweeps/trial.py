@@ -233,9 +233,14 @@ def hold_lifeline() -> None:
 def leave_outcome(**outcome: Any) -> None:
     """Leave the objective or the error for the watcher; does nothing outside a sweep."""
     file = os.environ.get(_OUTCOME)
-    first = all(os.environ.get(name, "0") == "0" for name in ("LOCAL_RANK", "NODE_RANK"))
-    if file is not None and first:  # the run's first process only
+    if file is not None and is_first_process():
         write_atomic(file, json.dumps(outcome))
+
+
+def is_first_process() -> bool:
+    """Whether this process is the first of its run, as far as launchers tell by the environment."""
+    ranks = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
+    return all(os.environ.get(name, "0") == "0" for name in ranks)
 
 
 def is_trial() -> bool:

@@ -279,8 +279,9 @@ def _difference_lines(result: Mapping[str, Any]) -> list[str]:
 def _tuning_lines(result: Mapping[str, Any]) -> list[str]:
     """What to type for the thresholds that were chosen."""
     lines = [
-        "Thresholds chosen by HOTA on training sequences (the stock ones stay where the gain is not"
-        " above its standard error):",
+        "Thresholds chosen by HOTA on training sequences. The stock ones stay where the gain is not"
+        " above its standard error, which does not tell whether a model that was trained on these"
+        " sequences finds as much elsewhere:",
         "",
     ]
     for number, run in enumerate(result["runs"], start=1):
@@ -288,11 +289,13 @@ def _tuning_lines(result: Mapping[str, Any]) -> list[str]:
         for name, tuned in run["tuning"].items():
             group = "" if name == OWN_TUNED else f"tracker={tuned['option']} "
             words = " ".join(f"tracker.{k}={value:g}" for k, value in tuned["parameters"].items())
+            error = tuned["gain_error"]
+            known = "unknown" if error is None else f"{100 * error:.1f}"
             lines.append(
                 f"- {label}{name}: `{group}{words}` (HOTA there {100 * tuned['hota']:.1f}, stock"
                 f" {100 * tuned['stock_hota']:.1f}, best of {tuned['tried']} combinations"
                 f" {100 * tuned['best_hota']:.1f}, standard error of its gain"
-                f" {100 * tuned['gain_error']:.1f}; {len(tuned['sequences'])} sequences)"
+                f" {known}; {len(tuned['sequences'])} sequences)"
             )
     return lines
 

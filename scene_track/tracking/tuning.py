@@ -6,7 +6,7 @@ on all (successive halving). The stock settings are among them to the end, so on
 looks at the choice is never worse than they are. Elsewhere it may be: HOTA of a few short sequences
 is noisy, and what was best on eight of sixty frames each has been seen to fall behind the stock
 settings on sixteen others. So give it all there are; and the stock settings stay where the gain is
-not above its own standard error.
+not above its own standard error: a jackknife over the sequences, over blocks of a single one.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from scene_track.config.shipped import build_option, option_values
 from scene_track.data.video import Video
@@ -87,6 +88,7 @@ _ROUNDS, _GO_ON = (1 / 6, 1 / 2, 1.0), 1 / 3
 # Fewer sequences than this are not worth several rounds.
 _SEVERAL_ROUNDS = 6
 _LEAST_SCORE = min(_SCORES["keep"])
+_BLOCKS = 10  # at most, of a single sequence
 
 Frames = Sequence[tuple[VideoInfo, Detections]]
 
@@ -131,8 +133,8 @@ class Tuned:
         hota: with them on the sequences that were searched on, 0-1.
         stock_hota: of the stock settings on the same.
         best_hota: of the best candidate on the same, which is not chosen if its gain is in doubt.
-        gain_error: standard error of that candidate's gain over the stock settings (jackknife
-            over the sequences); 0 for a single sequence, which tells nothing of it.
+        gain_error: standard error of that candidate's gain over the stock settings; None for a
+            single sequence of less than two seconds, which tells nothing of it.
         tried: number of candidates.
         sequences: names of the sequences that were searched on.
     """
@@ -142,7 +144,7 @@ class Tuned:
     hota: float
     stock_hota: float
     best_hota: float
-    gain_error: float
+    gain_error: float | None
     tried: int
     sequences: tuple[str, ...]
 
@@ -209,6 +211,38 @@ class _Race:
                 seen[name] = self.truth[name].count(tracks.table)
         return _hota(seen.values())
 
+    def gain_error(self, best: int) -> float | None:
+        """Standard error of a candidate's gain over the stock settings.
+
+        A jackknife: each sequence is left out in turn. Of a single one each block of consecutive
+        frames is (Künsch 1989), since the errors of frames that follow one another are alike.
+        """
+        gains = self._left_out(best) - self._left_out(0)
+        return float(np.sqrt((len(gains) - 1) * gains.var())) if len(gains) > 1 else None
+
+    def _left_out(self, candidate: int) -> NDArray[np.float64]:
+        """HOTA of a candidate without each sequence in turn, without each block of a single one."""
+        seen = self.counts[candidate]
+        if len(seen) > 1:
+            return np.array([_hota(c for n, c in seen.items() if n != name) for name in seen])
+        (name,) = seen
+        frames, truth = self.frames[name], self.truth[name]
+        numbers = np.array([detections.frame for _, detections in frames])
+        blocks = min(_BLOCKS, int(len(numbers) / frames[0][0].frame_rate))  # of a second or longer
+        if blocks < 2:
+            return np.zeros(1)
+        tracker = self.tunable.build(**self.points[candidate])
+        (tracks,) = associate(frames, tracker, self.tunable.head)
+
+        def count(block: NDArray[np.int64]) -> TrackingCounts:
+            real, found = (
+                table.select(np.isin(table.frames, block, invert=True))
+                for table in (truth.table, tracks.table)
+            )
+            return replace(truth, table=real).count(found)
+
+        return np.array([_hota([count(block)]) for block in np.array_split(numbers, blocks)])
+
 
 def tune(
     tunable: Tunable,
@@ -253,8 +287,8 @@ def tune(
         on = names[: max(1, round(len(names) * share))]
         scores = {candidate: race.run(candidate, on) for candidate in running}
     best = max(scores, key=lambda candidate: scores[candidate])
-    error = _gain_error(race.counts[0], race.counts[best], names)
-    chosen = best if scores[best] - scores[0] > error else 0
+    error = race.gain_error(best)
+    chosen = best if error is not None and scores[best] - scores[0] > error else 0
     return Tuned(
         option=tunable.option,
         parameters=points[chosen],
@@ -269,19 +303,3 @@ def tune(
 
 def _hota(counts: Iterable[TrackingCounts]) -> float:
     return float(tracking_metrics(sum(counts, start=TrackingCounts.zero()))["HOTA"])
-
-
-def _gain_error(
-    stock: Mapping[str, TrackingCounts], other: Mapping[str, TrackingCounts], names: Sequence[str]
-) -> float:
-    """Standard error of the difference of two HOTAs: leave out each sequence in turn."""
-    if len(names) < 2:
-        return 0.0
-    gains = np.array(
-        [
-            _hota(other[name] for name in names if name != left_out)
-            - _hota(stock[name] for name in names if name != left_out)
-            for left_out in names
-        ]
-    )
-    return float(np.sqrt((len(names) - 1) * gains.var()))

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from scene_track.config.resumed import refuse_another_run
 from scene_track.io.atomic import atomic_path
-from scene_track.models.weights import check_sums, compare_state_dicts
+from scene_track.models.weights import check_finite, check_sums, compare_state_dicts
 
 log = logging.getLogger(__name__)
 
@@ -95,13 +95,8 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise ValueError(
             f"{path} holds a {type(content).__name__}, expected a checkpoint: take another one"
         )
-    weights = content.get("state_dict")
-    tensors = weights.items() if isinstance(weights, dict) else ()
-    spoiled = [n for n, w in tensors if isinstance(w, Tensor) and bool(w.isnan().any())]
-    if spoiled:
-        raise ValueError(
-            f"{path}: {len(spoiled)} weights such as {spoiled[0]} are NaN: take another one"
-        )
+    if isinstance(weights := content.get("state_dict"), dict):
+        check_finite({n: w for n, w in weights.items() if isinstance(w, Tensor)}, path)
     return content
 
 

@@ -14,14 +14,14 @@ from typing import Any
 import torch
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor
 
 from scene_track.config.trained import checked_group
 from scene_track.io.atomic import atomic_path, write_atomic
 from scene_track.models.identity import PointerIdentity
 from scene_track.models.streaming_step import OnnxModel
+from scene_track.models.weights import load_state_dict_file
 from scene_track.training.checkpointing import EXPORTED
 
 WEIGHTS, ONNX = EXPORTED
@@ -83,11 +83,7 @@ def read_exported(path: Path) -> dict[str, Any]:
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:
-    try:
-        weights = load_file(path)
-    except SafetensorError as error:
-        raise ValueError(f"{path} is damaged ({error}): take another copy") from error
-    half = torch.float16
+    half, weights = torch.float16, load_state_dict_file(path)
     return {name: w.float() if w.dtype == half else w for name, w in weights.items()}
 
 

@@ -3,8 +3,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
+from scene_track.compare import compare
 from scene_track.config import paths
+from scene_track.evaluate import evaluate
+from scene_track.export import export
+from scene_track.io.atomic import held
+from scene_track.submit import submit
 
 
 def _fake_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -30,3 +36,21 @@ def test_a_conf_folder_of_somebody_else_is_not_taken(
     (_fake_package(tmp_path, monkeypatch).parent / "conf").mkdir()
     with pytest.raises(FileNotFoundError, match="install the package again"):
         paths.config_dir()
+
+
+@pytest.mark.parametrize("command", [compare, evaluate, export, submit])
+def test_an_output_that_another_command_writes_is_refused(tmp_path: Path, command) -> None:
+    (tmp_path / "a.ckpt").touch()
+    output = tmp_path / "o"
+    cfg = OmegaConf.create(
+        {
+            "checkpoint": str(tmp_path / "a.ckpt"),
+            "output": f"{output}.zip" if command is submit else str(output),
+            "overwrite": True,
+            "split": "val",
+            "format": "onnx",
+            "predictions": None,
+        }
+    )
+    with held(output, "output"), pytest.raises(ValueError, match="another run"):
+        command(cfg)

@@ -248,7 +248,7 @@ def command_with_files(
         child = start(command(module, again, folder), log)
         tally.kills += end(child, chance.uniform(0.3 * length, length)) == _STOPPED
         tally.torn = (tally.torn or 0) + len(torn_files(output))
-        tally.lost = (tally.lost or 0) + (not output.is_dir())
+        tally.lost = (tally.lost or 0) + (not output.is_dir() or not any(output.iterdir()))
     return tally
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 from pathlib import Path
 
@@ -46,7 +47,21 @@ def test_text_is_written_as_it_is_into_a_folder_that_exists(tmp_path: Path) -> N
 
 
 def test_a_folder_is_held_by_one_run_at_a_time(tmp_path: Path) -> None:
-    with held(tmp_path), pytest.raises(ValueError, match="another run"), held(tmp_path):
+    folder = tmp_path / "new" / "run"
+    again = pytest.raises(ValueError, match="output=FOLDER")
+    with held(folder, "output"), again, held(folder, "output"):
         pass
-    with held(tmp_path):
-        assert not any(tmp_path.iterdir()), "no file is left behind"
+    assert not folder.exists(), "an empty folder that was made for it is left behind"
+    with held(folder, "output"):
+        assert not any(folder.iterdir()), "a file is left behind"
+        (folder / "result").touch()
+    assert (folder / "result").is_file()
+
+
+def test_a_folder_that_its_holder_removed_meanwhile_is_not_held(tmp_path: Path, monkeypatch):
+    def lock(descriptor: int, _: int) -> None:
+        (tmp_path / "run").rmdir()  # between opening and locking
+
+    monkeypatch.setattr(fcntl, "flock", lock)
+    with pytest.raises(ValueError, match="another run"), held(tmp_path / "run", "output"):
+        pass
