@@ -79,7 +79,8 @@ def _decide_by_maxima(
         shape=(nodes, nodes),
     )
     # scipy has no type stubs
-    num_groups, group_of_node = csgraph.connected_components(graph, directed=False)  # pyright: ignore
+    found: Any = csgraph.connected_components(graph, directed=False)  # pyright: ignore
+    num_groups, group_of_node = found
     group_of_pair = group_of_node[overlaps.gt]
 
     picked = np.zeros(len(scores), dtype=bool)
