@@ -58,6 +58,8 @@ class SearchSweeper(TrialSweeper):
                 "hydra.sweeper.search_space and custom_search_space are not supported: list what"
                 " varies under hydra.sweeper.params"
             )
+        if self._typed("max_failure_rate"):
+            raise ValueError("hydra.sweeper.max_failure_rate: a search goes on; leave it out")
         mode = self.run.monitor.mode
         self._direction = {"max": "maximize", "min": "minimize"}[mode]
         if (typed := self._typed("direction")) not in (None, self._direction):
@@ -73,9 +75,6 @@ class SearchSweeper(TrialSweeper):
         self._n_trials = int(self.options["n_trials"])
         # The plugin's default is two at a time, which Hydra's own launcher cannot do.
         self._n_jobs = 1 if self.one_by_one else int(self.options["n_jobs"])
-        rate = float(self.options["max_failure_rate"])
-        # The plugin's default, 0, would end a search at its first failure; typed, it means that.
-        self._max_failure_rate = rate if rate > 0 or self._typed("max_failure_rate") else 1.0
         self._url = self.options["storage"] or f"sqlite:///{self.folder / 'study.db'}"
         self._name = self.options["study_name"] or "sweep"
         words = [*(f"{k}={v}" for k, v in (self.options["params"] or {}).items()), *arguments]
@@ -95,7 +94,6 @@ class SearchSweeper(TrialSweeper):
         if all(override.is_discrete_sweep() for override in varied):
             self._points = math.prod(len(set(o.sweep_string_iterator())) for o in varied)
         self._running: set[int] = set()  # IDs of the trials whose heartbeat is ours
-        self._made = self._failed = 0
 
     def _typed(self, option: str) -> str | None:
         """The value that was typed for an option of the sweeper; None if none was."""
@@ -160,10 +158,6 @@ class SearchSweeper(TrialSweeper):
 
     def _take(self) -> list[Path]:
         self._settle()
-        if self._failed > self._max_failure_rate * max(self._made, 1):
-            log.error("%d of %d trials failed, more than hydra.sweeper.max_failure_rate=%g allows",
-                      self._failed, self._made, self._max_failure_rate)  # fmt: skip
-            return []
         folders: list[Path] = []
         while len(folders) < self._n_jobs and (trial := self._ask()) is not None:
             values = {
@@ -243,8 +237,6 @@ class SearchSweeper(TrialSweeper):
     def _finish(self, trials: Sequence[Trial]) -> None:
         for trial in trials:
             self._tell(trial)
-            self._made += 1
-            self._failed += trial.state == "failed"
         self._running.clear()
         if any(t.state == TrialState.COMPLETE for t in self._study.trials):
             best = self._study.best_trial

@@ -44,15 +44,12 @@ def build_parameter_groups(
 
     Args:
         module: usually the LightningModule; its backbone lives at ``model.backbone``.
-        lr: base learning rate.
-        weight_decay: decay of the parameters that ``decays`` names; 0 for all others.
-        backbone_lr_scale: factor on the rate of ``model.backbone``.
-        lr_scales: factor per dotted prefix, such as ``{"model.decoder": 0.5}``; the longest
-            matching prefix wins, also inside the backbone, and replaces a shorter one's factor. A
+        lr: as the others, see ``conf/optimizer/adamw.yaml``.
+        weight_decay: of the parameters that ``decays`` names; 0 for all others.
+        backbone_lr_scale: of ``model.backbone``.
+        lr_scales: the longest prefix replaces a shorter one's factor, also inside the backbone; a
             motion prior brings a factor of its own.
-        layer_decay: the last stage of the backbone has its rate as above, and every stage before
-            it this times the rate of the next (layer-wise decay; Clark et al., ELECTRA, ICLR 2020;
-            BEiT, ICLR 2022); 1 = all alike.
+        layer_decay: Clark et al., ELECTRA, ICLR 2020; BEiT, ICLR 2022.
 
     Returns:
         Groups with ``params``, ``lr``, ``weight_decay`` and ``name`` (``<prefix>/decay`` or

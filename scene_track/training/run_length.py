@@ -46,13 +46,10 @@ class RunLength(pl.Callback):
     clock = staticmethod(time.monotonic)
 
     def __init__(self, *, max_steps: int | None, budget: str | None) -> None:
-        """Store the limits.
+        """Store the limits of ``conf/trainer``; trials of a sweep have no budget.
 
-        Args:
-            max_steps: optimiser steps of the whole run, resumed ones included; None = no limit.
-            budget: ``DD:HH:MM:SS`` of fitting, validations and earlier parts of a resumed run
-                included; None = no limit. Trials of a sweep have none: they are compared, so all
-                of them make the same number of steps.
+        They are compared, so all of them make the same number of steps. What a resumed run did
+        before counts.
         """
         self.max_steps, self.budget = max_steps, budget
         if budget is not None and is_trial():
@@ -182,8 +179,8 @@ class RunLength(pl.Callback):
 
 def _most_steps(trainer: pl.Trainer) -> int:
     """Optimiser steps of the run without a budget."""
-    limits = [c.max_steps for c in getattr(trainer, "callbacks", []) if isinstance(c, RunLength)]
-    known = [limit for limit in limits if limit is not None]
+    lengths = [c for c in getattr(trainer, "callbacks", []) if isinstance(c, RunLength)]
+    known = [length.max_steps for length in lengths if length.max_steps is not None]
     steps = min([trainer.estimated_stepping_batches, *known])
     if not math.isfinite(steps):
         raise ValueError("the run has no end: set trainer.max_epochs or trainer.max_steps")

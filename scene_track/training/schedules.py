@@ -79,15 +79,7 @@ def warmup_cosine(
     else:
         warmup = int(warmup_steps)
     if warmup >= total_steps:
-        log.warning(
-            "the warm-up has %d steps, the run only %d: the full rate is not reached",
-            *(warmup, total_steps),
-        )
-
-    return WarmupCosine(
-        optimizer,
-        total_steps=total_steps,
-        warmup_steps=warmup,
-        start_factor=warmup_start_factor,
-        final_scale=final_scale,
-    )
+        words = "the warm-up has %d steps, the run only %d: the full rate is not reached"
+        log.warning(words, warmup, total_steps)
+    curve = {"start_factor": warmup_start_factor, "final_scale": final_scale}
+    return WarmupCosine(optimizer, total_steps=total_steps, warmup_steps=warmup, **curve)

@@ -6,6 +6,7 @@ a resumed run. Values that are not finite become ``null``, which every JSON read
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import importlib.metadata
 import json
@@ -55,10 +56,8 @@ def package_versions() -> dict[str, str]:
     """Versions of the installed packages among ``PACKAGES``."""
     versions = {}
     for name in PACKAGES:
-        try:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
     return versions
 
 
@@ -113,9 +112,8 @@ class RunSummary(pl.Callback):
     def _is_better(self, name: str, value: float, best: float | None) -> bool:
         if best is None:
             return True
-        higher = name.rpartition("/")[2].startswith(self.higher_is_better)
-        if name == self.monitor:
-            higher = self.mode == "max"
+        better = name.rpartition("/")[2].startswith(self.higher_is_better)
+        higher = self.mode == "max" if name == self.monitor else better
         return value > best if higher else value < best
 
     def update(self, values: Mapping[str, Any]) -> None:
@@ -138,17 +136,16 @@ class RunSummary(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Log, in every process, the batch size of a step and the learning rate."""
         batch = getattr(getattr(trainer, "datamodule", None), "batch_size", None)
-        micro = trainer.accumulate_grad_batches
-        total = None if batch is None else batch * trainer.world_size * micro
+        micro, processes = trainer.accumulate_grad_batches, trainer.world_size
+        total = None if batch is None else batch * processes * micro
         # Parts with a rate of their own, such as the motion prior, are in the table of groups.
         base = base_groups(trainer.optimizers)
         rate = max((group.get("initial_lr", group["lr"]) for group in base), default=None)
-        self._scale = {"processes": trainer.world_size}
-        self._scale |= {"effective_batch": total, "learning_rate": rate}
+        self._scale = {"processes": processes, "effective_batch": total, "learning_rate": rate}
         log.info(
             "process %d of %d: effective batch %s clips (%s per process, %d accumulated),"
             " learning rate %s",
-            *(trainer.global_rank + 1, trainer.world_size, total, batch, micro),
+            *(trainer.global_rank + 1, processes, total, batch, micro),
             "none" if rate is None else f"{rate:g}",
         )
 

@@ -49,8 +49,7 @@ def fastest(most: int) -> int:
     """1 or ``most`` threads, whichever takes less time now."""
     if most == 1:
         return 1
-    before = torch.get_num_threads()
-    spent = dict.fromkeys((1, most), 0.0)
+    before, spent = torch.get_num_threads(), dict.fromkeys((1, most), 0.0)
     for turn in range(_ROUNDS + 1):
         for threads in spent:
             torch.set_num_threads(threads)

@@ -59,17 +59,17 @@ class TransferReport:
 
     def table(self) -> str:
         """A line by what became of the keys, with their number by part; then those not taken."""
-        lines = []
+        lines, names = [], []
         for name, keys in self.columns().items():
-            counts = Counter(map(part_of, keys))
-            parts = ", ".join(f"{part} {count}" for part, count in sorted(counts.items()))
-            lines.append(f"{name:<12} {parts or '-'}")
-        for name in ("other shape", "new", "unused"):
-            keys = self.columns()[name]
-            shown = [f"{key} {self.keys.reshaped.get(key, '')}".rstrip() for key in keys[:_SHOWN]]
-            more = [f"and {len(keys) - _SHOWN} more"] if len(keys) > _SHOWN else []
-            lines += [f"{name}: {key}" for key in [*shown, *more]]
-        return "\n".join(lines)
+            counts = sorted(Counter(map(part_of, keys)).items())
+            lines.append(f"{name:<12} {', '.join(f'{part} {n}' for part, n in counts) or '-'}")
+            if name in ("other shape", "new", "unused"):
+                more = [f"and {len(keys) - _SHOWN} more"] if len(keys) > _SHOWN else []
+                names += [
+                    f"{name}: {key} {self.keys.reshaped.get(key, '')}".rstrip()
+                    for key in [*keys[:_SHOWN], *more]
+                ]
+        return "\n".join([*lines, *names])
 
 
 def part_of(key: str) -> str:
