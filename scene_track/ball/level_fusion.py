@@ -33,17 +33,8 @@ class LevelFusion(nn.Module):
 
         ``dims`` and ``strides`` are the channels and pixels per cell of the levels, finest first,
         each stride a multiple of the one before.
-
-        Raises:
-            ValueError: there is no level, or the strides do not grow by whole factors.
         """
         super().__init__()
-        if not dims or len(dims) != len(strides):
-            raise ValueError(
-                f"a pyramid needs a stride for each level: {len(dims)} dims, {len(strides)} strides"
-            )
-        if any(coarse % fine for fine, coarse in zip(strides, strides[1:], strict=False)):
-            raise ValueError(f"strides must be multiples of each other, finest first: {strides}")
         self.fuse, self.stride, self.dim = fuse, strides[0], lateral_dim
         self.lateral = nn.ModuleList(nn.Conv2d(dim, lateral_dim, 1) for dim in dims)
         inputs = lateral_dim * (len(dims) if fuse == "concat" else 1)

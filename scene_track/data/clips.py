@@ -46,14 +46,7 @@ def window_starts(count: int, length: int, stride: int) -> list[int]:
     """First positions of windows over ``count`` frames; the last window reaches the end.
 
     A sequence shorter than ``length`` has one window, which is short.
-
-    Raises:
-        ValueError: if an argument is below 1.
     """
-    if min(count, length, stride) < 1:
-        raise ValueError(
-            f"frames, length and stride must be at least 1, got {count}, {length}, {stride}"
-        )
     if count <= length:
         return [0]
     starts = list(range(0, count - length + 1, stride))

@@ -71,13 +71,8 @@ class FrameStore:
 
     @property
     def path(self) -> Path:
-        """The cache file of exactly these frames.
-
-        Raises:
-            ValueError: without ``cache_dir``.
-        """
-        if self.cache_dir is None:
-            raise ValueError("no cache_dir was given")
+        """The cache file of exactly these frames."""
+        assert self.cache_dir is not None
         digest = hashlib.sha256(f"format {_FORMAT}".encode())
         for number, file in zip(self.sequence.frames, self.sequence.files, strict=True):
             try:

@@ -173,8 +173,6 @@ def read_boxes(
         FileNotFoundError: if the file does not exist.
         ValueError: with ``raise``, naming the file, how many rows are wrong and the first of them.
     """
-    if on_error not in ("raise", "skip"):
-        raise ValueError(f"on_error must be 'raise' or 'skip', got {on_error!r}")
     file = Path(path)
     if not file.is_file():
         raise FileNotFoundError(f"{file}: no such file, expected {kind.replace('_', ' ')} boxes")
@@ -217,8 +215,6 @@ def parse_boxes(
     classes: Collection[int] | None = None,
 ) -> tuple[BoxTable, list[str]]:
     """The boxes in the bytes of a file, wrong rows left out and named; see :func:`read_boxes`."""
-    if kind not in _COLUMNS_READ:
-        raise ValueError(f"kind must be one of {', '.join(_COLUMNS_READ)}, got {kind!r}")
     columns = _COLUMNS_READ[kind]
     lines = read_lines(raw)
     values = read_matrix(lines)

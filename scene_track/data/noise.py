@@ -62,20 +62,6 @@ class Noise:
     false_scores: Beta = Beta(4.0, 4.0)
     nms_iou: float = 1.0
 
-    def __post_init__(self) -> None:
-        """Check the ranges.
-
-        Raises:
-            ValueError: a rate is out of its range.
-        """
-        if not 0 <= self.misses <= 1:
-            raise ValueError(f"misses={self.misses}: expected a probability, 0-1")
-        if not 0 < self.nms_iou <= 1:
-            raise ValueError(f"nms_iou={self.nms_iou}: expected an overlap, > 0 and <= 1")
-        for name in ("jitter", "false_positives"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name}={getattr(self, name)}: expected a number >= 0")
-
     @property
     def exact(self) -> bool:
         """Whether there is none: every box is reported as it is, with score 1."""

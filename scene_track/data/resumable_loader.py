@@ -169,23 +169,15 @@ class ResumableLoader:
         persistent_workers: bool = True,
         prefetch_factor: int = 2,
     ) -> None:
-        """Check the arguments and describe the epochs; no worker starts yet.
+        """Describe the epochs; no worker starts yet.
 
         Arguments are those of torch's loader. ``batch_size`` is per rank; ``shuffle`` gives a new
         order every epoch, a function of ``seed`` (>= 0) and of the epoch; without workers,
         ``persistent_workers`` and ``prefetch_factor`` have no effect.
 
         Raises:
-            ValueError: an argument is out of range, or there would be no batch at all.
+            ValueError: there would be no batch at all.
         """
-        for name, value, least in (
-            ("batch_size", batch_size, 1),
-            ("num_workers", num_workers, 0),
-            ("prefetch_factor", prefetch_factor, 1),
-            ("seed", seed, 0),
-        ):
-            if value < least:
-                raise ValueError(f"{name} is {value}; it must be at least {least}")
         self.dataset = dataset
         self.batch_sampler = _EpochBatches(
             length=len(dataset),

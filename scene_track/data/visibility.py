@@ -51,13 +51,8 @@ def balanced_weights(counts: Sequence[int] | NDArray[np.int64], power: float = 0
         counts: ``[4]`` frames of each level.
         power: 0 = all alike, 0.5 = a hundredth as many frames count ten times each, 1 = every level
             counts as much as any other, together.
-
-    Raises:
-        ValueError: there are not four counts, or ``power`` is negative.
     """
     frames = np.asarray(counts, dtype=np.float64)
-    if frames.shape != (NUM_LEVELS,) or power < 0:
-        raise ValueError(f"expected {NUM_LEVELS} counts and power >= 0, got {counts}, {power}")
     there = frames > 0
     weights = np.ones(NUM_LEVELS)
     if there.any():

@@ -327,13 +327,7 @@ class SceneDecoder(nn.Module):
         """``[N, 1, L, L]`` bool: who may attend to whom."""
         if denoising is None:
             return None
-        slots = denoising.valid.shape[1]
         length = denoising.attention_mask.shape[0]
-        if length != slots + self.num_queries:
-            raise ValueError(
-                f"denoising mask is for {length - slots} matching queries, the decoder has"
-                f" {self.num_queries}"
-            )
         keys = F.pad(denoising.valid, (0, self.num_queries), value=True)
         allowed = ~denoising.attention_mask & keys[:, None, :]
         # A padding slot sees itself, so that no row of the softmax is empty.

@@ -35,12 +35,10 @@ class RotaryEmbedding1d(nn.Module):
             base: ratio of the longest to the shortest wavelength, > 1.
 
         Raises:
-            ValueError: ``dim`` is odd or ``base`` is not above 1.
+            ValueError: ``dim`` is odd.
         """
         super().__init__()
         _even(dim)
-        if base <= 1:
-            raise ValueError(f"the base of a rotary embedding must be above 1, not {base}")
         frequencies = base ** (-torch.arange(0, dim, 2, dtype=torch.float32) / dim)
         self.register_buffer("frequencies", frequencies, persistent=False)
 
@@ -142,8 +140,6 @@ class AbsoluteTimeEmbedding(nn.Module):
         """
         super().__init__()
         _even(dim)
-        if fps <= 0 or horizon_s <= 0:
-            raise ValueError(f"fps and horizon_s must be above 0, not {fps} and {horizon_s}")
         low, high = 2 * math.pi / horizon_s, 0.45 * 2 * math.pi * fps
         if low >= high:
             raise ValueError(

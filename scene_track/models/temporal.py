@@ -108,15 +108,13 @@ class TemporalEncoder(nn.Module):
         past reaches ``depth * (history - 1)`` frames back.
 
         Raises:
-            ValueError: ``dim`` is no multiple of ``2 * heads``, or ``history`` is below 1.
+            ValueError: ``dim`` is no multiple of ``2 * heads``.
         """
         super().__init__()
         if dim % (2 * heads):
             raise ValueError(
                 f"temporal encoder: dim must be a multiple of 2 x heads = {2 * heads}, not {dim}"
             )
-        if history < 1:
-            raise ValueError(f"temporal encoder: history must be at least 1 frame, not {history}")
         self.history = history
         self.project = nn.Linear(input_dim, dim)
         self.blocks = nn.ModuleList(

@@ -67,11 +67,6 @@ def warmup_cosine(
     final_scale: Annotated[float, Field(ge=0, le=1)],
 ) -> WarmupCosine:
     """The schedule of ``conf/scheduler/warmup_cosine.yaml``, stepped after every optimiser step."""
-    if not math.isfinite(total_steps) or total_steps < 1:
-        raise ValueError(
-            f"the schedule needs the number of steps of the run, found {total_steps}:"
-            " set trainer.max_epochs to at least 1"
-        )
     if warmup_epochs is not None:
         warmup = round(warmup_epochs * steps_per_epoch)
     elif 0 < warmup_steps < 1:

@@ -156,17 +156,9 @@ def test_derived_seeds_do_not_collide_for_neighbours() -> None:
         derive_seed(1, -1)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        ({"batch_size": 0}, "batch_size is 0"),
-        ({"batch_size": 2, "num_workers": -1}, "num_workers is -1"),
-        ({"batch_size": 12, "drop_last": True}, "no batch"),
-    ],
-)
-def test_bad_arguments_are_named(arguments: dict, words: str) -> None:
-    with pytest.raises(ValueError, match=words):
-        ResumableLoader(Draws(), **arguments)
+def test_samples_that_give_no_batch_are_named() -> None:
+    with pytest.raises(ValueError, match="no batch"):
+        ResumableLoader(Draws(), batch_size=12, drop_last=True)
 
 
 @pytest.mark.parametrize(

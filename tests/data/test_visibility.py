@@ -26,5 +26,3 @@ def test_rare_ones_count_more_and_the_mean_stays_one(power: float) -> None:
 
 def test_without_frames_all_are_one() -> None:
     assert balanced_weights([0, 0, 0, 0]) == [1, 1, 1, 1]
-    with pytest.raises(ValueError, match="4 counts and power >= 0"):
-        balanced_weights([1, 2])

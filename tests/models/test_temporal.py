@@ -105,8 +105,6 @@ def test_state_can_be_cut_from_its_graph() -> None:
 def test_bad_shapes_are_refused() -> None:
     with pytest.raises(ValueError, match="multiple of 2 x heads"):
         encoder(dim=36)
-    with pytest.raises(ValueError, match="history"):
-        encoder(history=0)
     model, (cls, positions) = encoder(), clip()
     _, state = model(cls, positions)
     with pytest.raises(ValueError, match="2 streams"):

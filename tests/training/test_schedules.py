@@ -63,12 +63,6 @@ def test_warmup_longer_than_the_run_is_logged(caplog: pytest.LogCaptureFixture) 
     assert "full rate is not reached" in caplog.text
 
 
-@pytest.mark.parametrize("total", [0, -1, math.inf])
-def test_a_run_without_length_is_refused(total: float) -> None:
-    with pytest.raises(ValueError, match="max_epochs"):
-        rates(1, total_steps=total, warmup_steps=0, final_scale=1.0)
-
-
 def test_state_holds_the_counter_only() -> None:
     """A resumed run with more epochs follows its own, longer curve."""
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
