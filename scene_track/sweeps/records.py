@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import logging
 import os
 import socket
 import threading
@@ -22,6 +23,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from scene_track.io.atomic import write_atomic
+
+log = logging.getLogger(__name__)
 
 RECORD = "trial.json"
 BEAT_S = 10.0
@@ -231,6 +234,7 @@ def bury(sweep: Path) -> list[Trial]:
     dead = {folder: t for folder, t in read_all(sweep).items() if is_dead(folder, t)}
     for folder, trial in dead.items():
         give_up(folder, trial, GONE)
+        log.info("trial %d: %s", trial.number, GONE)
     return list(dead.values())
 
 

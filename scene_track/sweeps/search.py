@@ -53,20 +53,14 @@ class SearchSweeper(TrialSweeper):
 
     def _prepare(self, arguments: list[str]) -> None:
         """Check the options and read what varies."""
-        if self.options["search_space"] or self.options["custom_search_space"]:
-            raise ValueError(
-                "hydra.sweeper.search_space and custom_search_space are not supported: list what"
-                " varies under hydra.sweeper.params"
-            )
-        if self._typed("max_failure_rate"):
-            raise ValueError("hydra.sweeper.max_failure_rate: a search goes on; leave it out")
-        mode = self.run.monitor.mode
-        self._direction = {"max": "maximize", "min": "minimize"}[mode]
-        if (typed := self._typed("direction")) not in (None, self._direction):
-            raise ValueError(
-                f"hydra.sweeper.direction={typed} contradicts monitor.mode={mode}: leave it out, it"
-                " follows monitor.mode"
-            )
+        for option in ("search_space", "custom_search_space", "max_failure_rate", "direction"):
+            if self._typed(option) or (option.endswith("space") and self.options[option]):
+                raise ValueError(
+                    f"hydra.sweeper.{option} plays no part, leave it out: what varies stands under"
+                    " hydra.sweeper.params, the direction is that of monitor.mode, and a trial that"
+                    " fails ends no search"
+                )
+        self._direction = {"max": "maximize", "min": "minimize"}[self.run.monitor.mode]
         if not isinstance(self.sampler, optuna.samplers.BaseSampler):
             raise ValueError(
                 "hydra/sweeper/sampler=grid: for a grid leave hydra/sweeper=optuna out; others are"

@@ -111,7 +111,7 @@ class TrialSweeper(Sweeper):
         self._prepare(arguments)
         with records.locked(self.folder):
             OmegaConf.save(self.run, self.folder / "multirun.yaml")
-        self._bury()
+        records.bury(self.folder)
         self._begin()
         with self._reported():
             while (folders := self._take()) or self._look_again():
@@ -157,13 +157,6 @@ class TrialSweeper(Sweeper):
             except Exception:  # must not hide how the sweep ended
                 log.exception("no report could be made of %s", self.folder)
 
-    def _bury(self) -> bool:
-        """Record dead trials as failed; whether there were any."""
-        dead = records.bury(self.folder)
-        for trial in dead:
-            log.info("trial %d: %s", trial.number, records.GONE)
-        return bool(dead)
-
     def _look_again(self) -> bool:
         """Whether trials of other processes have died.
 
@@ -179,7 +172,7 @@ class TrialSweeper(Sweeper):
             first.get(folder) == beat for folder, beat in records.unsure(self.folder).items()
         ):
             time.sleep(_POLL_S)
-        return self._bury()
+        return bool(records.bury(self.folder))
 
     def _launch(self, folders: Sequence[Path]) -> list[Trial]:
         """Launch claimed trials and wait until all of them have ended."""

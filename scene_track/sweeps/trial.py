@@ -40,10 +40,6 @@ _NOT_OF_A_JOB = ("hydra.mode", "hydra/launcher", "hydra/sweeper", "hydra.launche
                  "hydra.run", "hydra.output_subdir", "hydra.job.num", "hydra.job.id")  # fmt: skip
 
 
-class TrialFailed(Exception):
-    """A trial failed; the message is the reason in its record."""
-
-
 @dataclass(frozen=True)
 class Program:
     """How an entry point is started again.
@@ -81,7 +77,7 @@ def run_trial(
         records.write(folder, Trial(len(records.read_all(sweep)), "waiting", tuple(overrides)))
     trial = records.start(folder, program.reproduce([*job, *overrides]))
     if trial is None:
-        raise TrialFailed(f"{folder} was given up, or another process has started it")
+        raise RuntimeError(f"{folder} was given up, or another process has started it")
     command = [
         *(sys.executable, *program.words, *program.flags, *job, *overrides),
         *("hydra.mode=RUN", f"hydra.run.dir={quoted(folder)}", f"hydra.sweep.dir={quoted(sweep)}"),
@@ -99,7 +95,7 @@ def run_trial(
         records.write(folder, trial)
     if trial.state == "failed":
         print(f"{name}failed: {trial.reason}", file=sys.stderr, flush=True)
-        raise TrialFailed(trial.reason)
+        raise RuntimeError(trial.reason)
     reason = f", {trial.reason}" if trial.reason else ""
     print(f"{name}{trial.state}{reason}: {trial.objective:.4f}", flush=True)
     return trial.objective

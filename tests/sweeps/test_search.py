@@ -185,7 +185,7 @@ def test_two_processes_share_a_study(app: App, apart: bool) -> None:
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        (("hydra.sweeper.direction=minimize", "x=1,2"), "hydra.sweeper.direction=minimize contr"),
+        (("hydra.sweeper.direction=minimize", "x=1,2"), "hydra.sweeper.direction plays no part"),
         (("hydra.sweeper.storage=sqlite:////no/such/x.db", "x=1,2"), "hydra.sweeper.storage=sq"),
         (("x=1",), "nothing varies: type what is to be searched"),
     ],
