@@ -24,6 +24,7 @@ from torch import Tensor
 from scene_track.config.shipped import option_values
 from scene_track.config.trained import checked_group
 from scene_track.data.batch import SceneBatch
+from scene_track.data.boxes import to_relative
 from scene_track.data.detections import read_detections
 from scene_track.data.footage import Footage, FootageFrame, open_footage, read_rgb
 from scene_track.data.frame_store import resize_frame
@@ -366,9 +367,7 @@ def _boxes_of(file: Path, footage: Footage) -> BoxTable:
 
 def _given(rows: BoxTable, size: tuple[int, int]) -> Tensor:
     """``[Q, 5]`` float32 cxcywh, 0-1, and score of one frame."""
-    scale = np.array(size[::-1] * 2, dtype=np.float64)
-    boxes = np.concatenate((rows.boxes[:, :2] + rows.boxes[:, 2:] / 2, rows.boxes[:, 2:]), axis=1)
-    given = np.concatenate((boxes / scale, rows.confidence[:, None]), axis=1)
+    given = np.concatenate((to_relative(rows.boxes, size), rows.confidence[:, None]), axis=1)
     return torch.from_numpy(given.astype(np.float32))
 
 

@@ -97,9 +97,10 @@ def _compare(cfg: DictConfig, paths: Sequence[Path], folder: Path) -> float:
     searched = [beginning(one, cfg.tuning_frames) for one in training[: cfg.tuning_sequences]]
     job = _Job(cfg, scored, searched, benchmark, noise)
     result = summarise([job.track(run, number) for number, run in enumerate(runs, start=1)])
+    contents = map(load_checkpoint, paths)
     result |= {
         "checkpoints": [str(path) for path in paths],
-        "epochs": [_epochs(load_checkpoint(path)) for path in paths],
+        "epochs": [one["epoch"] + 1 if "epoch" in one else None for one in contents],
         "precision": runs[0].precision,
         "split": cfg.split,
         "benchmark": benchmark,
@@ -363,12 +364,6 @@ def _first_videos(
     """The frames of the first ``count`` videos; the model runs on no others."""
     for _, video in islice(groupby(frames, key=lambda pair: pair[0]), count):
         yield from video
-
-
-def _epochs(content: dict[str, Any]) -> int | None:
-    """Epochs that a checkpoint was trained for, None if it does not say."""
-    epoch = content.get("epoch")
-    return None if epoch is None else int(epoch) + 1
 
 
 def main() -> None:

@@ -182,10 +182,13 @@ def find_clips(folder: Path) -> list[Path]:
 
     A clip folder holds ``Label.csv`` or numbered images; hidden folders are passed over.
     """
-    if (folder / _LABELS).is_file() or _has_images(folder):
+    entries = list(os.scandir(folder))
+    parts = (os.path.splitext(entry.name) for entry in entries)
+    images = any(stem.isdecimal() and ending.lower() in EXTENSIONS for stem, ending in parts)
+    if images or (folder / _LABELS).is_file():
         refuse_bytes(folder)
         return [folder]
-    inner = [e for e in os.scandir(folder) if e.is_dir() and not e.name.startswith(".")]
+    inner = [e for e in entries if e.is_dir() and not e.name.startswith(".")]
     return [
         clip
         for entry in sorted(inner, key=lambda e: natural(e.name))
@@ -204,11 +207,3 @@ def clip_name(clip: Path) -> str:
     """``game1_Clip1``: a clip's name, whatever folder was given as root."""
     game = clip.parent.parent if clip.parent.name == _FRAME_FOLDER else clip.parent
     return f"{game.name}_{clip.name}"
-
-
-def _has_images(folder: Path) -> bool:
-    for entry in os.scandir(folder):
-        stem, extension = os.path.splitext(entry.name)
-        if stem.isdecimal() and extension.lower() in EXTENSIONS:
-            return True
-    return False

@@ -70,7 +70,9 @@ def _read(raw: Any, node: Any, path: str, tree: Tree) -> Any:
 def _resolved(raw: str, node: Any, key: Any, path: str, tree: Tree) -> Any:
     """The value of an interpolation; notes which key it names."""
     if match := re.fullmatch(r"\$\{(?:oc\.select:)?(\.*)([\w.\[\]-]+)(?:,[^{}]*)?\}", raw):
-        tree.references[path] = _absolute(path, len(match[1]), match[2])
+        # With dots the key is relative to the node around ``path``.
+        around = re.split(r"\.|(?=\[)", path)[: -len(match[1])] if match[1] else []
+        tree.references[path] = ".".join([*around, match[2]]).replace(".[", "[")
     try:
         value = node[key]
     except InterpolationToMissingValueError:
@@ -83,14 +85,6 @@ def _resolved(raw: str, node: Any, key: Any, path: str, tree: Tree) -> Any:
             tree.unresolved[path] = f"={raw}: cannot be resolved: {reason}"
         return Marker.ELSEWHERE
     return Marker.ELSEWHERE if isinstance(value, DictConfig | ListConfig) else value
-
-
-def _absolute(path: str, dots: int, name: str) -> str:
-    """The key that an interpolation names; with dots it is relative to the node around ``path``."""
-    if not dots:
-        return name
-    around = re.split(r"\.|(?=\[)", path)[:-dots]
-    return ".".join([*around, name]).replace(".[", "[")
 
 
 def walk(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:

@@ -165,10 +165,10 @@ class _Container:
         except (FFmpegError, OSError, ValueError) as error:
             raise ValueError(f"{self._shown}: {self._why(error)}") from None
         try:
-            stream = next(
-                (s for s in container.streams.video if not _is_cover(s)),
-                None,
-            )
+            # Without the cover picture of a sound file.
+            videos = container.streams.video
+            cover = Disposition.attached_pic
+            stream = next((s for s in videos if not s.disposition & cover), None)
             if stream is None:
                 found = ", ".join(sorted({s.type for s in container.streams})) or "nothing"
                 raise ValueError(f"{self._shown}: no video stream in it (found: {found})")
@@ -228,7 +228,9 @@ class _Container:
         try:
             for frame in self._decode(container, stream, numbers):
                 if size is None:
-                    size = _shown_size(frame, stream)
+                    # Before it is turned, with square pixels.
+                    aspect = stream.sample_aspect_ratio or Fraction(1)
+                    size = frame.height, max(1, round(frame.width * aspect))
                 time = frame.time if fps is None else (numbers.last - 1) / fps
                 if start is None:
                     start, seconds = time or 0.0, 0.0
@@ -347,11 +349,6 @@ def _top_boxes(path: Path) -> list[bytes]:
     return names
 
 
-def _is_cover(stream: av.VideoStream) -> bool:
-    """Whether it is the cover picture of a sound file."""
-    return bool(stream.disposition & Disposition.attached_pic)
-
-
 def _rate(stream: av.VideoStream) -> Fraction:
     """Frames per second: of a variable rate the mean over the file, as far as the file says."""
     rates = [rate for rate in (stream.average_rate, stream.guessed_rate) if rate]
@@ -367,12 +364,6 @@ def _expected(container: InputContainer, stream: av.VideoStream) -> int | None:
         return None
     seconds = (container.duration - max(container.start_time or 0, 0)) / 1e6
     return max(1, round(seconds * _rate(stream)))
-
-
-def _shown_size(frame: av.VideoFrame, stream: av.VideoStream) -> tuple[int, int]:
-    """(height, width) before it is turned, with square pixels."""
-    aspect = stream.sample_aspect_ratio or Fraction(1)
-    return frame.height, max(1, round(frame.width * aspect))
 
 
 def _upright(frame: av.VideoFrame, image: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -188,7 +188,10 @@ def read_detections(file: Path, info: SequenceInfo) -> BoxTable:
     _check_columns(file, raw)
     table, faults = parse_boxes(raw, kind="detections")
     if faults:
-        raise ValueError(fault_message(file, faults) + _counted_from_0(raw))
+        lines = raw.decode(errors="replace").split()
+        from_0 = any(line.startswith(("0,", "0.0,")) for line in lines)
+        advice = "; frames count from 1 here: add 1 to column 1" if from_0 else ""
+        raise ValueError(fault_message(file, faults) + advice)
     if not len(table):
         return table
     last = int(table.frames[-1])
@@ -225,12 +228,6 @@ def _check_columns(file: Path, raw: bytes) -> None:
         )
     if count == 9:  # frame, id, box, flag, class, visibility
         log.warning("%s has nine columns, as ground truth has: column 7 is read as the score", file)
-
-
-def _counted_from_0(raw: bytes) -> str:
-    """Advice where the first frame of a file is 0."""
-    starts = any(line.startswith(("0,", "0.0,")) for line in raw.decode(errors="replace").split())
-    return "; frames count from 1 here: add 1 to column 1" if starts else ""
 
 
 def _check_against_truth(box_video: BoxVideo, file: Path) -> None:

@@ -78,7 +78,9 @@ def _decide_by_maxima(
         (np.ones(len(scores), dtype=np.int8), (overlaps.gt, overlaps.pred + num_gt)),
         shape=(nodes, nodes),
     )
-    num_groups, group_of_node = _components(graph)
+    # scipy has no type stubs
+    found: Any = csgraph.connected_components(graph, directed=False)  # pyright: ignore
+    num_groups, group_of_node = found
     group_of_pair = group_of_node[overlaps.gt]
 
     picked = np.zeros(len(scores), dtype=bool)
@@ -110,8 +112,3 @@ def best_pairs(scores: NDArray[Any]) -> tuple[IntArray, IntArray]:
     """Rows and columns of the one-to-one assignment with the largest sum of ``scores [N, M]``."""
     # scipy has no type stubs
     return optimize.linear_sum_assignment(scores, maximize=True)  # pyright: ignore
-
-
-def _components(graph: Any) -> tuple[int, IntArray]:
-    """Number of connected components, and the component of each node."""
-    return csgraph.connected_components(graph, directed=False)  # pyright: ignore

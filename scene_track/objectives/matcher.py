@@ -60,13 +60,6 @@ class HungarianMatcher(nn.Module):
         self.cost_giou = cost_giou
         self.focal_alpha = focal_alpha
 
-    def extra_repr(self) -> str:
-        """The weights, for ``print(model)``."""
-        return (
-            f"cost_class={self.cost_class}, cost_bbox={self.cost_bbox},"
-            f" cost_giou={self.cost_giou}, focal_alpha={self.focal_alpha}"
-        )
-
     @torch.no_grad()
     def forward(
         self, outputs: Mapping[str, Tensor], targets: Sequence[Mapping[str, Tensor]]
@@ -181,14 +174,10 @@ class HungarianMatcher(nn.Module):
                         i, logits[i], boxes[i], target_labels[i, columns], target_boxes[i, columns]
                     )
                 )
-            query, target = _assigned(matrix)
+            # scipy has no type stubs
+            query, target = optimize.linear_sum_assignment(matrix)  # pyright: ignore
             solved.append((query.astype(np.int64), columns[target].astype(np.int64)))
         return solved
-
-
-def _assigned(cost: NDArray[np.floating]) -> tuple[_Indices, _Indices]:
-    # scipy has no type stubs
-    return optimize.linear_sum_assignment(cost)  # pyright: ignore
 
 
 def check_weights(cost_class: float, cost_bbox: float, cost_giou: float) -> None:
@@ -217,7 +206,11 @@ def check_dictionaries(
         if key not in outputs:
             raise ValueError(f"outputs have keys {sorted(outputs)}; the matcher needs {key!r}")
     logits, boxes = outputs["pred_logits"], outputs["pred_boxes"]
-    _check_predictions(logits, boxes)
+    if logits.ndim != 3 or boxes.ndim != 3 or boxes.shape != (*logits.shape[:2], 4):
+        raise ValueError(
+            f"logits {list(logits.shape)} and boxes {list(boxes.shape)};"
+            " expected [N, Q, C] and [N, Q, 4]"
+        )
     if len(targets) != logits.shape[0]:
         raise ValueError(
             f"{len(targets)} targets for {logits.shape[0]} images; expected one per image"
@@ -232,21 +225,9 @@ def check_dictionaries(
                 f"target {i}: labels {list(labels.shape)} and boxes {list(target_boxes.shape)};"
                 " expected [n] and [n, 4]"
             )
-        _check_label_type(labels)
+        if labels.is_floating_point() or labels.dtype == torch.bool:
+            raise ValueError(f"labels are {labels.dtype}; expected integers (torch.int64)")
     return logits, boxes
-
-
-def _check_predictions(logits: Tensor, boxes: Tensor) -> None:
-    if logits.ndim != 3 or boxes.ndim != 3 or boxes.shape != (*logits.shape[:2], 4):
-        raise ValueError(
-            f"logits {list(logits.shape)} and boxes {list(boxes.shape)};"
-            " expected [N, Q, C] and [N, Q, 4]"
-        )
-
-
-def _check_label_type(labels: Tensor) -> None:
-    if labels.is_floating_point() or labels.dtype == torch.bool:
-        raise ValueError(f"labels are {labels.dtype}; expected integers (torch.int64)")
 
 
 def _explain(

@@ -64,11 +64,6 @@ class Program:
         return shlex.join(["python", *self.words, *self.flags, *overrides, *single])
 
 
-def of_a_job(hydra_overrides: Sequence[str]) -> list[str]:
-    """The typed options of Hydra that concern a job, not the sweep."""
-    return [o for o in hydra_overrides if not o.lstrip("+~").startswith(_NOT_OF_A_JOB)]
-
-
 def quoted(value: str | os.PathLike[str]) -> str:
     """A path as the value of an override, whatever characters it has."""
     text = os.fspath(value).replace("\\", "\\\\").replace('"', '\\"')
@@ -80,7 +75,7 @@ def run_trial(
 ) -> float | None:
     """Train one trial in a process of its own and record it."""
     sweep, name = folder.parent, f"[{folder.name}] "
-    job = of_a_job(hydra_overrides)
+    job = [o for o in hydra_overrides if not o.lstrip("+~").startswith(_NOT_OF_A_JOB)]
     claimed = any(o.startswith("hydra.sweep.subdir=") for o in hydra_overrides)
     if not claimed and records.read(folder) is None:  # launched by a sweeper of another package
         records.write(folder, Trial(len(records.read_all(sweep)), "waiting", tuple(overrides)))
@@ -152,7 +147,9 @@ def _watch(command: Sequence[str], cwd: str, folder: Path, name: str) -> int:
                 child.wait(_GRACE_S)
             raise
         finally:
-            _end_group(child.pid)
+            # All processes that the trial has left running.
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(child.pid, signal.SIGKILL)
             pump.join(timeout=10)
         return child.returncode
     finally:
@@ -180,12 +177,6 @@ def _sigterm_raises() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _end_group(leader: int) -> None:
-    """Kill all processes that a trial has left running."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(leader, signal.SIGKILL)
 
 
 def _outcome(trial: Trial, folder: Path, code: int) -> Trial:

@@ -78,7 +78,9 @@ class OracleTracker(Tracker):
         ids = np.zeros(len(scores), dtype=np.int64)
         for row, column in zip(*linear_sum_assignment(overlap, maximize=True), strict=True):
             if overlap[row, column] > 0:
-                ids[row] = self._name_of(int(true_ids[column]))
+                # The ground truth may count from anywhere.
+                person = int(true_ids[column])
+                ids[row] = self._names[person] = self._names.get(person) or self._new()
         for row in np.flatnonzero((ids == 0) & (scores >= self.birth)):
             ids[row] = self._new()
         shown = ids > 0
@@ -91,12 +93,6 @@ class OracleTracker(Tracker):
                 labels=seen.labels.cpu().numpy()[shown],
             )
         ]
-
-    def _name_of(self, true_id: int) -> int:
-        """Our number for a person of the ground truth, which may count from anywhere."""
-        if true_id not in self._names:
-            self._names[true_id] = self._new()
-        return self._names[true_id]
 
     def _new(self) -> int:
         self._next += 1

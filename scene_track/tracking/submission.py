@@ -11,7 +11,7 @@ from __future__ import annotations
 import zipfile
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -36,14 +36,12 @@ class Submission:
     """What a sound zip holds.
 
     Attributes:
-        path: the zip.
         num_sequences: files in it.
         num_frames: frames of all sequences.
         num_boxes: rows of all files.
         empty: sequences in which nothing was found; legal, seldom meant.
     """
 
-    path: Path
     num_sequences: int
     num_frames: int
     num_boxes: int
@@ -78,28 +76,7 @@ def write_submission(
                 entry.compress_type = zipfile.ZIP_DEFLATED
                 entry.create_system, entry.external_attr = 3, 0o644 << 16
                 archive.writestr(entry, _text(tracks[name]))
-        found = _examine(temporary, frames, f"{path} is not written")
-    return replace(found, path=path)
-
-
-def validate_submission(path: Path, frames: Mapping[str, range]) -> Submission:
-    """Read a zip as the server would, and say what is wrong with it.
-
-    Every sequence must be there and nothing else; every frame must be one of the sequence, no
-    identity may appear twice in a frame, identities count from 1, boxes are finite and larger than
-    nothing. A file without rows is legal.
-
-    Args:
-        path: the zip.
-        frames: frame numbers of every sequence of the split, such as ``range(1, 1201)``.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the zip is not sound, with the number of problems and the first of them.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file, expected a zip for the DanceTrack server")
-    return _examine(path, frames, f"{path} would not be scored")
+        return examine(temporary, frames, f"{path} is not written")
 
 
 def _text(table: BoxTable) -> str:
@@ -120,8 +97,21 @@ def _text(table: BoxTable) -> str:
     )
 
 
-def _examine(path: Path, frames: Mapping[str, range], otherwise: str) -> Submission:
-    """What the zip holds; an error that begins with ``otherwise`` if anything is wrong with it."""
+def examine(path: Path, frames: Mapping[str, range], otherwise: str) -> Submission:
+    """Read a zip as the server would, and say what it holds.
+
+    Every sequence must be there and nothing else; every frame must be one of the sequence, no
+    identity may appear twice in a frame, identities count from 1, boxes are finite and larger than
+    nothing. A file without rows is legal.
+
+    Args:
+        path: the zip.
+        frames: frame numbers of every sequence of the split, such as ``range(1, 1201)``.
+        otherwise: how the error begins.
+
+    Raises:
+        ValueError: the zip is not sound, with the number of problems and the first of them.
+    """
     problems: list[str] = []
     num_boxes, empty = 0, []
     expected = {f"{FOLDER}/{name}.txt": name for name in frames}
@@ -153,7 +143,7 @@ def _examine(path: Path, frames: Mapping[str, range], otherwise: str) -> Submiss
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         raise ValueError(f"{otherwise}: {count}: {first_few(problems, _SHOWN, '; ')}")
     num_frames = sum(map(len, frames.values()))
-    return Submission(path, len(expected), num_frames, num_boxes, tuple(empty))
+    return Submission(len(expected), num_frames, num_boxes, tuple(empty))
 
 
 def _examine_rows(raw: bytes, frames: range) -> tuple[int, list[str]]:

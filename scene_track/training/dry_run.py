@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from pytorch_lightning.utilities.model_summary.model_summary import ModelSummary
 from torch import Tensor
 
 from scene_track.data.batch import SceneBatch
@@ -40,7 +41,7 @@ def dry_run(
     backbone = module.model.backbone
     if backbone is not None:
         backbone.set_frozen_stages(backbone.frozen_stages_at(0))
-    lines = [_title("model"), *_parameters(module)]
+    lines = [_title("model"), str(ModelSummary(module, max_depth=2))]
     for mode, loader in (("train", data.train_dataloader()), ("val", data.val_dataloader())):
         batch: SceneBatch = next(iter(loader)).to(device)
         module.train(mode == "train")
@@ -64,15 +65,6 @@ def dry_run(
 
 def _title(text: str) -> str:
     return f"--- {text} ---"
-
-
-def _parameters(module: TrackingModule) -> list[str]:
-    lines = []
-    for name, part in [*module.model.named_children(), ("together", module)]:
-        count = sum(p.numel() for p in part.parameters())
-        frozen = sum(p.numel() for p in part.parameters() if not p.requires_grad)
-        lines.append(f"{name:<40}{count:>12,}{f'  {frozen:,} frozen' if frozen else ''}")
-    return lines
 
 
 def _shapes(path: str, value: Any) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Learning rate and weight decay of every parameter, checked to be disjoint and complete.
+"""Learning rate and weight decay of every parameter; the groups are disjoint and complete.
 
 Frozen parameters are included: a backbone that thaws in epoch 3 must be in the optimiser in epoch
 0, otherwise it never trains. The optimiser skips parameters without a gradient.
@@ -92,8 +92,9 @@ def build_parameter_groups(
             f"optimizer.lr_scales: no parameter below {', '.join(unmatched)};"
             f" there are {', '.join(known)}"
         )
+    if not groups:
+        raise ValueError(f"{type(module).__name__} has no parameters to optimise")
     result = list(groups.values())
-    check_parameter_groups(module, result)
     log.info("parameter groups:\n%s", parameter_table(result))
     return result
 
@@ -114,22 +115,6 @@ def _depths(module: nn.Module, layer_decay: float) -> dict[int, tuple[str, float
         for index, stage in enumerate(stages)
         for parameter in stage.parameters()
     }
-
-
-def check_parameter_groups(module: nn.Module, groups: Sequence[Mapping[str, Any]]) -> None:
-    """Check that every parameter of ``module`` is in exactly one group, and nothing else is."""
-    names = {id(parameter): name for name, parameter in module.named_parameters()}
-    if not names:
-        raise ValueError(f"{type(module).__name__} has no parameters to optimise")
-    listed = [id(parameter) for group in groups for parameter in group["params"]]
-    missing = [name for key, name in names.items() if key not in set(listed)]
-    double = sorted({names.get(key, "?") for key in listed if listed.count(key) > 1})
-    foreign = sum(key not in names for key in listed)
-    if missing or double or foreign:
-        raise ValueError(
-            f"parameter groups are no partition: missing {missing}, in several groups {double},"
-            f" {foreign} of another module"
-        )
 
 
 def parameter_table(groups: Sequence[Mapping[str, Any]]) -> str:

@@ -126,7 +126,9 @@ class RunCheckpoint(Checkpoint):
             return
         target = self.folder / BEST
         source = Path(trainer.ckpt_path).parent / BEST
-        found = next((path for path in (target, source) if self._is_best(path)), None)
+        there = [path for path in (target, source) if path.is_file()]
+        steps = ((path, load_checkpoint(path).get("global_step")) for path in there)
+        found = next((path for path, step in steps if step == self.best_step), None)
         if found is None:
             log.warning(
                 "%s %.4g was best, but its checkpoint is not beside %s: the best value starts anew",
@@ -136,9 +138,6 @@ class RunCheckpoint(Checkpoint):
         elif found != target and trainer.is_global_zero:
             with atomic_path(target) as temporary:
                 shutil.copyfile(found, temporary)
-
-    def _is_best(self, path: Path) -> bool:
-        return path.is_file() and load_checkpoint(path).get("global_step") == self.best_step
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Restore the loader's position; handle signals at the end of a step from here on."""

@@ -108,14 +108,10 @@ def paint_boxes(
 
     Returns:
         ``canvas``.
-
-    Raises:
-        ValueError: a shape does not fit.
     """
-    corners = _corners(boxes, canvas)
-    numbers = _per_box(ids, "ids", boxes)
-    marks = None if scores is None else _per_box(scores, "scores", boxes)
-    broken = np.zeros(len(corners)) if dashed is None else _per_box(dashed, "dashed", boxes)
+    corners, numbers = _corners(boxes, canvas), np.asarray(ids)
+    marks = None if scores is None else np.asarray(scores)
+    broken = np.zeros(len(corners)) if dashed is None else np.asarray(dashed)
     line = max(1, round(canvas.shape[1] / 220))
     order = np.argsort(corners[:, 3], kind="stable")
     colours = [colour_of(int(number)) for number in numbers]
@@ -149,10 +145,8 @@ class Trails:
             boxes: ``[N, 4]`` cxcywh, 0-1 of the frame.
             ids: ``[N]`` identities; negative ones leave no trail.
         """
-        array = _boxes(boxes)
-        numbers = _per_box(ids, "ids", boxes)
         self._frame += 1
-        for box, number in zip(array, numbers, strict=True):
+        for box, number in zip(_boxes(boxes), np.asarray(ids), strict=True):
             if number >= 0:
                 trail = self._points.setdefault(int(number), deque(maxlen=TRAIL_FRAMES))
                 trail.append((self._frame, float(box[0]), float(box[1] + box[3] / 2)))
@@ -214,20 +208,12 @@ def side_by_side(prediction: ArrayLike, truth: ArrayLike) -> Frame:
 
     Args:
         prediction: ``[H, W, 3]`` uint8 RGB.
-        truth: ``[H, W, 3]`` uint8 RGB.
+        truth: ``[H, W, 3]`` uint8 RGB, of the same size.
 
     Returns:
         ``[H, 2 W + 4, 3]`` uint8 RGB.
-
-    Raises:
-        ValueError: the sizes differ.
     """
     left, right = check_frame(prediction), check_frame(truth)
-    if left.shape != right.shape:
-        raise ValueError(
-            "prediction and ground truth must have one size, not"
-            f" {left.shape[0]}x{left.shape[1]} and {right.shape[0]}x{right.shape[1]}"
-        )
     panels = []
     for frame, title in ((left, "prediction"), (right, "ground truth")):
         panel, (height, width) = frame.copy(), frame.shape[:2]
@@ -250,16 +236,7 @@ def contact_sheet(
 
     Returns:
         ``[H', W', 3]`` uint8 RGB.
-
-    Raises:
-        ValueError: no frames, no columns, or another number of captions than frames.
     """
-    if not frames or columns < 1:
-        raise ValueError(
-            f"a contact sheet needs frames and columns, not {len(frames)} and {columns}"
-        )
-    if len(captions) != len(frames):
-        raise ValueError(f"{len(captions)} captions for {len(frames)} frames")
     arrays = [
         np.concatenate((text_bar(array.shape[1], caption), array))
         for array, caption in zip(map(check_frame, frames), captions, strict=True)
@@ -292,13 +269,6 @@ def _corners(boxes: ArrayLike, canvas: Frame) -> NDArray[np.float64]:
     # NaN has no place on an image; values far outside overflow the drawing library.
     corners = np.nan_to_num(corners, nan=-1.0).clip(-2, 3)
     return corners * np.array(canvas.shape[1::-1] * 2, np.float64)
-
-
-def _per_box(values: ArrayLike, name: str, boxes: ArrayLike) -> NDArray:
-    array, count = np.asarray(values), len(_boxes(boxes))
-    if array.shape != (count,):
-        raise ValueError(f"{name} must hold one value per box: {count} boxes, {list(array.shape)}")
-    return array
 
 
 def _outline(

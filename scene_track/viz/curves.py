@@ -14,6 +14,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 from omegaconf import OmegaConf
@@ -33,50 +34,31 @@ class Curve:
 
 
 def find_runs(folders: Sequence[str | Path]) -> dict[str, Path]:
-    """Finds all ``metrics.csv`` under some folders.
-
-    Args:
-        folders: run folders, folders of runs, or ``metrics.csv`` files themselves.
-
-    Returns:
-        Files by the shortest label that tells them apart.
+    """All ``metrics.csv`` in or under some folders, by the shortest label that tells them apart.
 
     Raises:
         FileNotFoundError: a folder without any.
     """
-    files: list[Path] = []
+    files: dict[Path, None] = {}
     for folder in map(Path, folders):
-        if folder.is_file():
-            files.append(folder)
-            continue
-        found = sorted(folder.rglob(_FILE)) if folder.is_dir() else []
+        found = [folder] if folder.is_file() else sorted(folder.rglob(_FILE))
         if not found:
             raise FileNotFoundError(
                 f"no {_FILE} at {folder}: runs=[...] takes run folders under outputs/"
             )
-        files += found
-    files = list(dict.fromkeys(file.resolve() for file in files))
-    parts = [file.parent.parts for file in files]
-    for depth in range(1, max(map(len, parts)) + 1):
-        labels = ["/".join(part[-depth:]) for part in parts]
-        if len(set(labels)) == len(labels):
-            break
-    else:
-        labels = [str(file) for file in files]
+        files |= dict.fromkeys(file.resolve() for file in found)
+    named = (
+        ["/".join(file.parent.parts[-depth:]) for file in files]
+        for depth in range(1, max(len(file.parts) for file in files))
+    )
+    labels = next((some for some in named if len({*some}) == len(files)), [*map(str, files)])
     return dict(zip(labels, files, strict=True))
 
 
 def read_curve(file: Path, metric: str, x: str, label: str) -> Curve:
-    """Reads one column of a ``metrics.csv``; empty cells and non-finite values are left out.
+    """The column ``metric`` of a ``metrics.csv`` over the column ``x``, sorted by it.
 
-    Args:
-        file: the ``metrics.csv``.
-        metric: column to read.
-        x: column to read it over.
-        label: name of the run.
-
-    Returns:
-        The curve, sorted by x.
+    Empty cells and values that are not finite are left out.
 
     Raises:
         ValueError: no such column (names those there are), or no value in it.
@@ -141,32 +123,32 @@ def run(arguments: Sequence[str]) -> Path:
         FileNotFoundError: a run is not there.
     """
     try:
-        options = OmegaConf.to_container(OmegaConf.from_dotlist(list(arguments)))
+        options = dict(OmegaConf.from_dotlist(list(arguments)))
     except (OmegaConfBaseException, yaml.YAMLError) as error:
         said = " ".join(str(error).split())
         raise ValueError(f"cannot read {' '.join(arguments)!r}: {said}") from error
-    assert isinstance(options, dict)
     unknown = [str(key) for key in options if key not in _OPTIONS]
     missing = [key for key in _OPTIONS[:3] if not options.get(key)]
     if unknown or missing:
+        what = f"unknown: {', '.join(unknown)}" if unknown else f"missing: {', '.join(missing)}"
         raise ValueError(
-            (f"unknown: {', '.join(unknown)}" if unknown else f"missing: {', '.join(missing)}")
-            + "; write runs=[FOLDER,...] metric=val/hota output=FILE.png"
+            f"{what}; write runs=[FOLDER,...] metric=val/hota output=FILE.png"
             " (and x=step, labels=[A,...])"
         )
     runs = find_runs(_strings(options["runs"]))
     labels = _strings(options["labels"]) if options.get("labels") else list(runs)
     if len(labels) != len(runs):
         raise ValueError(f"{len(labels)} labels for {len(runs)} runs: {', '.join(runs)}")
-    x = str(options.get("x") or "epoch")
+    x, named = str(options.get("x") or "epoch"), list(zip(runs.values(), labels, strict=True))
     curves = {
-        metric: [
-            read_curve(file, metric, x, label)
-            for label, file in zip(labels, runs.values(), strict=True)
-        ]
+        metric: [read_curve(file, metric, x, label) for file, label in named]
         for metric in _strings(options["metric"])
     }
     return plot_curves(curves, x, str(options["output"]))
+
+
+def _strings(value: Any) -> list[str]:
+    return [str(item) for item in ([value] if isinstance(value, str) else value)]
 
 
 def main() -> None:
@@ -179,11 +161,6 @@ def main() -> None:
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-
-
-def _strings(value: object) -> list[str]:
-    values = value if isinstance(value, list) else [value]
-    return [str(item) for item in values]
 
 
 if __name__ == "__main__":

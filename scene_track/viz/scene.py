@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import linear_sum_assignment
 
+from scene_track.data.boxes import pairwise_iou
 from scene_track.viz.boxes import Frame, check_frame, draw_boxes, resize_width, side_by_side
 from scene_track.viz.sheet import FrameSheet
 
@@ -80,17 +81,7 @@ def match_boxes(
     Returns:
         ``[N]`` and ``[M]`` bool.
     """
-    low = np.maximum(
-        (boxes[:, None, :2] - boxes[:, None, 2:] / 2),
-        (true_boxes[None, :, :2] - true_boxes[None, :, 2:] / 2),
-    )
-    high = np.minimum(
-        (boxes[:, None, :2] + boxes[:, None, 2:] / 2),
-        (true_boxes[None, :, :2] + true_boxes[None, :, 2:] / 2),
-    )
-    common = (high - low).clip(0).prod(-1)
-    union = boxes[:, 2:].prod(-1)[:, None] + true_boxes[:, 2:].prod(-1)[None] - common
-    iou = common / np.maximum(union, np.finfo(np.float64).tiny)
+    iou = pairwise_iou(boxes, true_boxes)
     # Pairs below the limit count 0, so they never replace a pair that counts.
     worth = np.where(np.nan_to_num(iou) >= min_iou, iou, 0.0)
     rows, columns = linear_sum_assignment(-worth)

@@ -36,14 +36,7 @@ class FrameSheet:
             max_frames: frames on the sheet at most; 0 collects none.
             columns: panels beside each other.
             panel_width: width in pixels to which each frame is resized.
-
-        Raises:
-            ValueError: ``max_frames`` is below 0 or ``columns`` below 1.
         """
-        if max_frames < 0 or columns < 1:
-            raise ValueError(
-                f"max_frames={max_frames} must be at least 0, columns={columns} at least 1"
-            )
         self.max_frames, self.columns, self.panel_width = max_frames, columns, panel_width
         self.reset()
 
