@@ -75,7 +75,7 @@ def predict(cfg: DictConfig) -> None:
     refuse_without_effect(typed)
     footage = open_footage(cfg.source, cfg.fps)
     folder = Path(cfg.output or Path(HydraConfig.get().runtime.output_dir) / footage.name)
-    with output_folder(folder, overwrite=cfg.overwrite, what="a prediction"):
+    with output_folder(folder, overwrite=cfg.overwrite, what="a prediction", appears=True):
         _refuse_strange(folder)
         run = load(cfg.checkpoint, trusted=cfg.trusted_targets)
         if any(word.lstrip("+~").startswith("tracker") for word in typed):
@@ -156,7 +156,7 @@ def write_tracks(
 
 def _refuse_strange(folder: Path) -> None:
     """Refuse to replace a folder that holds more than a prediction, as ``ValueError``."""
-    strange = [file.name for file in folder.iterdir() if file.name not in _FILES]
+    strange = [file.name for file in folder.glob("*") if file.name not in _FILES]
     if strange:
         raise ValueError(
             f"{folder} holds more than a prediction, such as {min(strange)}: type another"

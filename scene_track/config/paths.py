@@ -26,8 +26,12 @@ def config_dir() -> str:
 
 
 @contextmanager
-def output_folder(folder: Path, *, overwrite: bool, what: str) -> Iterator[None]:
+def output_folder(
+    folder: Path, *, overwrite: bool, what: str, appears: bool = False
+) -> Iterator[None]:
     """Keeps an output folder for one command at a time; see ``held``.
+
+    With ``appears`` the folder is not there before the command puts it there, complete.
 
     Raises:
         ValueError: another command holds it, it holds something and ``overwrite`` is false, or it
@@ -35,8 +39,8 @@ def output_folder(folder: Path, *, overwrite: bool, what: str) -> Iterator[None]
     """
     if folder.is_file():
         raise ValueError(f"output={folder} is a file, expected a folder: type output=FOLDER")
-    with held(folder, "output"):
-        holds = min((entry.name for entry in folder.iterdir()), default=None)
+    with held(folder.parent / f".{folder.name}.lock" if appears else folder, "output"):
+        holds = min((entry.name for entry in folder.glob("*")), default=None)
         if holds is not None and not overwrite:
             raise ValueError(
                 f"{folder} is not empty, it holds {holds}: type overwrite=true to replace {what} in"

@@ -61,8 +61,7 @@ def held(folder: Path | str, key: str) -> Iterator[None]:
             taken = False
         if taken:  # or removed meanwhile by the run that held it
             raise ValueError(
-                f"{folder}: another run writes into this folder: wait until it has ended, or type"
-                f" {key}=FOLDER"
+                f"{folder} is held by another run: wait until it has ended, or type {key}=FOLDER"
             )
         try:
             yield

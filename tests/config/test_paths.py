@@ -52,5 +52,15 @@ def test_an_output_that_another_command_writes_is_refused(tmp_path: Path, comman
             "predictions": None,
         }
     )
-    with held(output, "output"), pytest.raises(ValueError, match="another run"):
+    with held(output, "output"), pytest.raises(ValueError, match="held"):
         command(cfg)
+
+
+def test_an_output_that_appears_when_it_is_complete_is_not_there_before(tmp_path: Path) -> None:
+    known = {"overwrite": False, "what": "a test", "appears": True}
+    again = pytest.raises(ValueError, match="output=FOLDER")
+    with paths.output_folder(tmp_path / "o", **known):
+        assert not (tmp_path / "o").exists()
+        with again, paths.output_folder(tmp_path / "o", **known):
+            pass
+    assert not any(tmp_path.iterdir())

@@ -63,5 +63,5 @@ def test_a_folder_that_its_holder_removed_meanwhile_is_not_held(tmp_path: Path, 
         (tmp_path / "run").rmdir()  # between opening and locking
 
     monkeypatch.setattr(fcntl, "flock", lock)
-    with pytest.raises(ValueError, match="another run"), held(tmp_path / "run", "output"):
+    with pytest.raises(ValueError, match="held"), held(tmp_path / "run", "output"):
         pass
