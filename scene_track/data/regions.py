@@ -60,19 +60,7 @@ class RegionProposals:
         step: Annotated[float, Field(gt=0, le=1)],
         overlap: Annotated[float, Field(gt=0, le=1)],
     ) -> None:
-        """Set the options.
-
-        Args:
-            backbone: of the model, with its pretrained weights.
-            level: of the backbone, from 0, the finest, in which boxes are compared with what is
-                around them.
-            size: [height, width] of the image that the backbone sees, pixels.
-            count: most regions per image.
-            areas: areas of the windows, as parts of that of the image.
-            shapes: their widths over their heights, in pixels.
-            step: distance between two windows, as a part of their shorter side.
-            overlap: IoU; of two regions that overlap by more, the better is taken.
-        """
+        """Set the options, see ``conf/dataset/unlabelled.yaml``; ``size`` is (height, width)."""
         self.backbone = backbone.eval()
         self.level, self.size = level, (int(size[0]), int(size[1]))
         self.count, self.overlap = count, overlap

@@ -25,7 +25,7 @@ from scene_track.data.images import EXTENSIONS, FrameError
 from scene_track.data.regions import RegionProposals
 from scene_track.data.still_folder import Faults
 from scene_track.data.stills import still_video
-from scene_track.data.video import OnError, Video, refuse_equal_names
+from scene_track.data.video import OnError, SourceFolder, Video, refuse_equal_names
 from scene_track.io.atomic import atomic_folder
 
 log = logging.getLogger(__name__)
@@ -36,9 +36,10 @@ _JPEG_QUALITY = 95
 _ROUNDING_S = 1e-3  # of the times in a file
 
 
-class UnlabelledFolder:
+class UnlabelledFolder(SourceFolder):
     """Images and videos below one root; their regions are the objects of the one class."""
 
+    LOOKED_FOR = "images and videos"
     class_names = ("region",)
 
     def __init__(
@@ -51,31 +52,11 @@ class UnlabelledFolder:
         hold_out: Annotated[float, Field(gt=0, lt=1)],
         regions: RegionProposals,
     ) -> None:
-        """Describes the folder; nothing is read yet.
-
-        Args:
-            root: folder of images and videos, in folders of any depth.
-            paths: what is read below the root: folders, images and videos, each with an optional
-                range of its images in natural order, from 1: ``ADL-Rundle-6/img1:1-400``.
-            every: of these images of a folder or video every n-th is taken.
-            interval: seconds between two frames that are taken of a video.
-            hold_out: share of the images of each folder or video, the last ones, that validate.
-            regions: proposes the regions of an image.
-        """
+        """Describes the folder; nothing is read yet. Options: ``conf/dataset/unlabelled.yaml``."""
         self.root = Path(root)
         self.paths = list(paths)
         self.every, self.interval, self.hold_out = every, interval, hold_out
         self.regions = regions
-
-    def prepare(self) -> Path:
-        """The root.
-
-        Raises:
-            FileNotFoundError: if it is not there.
-        """
-        if not self.root.is_dir():
-            raise FileNotFoundError(f"{self.root}: no such folder. Type dataset.root=FOLDER")
-        return self.root
 
     def sequences(
         self,

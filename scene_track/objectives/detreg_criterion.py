@@ -59,15 +59,7 @@ class DetregCriterion(SceneCriterion):
         thawed: None,
         **scene: Any,
     ) -> None:
-        """Store the weights.
-
-        Args:
-            weight_embedding: L1 distance of the embeddings, mean over their channels.
-            levels: of the backbone, -1 = the coarsest, whose embeddings are the target.
-            frozen: ``model.backbone.freeze``; the check before a run refuses another value.
-            thawed: ``model.backbone.unfreeze_after``, likewise.
-            **scene: arguments of ``SceneCriterion``.
-        """
+        """Store the weights. Options: see ``conf/head/detreg.yaml`` and ``SceneCriterion``."""
         super().__init__(**scene)
         self.levels = list(levels)
         self.weights["embedding"] = weight_embedding

@@ -130,6 +130,9 @@ def read_images(folder: Path) -> list[dict[str, Any]]:
     ends = dict.fromkeys([*files[:1], *files[-1:]])
     start = "data:image/png;base64,"
     return [
-        {"step": int(f.stem[-6:]), "url": start + base64.b64encode(f.read_bytes()).decode()}
+        {
+            "step": int(f.stem.rpartition("_")[2]),
+            "url": start + base64.b64encode(f.read_bytes()).decode(),
+        }
         for f in ends
     ]

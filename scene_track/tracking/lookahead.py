@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from scene_track.data.boxes import pairwise_iou
 from scene_track.tracking.tracker import TrackedFrame
 
 
@@ -103,7 +104,8 @@ class HeldFrames:
         for held in gap:
             share = (held.seconds - first.seconds) / (newest.seconds - first.seconds or 1.0)
             box = (1 - share) * before.box + share * now.box
-            if not any(_iou(box, other.box) > self.free_iou for other in held.rows.values()):
+            others = np.array([other.box for other in held.rows.values()]).reshape(-1, 4)
+            if not (pairwise_iou(box[None], others) > self.free_iou).any():
                 held.rows[key] = _Row(box, min(before.score, now.score), now.label)
 
     def reveal(self, key: int, identity: int) -> None:
@@ -142,12 +144,3 @@ class HeldFrames:
                 )
             )
         return done
-
-
-def _iou(first: NDArray[np.float64], second: NDArray[np.float64]) -> float:
-    """IoU of two cxcywh boxes."""
-    low = np.maximum(first[:2] - first[2:] / 2, second[:2] - second[2:] / 2)
-    high = np.minimum(first[:2] + first[2:] / 2, second[:2] + second[2:] / 2)
-    common = float(np.prod((high - low).clip(min=0)))
-    union = float(np.prod(first[2:]) + np.prod(second[2:])) - common
-    return common / union if union > 0 else 0.0

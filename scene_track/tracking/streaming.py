@@ -47,25 +47,7 @@ class IdentityTracker(Tracker):
         fill: Annotated[int, Field(ge=0)],
         camera: Annotated[int, Field(ge=0)],
     ) -> None:
-        """Store the thresholds.
-
-        Args:
-            exist_conf: existence from which a detection takes part in the first assignment.
-            low_conf: existence from which one takes part in the second, with the tracks that the
-                first has left over; from ``exist_conf`` on there is no second.
-            accept: smallest probability with which a detection continues a track.
-            birth: existence from which a detection that continues nothing starts a track.
-            candidate: existence from which such a detection is at least remembered; 1 remembers
-                none.
-            max_gap: seconds after its last detection for which a track can be continued; in the
-                next frame it always can.
-            duplicate_iou: of two detections that overlap by more, the less sure one is dropped.
-            lookahead: frames by which the answer lags, so that gaps are filled and a track that
-                began in doubt is shown from its beginning; 0 = causal.
-            fill: longest gap of a track in frames that is filled by interpolation, at most the
-                lookahead.
-            camera: pairs of boxes from one frame to the next whose median shift is taken for a
-                movement of the camera and taken off before anybody is told apart; 0 = never.
+        """Store the thresholds. Options: see ``conf/tracker/identity.yaml``.
 
         Raises:
             ValueError: ``fill`` exceeds ``lookahead``.

@@ -41,7 +41,7 @@ def dry_run(
     backbone = module.model.backbone
     if backbone is not None:
         backbone.set_frozen_stages(backbone.frozen_stages_at(0))
-    lines = [_title("model"), str(ModelSummary(module, max_depth=2))]
+    lines = ["--- model ---", str(ModelSummary(module, max_depth=2))]
     for mode, loader in (("train", data.train_dataloader()), ("val", data.val_dataloader())):
         batch: SceneBatch = next(iter(loader)).to(device)
         module.train(mode == "train")
@@ -56,15 +56,11 @@ def dry_run(
         # Before the clock is read: float waits for the device.
         values = {name: float(value.detach()) for name, value in losses.items()}
         seconds = time.perf_counter() - started
-        lines += [_title(f"{mode} batch"), *_shapes("batch", batch)]
-        lines += [*_shapes("predictions", predictions), _title(f"{mode} losses, {seconds:.2f} s")]
+        lines += [f"--- {mode} batch ---", *_shapes("batch", batch)]
+        lines += [*_shapes("predictions", predictions), f"--- {mode} losses, {seconds:.2f} s ---"]
         lines += [f"{name:<40}{value:.4g}" for name, value in values.items()]
-    lines += [_title("memory"), *_memory(device)]
+    lines += ["--- memory ---", *_memory(device)]
     log.info("dry run: nothing was written\n%s", "\n".join(lines))
-
-
-def _title(text: str) -> str:
-    return f"--- {text} ---"
 
 
 def _shapes(path: str, value: Any) -> Iterator[str]:

@@ -37,7 +37,7 @@ def resolve_precision(precision: str, accelerator: str) -> str:
     on_gpu = accelerator in ("gpu", "cuda") or (accelerator == "auto" and torch.cuda.is_available())
     best = "bf16-mixed" if _has_bf16(on_gpu) else "32-true"
     if precision == "auto":
-        log.info("precision %s, by what the %s computes natively", best, _device(on_gpu))
+        log.info("precision %s, by what the %s computes natively", best, "GPU" if on_gpu else "CPU")
         return best
     if precision == "16-mixed" and not on_gpu:
         log.warning("trainer.precision=16-mixed needs a GPU: training with %s instead", best)
@@ -64,7 +64,7 @@ def scoring_precision(trained: str, device: torch.device) -> str:
     log.warning(
         "the run's trainer.precision=%s is not native to this %s: 32-true instead, so scores may"
         " differ a little from the run's own",
-        *(trained, _device(on_gpu)),
+        *(trained, "GPU" if on_gpu else "CPU"),
     )
     return "32-true"
 
@@ -78,7 +78,3 @@ def _has_bf16(on_gpu: bool) -> bool:
     if on_gpu:
         return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
     return cpu_has_bf16()
-
-
-def _device(on_gpu: bool) -> str:
-    return "GPU" if on_gpu else "CPU"

@@ -136,7 +136,7 @@ def load_run(cfg: DictConfig) -> TrainedRun:
     data, tracker = chosen("dataset"), chosen("tracker")
     node = evaluator_node(trained, path, cfg.trusted_targets)
     refuse_other_tracker(tracker, node, path)
-    if (fault := input_fault(model, data.get("detections"))) is not None:
+    if fault := input_fault(model, data.get("detections")):
         raise ValueError(f"{path}: {fault}")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return TrainedRun(
@@ -159,8 +159,7 @@ def evaluator_node(trained: DictConfig, checkpoint: Path, trusted: Sequence[str]
 
 def refuse_other_tracker(tracker: DictConfig, evaluator: DictConfig, checkpoint: Path) -> None:
     """Refuse a tracker that reads something else than the run's head gives, as ``ValueError``."""
-    fault = tracker_fault(find_target(tracker._target_), find_target(evaluator._target_))
-    if fault is not None:
+    if fault := tracker_fault(find_target(tracker._target_), find_target(evaluator._target_)):
         raise ValueError(f"{checkpoint}: {fault}")
 
 
