@@ -208,7 +208,8 @@ class _Checks:
                 if not signature.open:
                     self.add(here, unknown_key(path, name, [*signature.parameters]))
             elif _is_plain(value) and (text := parameter.fault(here, value)) is not None:
-                self.add(here, text.removeprefix(here))
+                inner = re.split(r"[=:]", text, maxsplit=1)[0]  # the line begins with the key
+                self.add(inner, text.removeprefix(inner))
         for name, parameter in signature.parameters.items():
             if parameter.required and name not in values and name not in given:
                 here = join(path, name)
@@ -274,6 +275,15 @@ class _Checks:
         if isinstance(metric, str) and evaluator and metric not in logs:
             hint = f"{near(metric, logs)} allowed: {', '.join(logs)}"
             self.add("monitor.metric", f"={metric}: {evaluator.__name__} does not log it;{hint}")
+        length, offsets = at("dataset.window.length"), at("model.detail.offsets")
+        if type(length) is int and isinstance(offsets, list) and set(map(type, offsets)) == {int}:
+            least = max([0, *offsets]) - min([0, *offsets]) + 1
+            if length < least:
+                words = (
+                    f"model.detail.offsets={shown(offsets)} reach over {least} frames, so no frame"
+                )
+                words += f" of a training clip has all of its neighbours; type {least} or more"
+                self.add("dataset.window.length", f"={length}: {words}, or nearer offsets")
         nodes = at("trainer.num_nodes")
         if is_trial() and type(nodes) is int and nodes > 1:  # nothing starts it on the others
             words = "a trial of a sweep trains on one machine; type trainer.num_nodes=1"
