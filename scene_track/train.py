@@ -60,9 +60,11 @@ def train(cfg: DictConfig) -> float | None:
     from scene_track.training.run_checkpoint import exit_codes
     from scene_track.training.transfer import init_from
 
-    folder = HydraConfig.get().runtime if HydraConfig.initialized() else OmegaConf.create()
-    # Composed without a job, the runtime has no folder.
-    if cfg.run_dir != OmegaConf.select(folder, "output_dir", default=cfg.run_dir):
+    # Composed without a job, as in a test, the runtime has no folder.
+    runtime = HydraConfig.instance().cfg
+    if cfg.run_dir != OmegaConf.select(
+        runtime or OmegaConf.create(), "hydra.runtime.output_dir", default=cfg.run_dir
+    ):
         raise ValueError(
             f"run_dir={cfg.run_dir} is not where Hydra writes the words and the log of this run:"
             f" type hydra.run.dir={cfg.run_dir}, for a sweep hydra.sweep.dir"
