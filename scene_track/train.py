@@ -60,11 +60,10 @@ def train(cfg: DictConfig) -> float | None:
     from scene_track.training.run_checkpoint import exit_codes
     from scene_track.training.transfer import init_from
 
+    runtime = HydraConfig.get().runtime if HydraConfig.initialized() else None
     # Composed without a job, as in a test, the runtime has no folder.
-    runtime = HydraConfig.instance().cfg
-    if cfg.run_dir != OmegaConf.select(
-        runtime or OmegaConf.create(), "hydra.runtime.output_dir", default=cfg.run_dir
-    ):
+    known = runtime is not None and not OmegaConf.is_missing(runtime, "output_dir")
+    if known and cfg.run_dir != runtime.output_dir:
         raise ValueError(
             f"run_dir={cfg.run_dir} is not where Hydra writes the words and the log of this run:"
             f" type hydra.run.dir={cfg.run_dir}, for a sweep hydra.sweep.dir"
