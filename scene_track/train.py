@@ -61,9 +61,9 @@ def train(cfg: DictConfig) -> float | None:
     from scene_track.training.transfer import init_from
 
     runtime = HydraConfig.get().runtime if HydraConfig.initialized() else None
-    # Composed without a job, as in a test, the runtime has no folder.
-    known = runtime is not None and not OmegaConf.is_missing(runtime, "output_dir")
-    if known and cfg.run_dir != runtime.output_dir:
+    if runtime is None or OmegaConf.is_missing(runtime, "output_dir"):
+        pass  # composed without a job, as in a test
+    elif cfg.run_dir != runtime.output_dir:
         raise ValueError(
             f"run_dir={cfg.run_dir} is not where Hydra writes the words and the log of this run:"
             f" type hydra.run.dir={cfg.run_dir}, for a sweep hydra.sweep.dir"
