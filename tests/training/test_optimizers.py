@@ -36,7 +36,7 @@ def step(module: nn.Module, optimizer: torch.optim.Optimizer, times: int = 3) ->
 def test_a_rate_of_zero_is_no_way_to_freeze() -> None:
     """Running statistics of batch norms would move."""
     cfg = compose_run(["optimizer.backbone_lr_scale=0"])
-    with pytest.raises(ConfigError, match="backbone_lr_scale=0: must be .*> 0.*type.*freeze=true"):
+    with pytest.raises(ConfigError, match="backbone_lr_scale=0: .*type model.backbone.freeze=true"):
         check_objects(OmegaConf.create({"optimizer": cfg.optimizer}), ())
 
 
