@@ -61,7 +61,7 @@ def test_a_wrong_key_of_a_further_folder_is_named(tmp_path: Path) -> None:
     for entry, line in (
         (
             f"{{root: {tmp_path}, wieght: 1}}",
-            r"further\[0\]\.wieght: unknown key",
+            r"further\[0\]\.wieght: unknown key; .*weight",
         ),
         ("{weight: 1}", r"further\[0\]\.root: is required"),
     ):

@@ -68,15 +68,20 @@ class BallVisualiser(FrameSheet):
             caption: one line, such as ``"game3_Clip1 frame 4"``.
         """
         error = np.linalg.norm(predicted[:2] - truth[:2])
-        absence = "missed" if truth[2] > 0 else "no ball"
-        absence = absence if predicted[2] <= 0 else "false"
-        absence = absence if truth[2] >= 0 else "not annotated"
-        result = f"{error:.1f} px" if np.isfinite(error) else absence
+        result = f"{error:.1f} px" if np.isfinite(error) else _absence(predicted, truth)
         draw = partial(
             draw_ball, check_frame(image).copy(), None if heat is None else np.array(heat),
             predicted, truth, size, width=self.panel_width, around=self.around,
         )  # fmt: skip
         self.keep(lambda: (draw(), f"{caption}   |   {result}"))
+
+
+def _absence(predicted: NDArray[np.float64], truth: NDArray[np.float64]) -> str:
+    if truth[2] < 0:
+        return "not annotated"
+    if predicted[2] <= 0:
+        return "missed" if truth[2] > 0 else "no ball"
+    return "false"
 
 
 @dataclass(frozen=True)

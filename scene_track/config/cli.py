@@ -94,7 +94,8 @@ def run_main(
         register()
         program = _program(job)
     task = _Job(job, root, program)
-    # Hydra hands its exceptions on, instead of printing them and leaving with code 1.
+    # Hydra hands its exceptions on, instead of printing them and leaving with code 1. The switch is
+    # a private one of Hydra 1.3.
     hydra._internal.utils.is_under_debugger = lambda: True
     try:
         run = hydra.main(version_base="1.3", config_path=config_dir(), config_name=config_name)

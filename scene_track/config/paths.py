@@ -6,7 +6,7 @@ A wheel carries ``conf/`` inside the package; a checkout has it beside the packa
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from scene_track.io.atomic import held
@@ -39,11 +39,17 @@ def output_folder(
     """
     if folder.is_file():
         raise ValueError(f"output={folder} is a file, expected a folder: type output=FOLDER")
-    with held(folder.parent / f".{folder.name}.lock" if appears else folder, "output"):
+    lock = folder.parent / f".{folder.name}.lock" if appears else folder
+    with held(lock, "output"):
         holds = min((entry.name for entry in folder.glob("*")), default=None)
         if holds is not None and not overwrite:
             raise ValueError(
                 f"{folder} is not empty, it holds {holds}: type overwrite=true to replace {what} in"
                 " it, or output=FOLDER"
             )
-        yield
+        try:
+            yield
+        finally:
+            if appears:  # also one that a killed command has left
+                with suppress(OSError):
+                    lock.rmdir()

@@ -23,7 +23,7 @@ from typing import Any, Optional
 from hydra._internal.utils import _locate
 from pydantic import BaseModel, ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 
-from scene_track.config.tree import join, shown
+from scene_track.config.tree import join, shown, unknown_key
 
 
 class TargetNotFoundError(LookupError):
@@ -68,9 +68,15 @@ class Parameter:
         except ValidationError as error:
             found = [(_inside(value, one["loc"], one["type"]), one) for one in error.errors()]
             path, first = max(found, key=lambda pair: len(pair[0]))
+            if (kind := first["type"]) == "extra_forbidden":
+                schema = self.adapter.json_schema()
+                models = (schema, *schema.get("$defs", {}).values())
+                allowed = {name for model in models for name in model.get("properties", ())}
+                node = reduce(join, path[:-1], key)
+                return join(node, path[-1]) + unknown_key(node, path[-1], allowed)
             key = reduce(join, path, key)
-            if (kind := first["type"]) in ("missing", "extra_forbidden"):
-                return f"{key}{': is required' if kind == 'missing' else ': unknown key'}"
+            if kind == "missing":
+                return f"{key}: is required"
             inner = reduce(getitem, path, value)
             said = [one["msg"].replace("Input should", "must") for at, one in found if at == path]
             words = " or ".join(dict.fromkeys(text[0].lower() + text[1:] for text in said))

@@ -18,7 +18,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from scene_track.objectives.matcher import Matches, check_dictionaries
+from scene_track.objectives.matcher import Matches, check_dictionaries, check_weights
 
 _DEFAULT_CHECKOUT = Path(__file__).resolve().parents[2] / "third_party" / "DINO"
 
@@ -42,8 +42,10 @@ class DinoHungarianMatcher(nn.Module):
 
         Raises:
             FileNotFoundError: the checkout is not there.
+            ValueError: all three weights are zero, or one is negative.
         """
         super().__init__()
+        check_weights(cost_class, cost_bbox, cost_giou)
         folder = _DEFAULT_CHECKOUT if checkout is None else Path(checkout)
         module = load_dino_matcher_module(folder)
         self.reference = module.HungarianMatcher(

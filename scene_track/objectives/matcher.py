@@ -49,8 +49,12 @@ class HungarianMatcher(nn.Module):
         """Set the weights (the signature is DINO's, so positional arguments work as there).
 
         Options: see ``conf/matcher/hungarian.yaml``.
+
+        Raises:
+            ValueError: all three weights are zero, or one is negative.
         """
         super().__init__()
+        check_weights(cost_class, cost_bbox, cost_giou)
         self.cost_class = cost_class
         self.cost_bbox = cost_bbox
         self.cost_giou = cost_giou
@@ -174,6 +178,17 @@ class HungarianMatcher(nn.Module):
             query, target = optimize.linear_sum_assignment(matrix)  # pyright: ignore
             solved.append((query.astype(np.int64), columns[target].astype(np.int64)))
         return solved
+
+
+def check_weights(cost_class: float, cost_bbox: float, cost_giou: float) -> None:
+    """Refuse weights that match nothing.
+
+    Raises:
+        ValueError: a weight is negative, or all are zero.
+    """
+    weights = {"cost_class": cost_class, "cost_bbox": cost_bbox, "cost_giou": cost_giou}
+    if min(weights.values()) < 0 or max(weights.values()) == 0:
+        raise ValueError(f"matcher weights are {weights}; expected >= 0 and at least one > 0")
 
 
 def check_dictionaries(

@@ -221,8 +221,7 @@ def track_split(
         features=None if cache is None else cache.of,
         read=run.evaluator.read,
     )
-    # What watches a frame's detections returns None.
-    seen = found if watch is None else (pair for pair in found if not watch(*pair))
+    seen = found if watch is None else _watched(found, watch)
     for tracks in associate(seen, run.tracker, run.model.identity):
         name = tracks.video.name
         run.evaluator.report.write_tracks(folder, tracks)
@@ -233,6 +232,14 @@ def track_split(
         yield sequences[name], tracks
     if cache is not None and cache.report(split):
         log.warning("frames/s leaves the backbone out where its features were read")
+
+
+def _watched(
+    frames: Iterator[tuple[VideoInfo, Detections]], watch: Callable[[VideoInfo, Detections], None]
+) -> Iterator[tuple[VideoInfo, Detections]]:
+    for video, detections in frames:
+        watch(video, detections)
+        yield video, detections
 
 
 def _feature_cache(run: TrainedRun) -> FeatureCache | None:

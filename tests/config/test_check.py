@@ -143,7 +143,7 @@ def test_unknown_keys_with_the_near_ones() -> None:
     (line,) = _faults(_set("seeds", 3))
     assert line.startswith("seeds: unknown key; did you mean seed?")
     (line,) = _faults(_set("monitor.metrik", "x"))
-    assert line == "monitor.metrik: unknown key"
+    assert line == "monitor.metrik: unknown key; did you mean monitor.metric? allowed: metric, mode"
 
 
 def test_all_faults_are_told_at_once() -> None:

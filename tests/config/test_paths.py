@@ -59,6 +59,7 @@ def test_an_output_that_another_command_writes_is_refused(tmp_path: Path, comman
 def test_an_output_that_appears_when_it_is_complete_is_not_there_before(tmp_path: Path) -> None:
     known = {"overwrite": False, "what": "a test", "appears": True}
     again = pytest.raises(ValueError, match="output=FOLDER")
+    (tmp_path / ".o.lock").mkdir()  # of a command that was killed
     with paths.output_folder(tmp_path / "o", **known):
         assert not (tmp_path / "o").exists()
         with again, paths.output_folder(tmp_path / "o", **known):

@@ -180,21 +180,18 @@ def test_a_further_folder_joins_by_the_names_of_its_classes(root: Path, tmp_path
     }
     assert (scores["a"] - 0.9).abs().max() < 1e-6 and scores["c"].std() > 0
 
-    wrong = further.replace("person", "dancer")
-    data = shipped(
-        "dataset", "input=boxes", "dataset=mot", f"dataset.root={root}", "dataset.train=[a]",
-        "dataset.val=[b]", "dataset.detections=noise", f"dataset.further=[{wrong}]",
-    )  # fmt: skip
-    with pytest.raises(ValueError, match=r"dancer.*dataset\.further\[0\]\.classes"):
+    def load(folder: str) -> None:
+        data = shipped(
+            "dataset", "input=boxes", "dataset=mot", f"dataset.root={root}", "dataset.train=[a]",
+            "dataset.val=[b]", "dataset.detections=noise", f"dataset.further=[{folder}]",
+        )  # fmt: skip
         data.train_dataloader()
 
+    with pytest.raises(ValueError, match=r"dancer.*dataset\.further\[0\]\.classes"):
+        load(further.replace("person", "dancer"))
     (other / "c" / "gt" / "gt.txt").unlink()
-    data = shipped(
-        "dataset", "input=boxes", "dataset=mot", f"dataset.root={root}", "dataset.train=[a]",
-        "dataset.val=[b]", "dataset.detections=noise", f"dataset.further=[{further}]",
-    )  # fmt: skip
     with pytest.raises(FileNotFoundError, match=r"dataset\.further\[0\]\.train"):
-        data.train_dataloader()
+        load(further)
 
 
 def test_parts_of_a_mixed_dataset_are_images(tmp_path: Path) -> None:

@@ -236,3 +236,9 @@ def test_padded_errors_say_what_is_wrong() -> None:
     matcher = make()
     with pytest.raises(ValueError, match="has target label (9|10|11)"):
         matcher.match_padded(logits, boxes, labels + 9, target_boxes, torch.ones_like(valid))
+
+
+@pytest.mark.parametrize("weights", [(0.0, 0.0, 0.0), (1.0, -1.0, 1.0)])
+def test_weights_that_match_nothing_are_refused(weights: tuple[float, float, float]) -> None:
+    with pytest.raises(ValueError, match="at least one > 0"):
+        HungarianMatcher(*weights, 0.25)
